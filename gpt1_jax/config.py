@@ -1,0 +1,302 @@
+"""The schema of a run: frozen dataclasses, checked whole, to and from ml_collections' ConfigDict.
+
+Every key a config file or the command line may set is declared here once, with its type and range.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import ml_collections
+from ml_collections import config_dict
+
+from gpt1_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The closed interval a number must lie in; `below` excludes its upper end."""
+
+    minimum: float
+    maximum: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            value >= self.minimum
+            and (self.maximum is None or value <= self.maximum)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.below is not None:
+            return f"at least {self.minimum:g} and below {self.below:g}"
+        if self.maximum is not None:
+            return f"from {self.minimum:g} to {self.maximum:g}"
+        return f"at least {self.minimum:g}"
+
+
+Count = Annotated[int, Range(1)]
+Amount = Annotated[int, Range(0)]
+Rate = Annotated[float, Range(0, below=1)]
+NonNegative = Annotated[float, Range(0)]
+MeshAxis = Annotated[int, Range(-1)]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The decoder. Letters: L layers, H heads, D d_model, F d_ff, C context_length."""
+
+    num_layers: Count
+    num_heads: Count
+    d_model: Count
+    d_ff: Count
+    context_length: Annotated[int, Range(2)]
+    embedding_dropout: Rate
+    attention_dropout: Rate
+    residual_dropout: Rate
+    dtype: Literal["float32", "bfloat16"]  # of activations; parameters are always float32
+    attention: Literal["auto", "plain", "chunked"]
+    unroll: Amount  # layers a scan iteration holds; 0 is all of them
+    remat: Literal["none", "full", "dots"]  # what the backward pass computes again; dots keeps matmuls
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text and the tokenizer come from."""
+
+    source: str  # demo | text:GLOB | tfds:NAME[#FEATURE]
+    tokenizer: str  # sentencepiece | sentencepiece:FILE.model
+    vocab_size: Count  # pieces of a tokenizer trained here
+    cache_dir: str  # tokenized corpora, shared between runs
+    tfds_dir: str | None  # where TFDS sets are prepared; none is TFDS's own default
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long, how much at once, and how often to look and to save."""
+
+    num_steps: Amount
+    num_epochs: NonNegative  # above 0 it sets num_steps
+    batch_size: Count  # sequences an update, over all devices
+    accumulation: Count  # micro-batches an update is split into
+    log_every: Count
+    eval_every: Count
+    eval_batches: Amount  # 0 is the whole validation part
+    checkpoint_every: Count
+    keep_checkpoints: Annotated[
+        int, Range(2)
+    ]  # the newest ones; two, so that a damaged one can be passed over
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The update rule and its schedule."""
+
+    name: Literal["openai_adam", "adamw"]
+    learning_rate: NonNegative
+    schedule: Literal["cosine", "linear"]
+    warmup_steps: Amount
+    total_steps: Amount  # the schedule's length; 0 is num_steps
+    weight_decay: NonNegative
+    clip_norm: NonNegative  # of all gradients together; 0 does not clip
+    beta1: Rate
+    beta2: Rate
+    epsilon: NonNegative
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1, for at most one axis, takes the devices that remain."""
+
+    data: MeshAxis
+    fsdp: MeshAxis
+    tensor: MeshAxis
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run, whole."""
+
+    seed: Amount
+    init_from: str | None  # another run directory whose parameters a new run starts from
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
+
+
+def check(config: Config) -> Config:
+    """Returns the config if its fields fit each other.
+
+    Raises:
+        UserError: a sentence that names the fields that do not fit.
+    """
+    model, train, mesh = config.model, config.train, config.mesh
+    if model.d_model % model.num_heads:
+        raise UserError(
+            f"model.d_model={model.d_model} does not divide into model.num_heads={model.num_heads} heads; "
+            "set one so that the width is a multiple of the heads."
+        )
+    if train.batch_size % train.accumulation:
+        raise UserError(
+            f"train.batch_size={train.batch_size} does not divide into train.accumulation="
+            f"{train.accumulation} micro-batches; set a batch size that is a multiple of it."
+        )
+    if not train.num_steps and not train.num_epochs:
+        raise UserError(
+            "train.num_steps=0 and train.num_epochs=0 leave nothing to do; set one of them above 0."
+        )
+    axes = dataclasses.asdict(mesh)
+    for name, size in axes.items():
+        if size == 0:
+            raise UserError(f"mesh.{name}=0 is no mesh; set 1 for an unused axis or -1 to take what remains.")
+    if list(axes.values()).count(-1) > 1:
+        raise UserError(
+            f"mesh={axes} has more than one axis of -1; only one can take the devices that remain."
+        )
+    return config
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """The config as a ConfigDict whose optional fields are placeholders, so that flags can override them."""
+
+    def convert(section: Any) -> ml_collections.ConfigDict:
+        fields = {}
+        for name, hint in typing.get_type_hints(type(section)).items():
+            value = getattr(section, name)
+            if dataclasses.is_dataclass(value):
+                value = convert(value)
+            elif value is None:
+                value = config_dict.placeholder(_unwrap(hint)[0])
+            fields[name] = value
+        return ml_collections.ConfigDict(fields)
+
+    return convert(config)
+
+
+def from_config_dict(values: ml_collections.ConfigDict) -> Config:
+    """The checked config of a ConfigDict.
+
+    Raises:
+        UserError: an unknown or missing key, a wrong type, a value out of range, fields that do not fit.
+    """
+    return from_dict(values.to_dict())
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The checked config of nested dictionaries, such as a run's config.json; raises as from_config_dict."""
+    return check(_build(Config, values, ""))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as nested dictionaries of JSON types."""
+    return dataclasses.asdict(config)
+
+
+def parse_override(key: str, text: str) -> Any:
+    """The value of one `--config.KEY=TEXT`, checked alone against the schema before absl sees it.
+
+    Raises:
+        UserError: no such key (the nearest is named), or a text that is not of its type or range.
+    """
+    section: type = Config
+    *path, last = key.split(".")
+    for depth, name in enumerate(path):
+        hint = _hint(section, name, ".".join(path[:depth]), key)
+        if not dataclasses.is_dataclass(hint):
+            raise UserError(f"config.{key} does not exist: {'.'.join(path[: depth + 1])} is a value.")
+        section = typing.cast(type, hint)
+    hint = _hint(section, last, ".".join(path), key)
+    if dataclasses.is_dataclass(hint):
+        known = ", ".join(f"{key}.{name}" for name in typing.get_type_hints(hint))
+        raise UserError(f"config.{key} is a section, not a value; set one of {known}.")
+    kind, _, _ = _unwrap(hint)
+    value: Any = text
+    if kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise _wrong_type(key, text, kind) from None
+    return _checked(value, hint, key)
+
+
+def _hint(section: type, name: str, prefix: str, key: str) -> Any:
+    hints = typing.get_type_hints(section, include_extras=True)
+    if name in hints:
+        return hints[name]
+    raise _unknown(name, prefix, hints, key)
+
+
+def _unknown(name: str, prefix: str, known: typing.Iterable[str], key: str) -> UserError:
+    nearest = difflib.get_close_matches(key, _all_keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
+        name, known, n=1, cutoff=0
+    )
+    here = f" in {prefix}" if prefix else ""
+    hint = f"did you mean {nearest[0]}?" if nearest else f"the keys{here} are {', '.join(known)}."
+    return UserError(f"config.{key} is not a key of the config; {hint}")
+
+
+def _all_keys(section: type = Config, prefix: str = "") -> list[str]:
+    keys = []
+    for name, hint in typing.get_type_hints(section).items():
+        keys += _all_keys(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
+    return keys
+
+
+def _build(section: type, values: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(section, include_extras=True)
+    for name in values:
+        if name not in hints:
+            raise _unknown(name, prefix.rstrip("."), hints, prefix + name)
+    fields = {}
+    for name, hint in hints.items():
+        key = prefix + name
+        if name not in values:
+            raise UserError(f"config.{key} is missing; a config sets every key of gpt1_jax/config.py.")
+        if not dataclasses.is_dataclass(hint):
+            fields[name] = _checked(values[name], hint, key)
+        elif isinstance(values[name], dict):
+            fields[name] = _build(typing.cast(type, hint), values[name], key + ".")
+        else:
+            raise UserError(f"config.{key}={values[name]!r} is a section and takes keys, not a value.")
+    return section(**fields)
+
+
+def _checked(value: Any, hint: Any, key: str) -> Any:
+    kind, limits, optional = _unwrap(hint)
+    if value is None and optional:
+        return None
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise UserError(f"config.{key}={value!r} is none of {', '.join(choices)}; choose one of them.")
+        return value
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise _wrong_type(key, value, kind)
+    for limit in limits:
+        if value not in limit:
+            raise UserError(f"config.{key}={value} is out of range; set a value {limit}.")
+    return value
+
+
+def _wrong_type(key: str, value: Any, kind: type) -> UserError:
+    expected = {int: "a whole number", float: "a number", str: "a text"}[kind]
+    return UserError(f"config.{key}={value!r} is not {expected}; set it to {expected}.")
+
+
+def _unwrap(hint: Any) -> tuple[Any, list[Range], bool]:
+    """The type, the ranges and whether None is allowed, of a field's annotation."""
+    optional = typing.get_origin(hint) is types.UnionType
+    if optional:
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if typing.get_origin(hint) is Annotated:
+        kind, *limits = typing.get_args(hint)
+        return kind, limits, optional
+    return hint, [], optional

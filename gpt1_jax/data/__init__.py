@@ -1,0 +1,1 @@
+"""From text to batches: sources, tokenizers, token shards, and the batch of (seed, step)."""

@@ -1,0 +1,123 @@
+"""The batch of (seed, step): no iterator has a state, so any host can make just its rows of any step.
+
+Shapes: B batch, S sequences an example (1 here), T positions.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from grain.experimental import index_shuffle
+
+from gpt1_jax.data.corpus import Split
+from gpt1_jax.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Rows of a global batch, as NumPy arrays."""
+
+    tokens: np.ndarray  # int32 [B, S, T], the inputs
+    targets: np.ndarray  # int32 [B, S, T], the next token of each
+    weights: np.ndarray  # float32 [B, S, T], of the language-model loss
+    noise: np.ndarray  # uint32 [B, S], the seeds of the dropout masks
+
+
+class PretrainingBatches:
+    """Windows of T tokens of the training stream, every one once an epoch, in an order drawn anew each epoch.
+
+    Example e = step · batch_size + row belongs to epoch e // n and is its window shuffle(e % n). The windows
+    of an epoch lie end to end from an offset in [0, T), drawn anew as well. Batches run across the borders
+    of epochs: no example is dropped.
+    """
+
+    def __init__(self, split: Split, *, seed: int, batch_size: int, context_length: int) -> None:
+        """Raises UserError where the stream has fewer than 2 T tokens."""
+        if len(split) < 2 * context_length:
+            raise UserError(
+                f"model.context_length is {context_length}, too long for the {len(split)} training tokens of "
+                f"data.source: expected at most {len(split) // 2}, or more text"
+            )
+        self.batch_size = batch_size
+        self.context_length = context_length
+        self.examples_per_epoch = (len(split) - context_length) // context_length
+        self._split = split
+        self._seed = seed
+
+    def rows(self, step: int, start: int, stop: int) -> Batch:
+        """The rows start:stop of the global batch of `step`; the weights of a global batch sum to 1."""
+        examples = range(step * self.batch_size + start, step * self.batch_size + stop)
+        starts = [self._locate(example) for example in examples]
+        windows = _read_windows(self._split, starts, self.context_length)
+        tokens, targets = windows[:, None, :-1], windows[:, None, 1:]
+        weights = np.full(tokens.shape, 1 / (self.batch_size * self.context_length), np.float32)
+        noise = hash_numbers(self._seed, step, np.arange(start, stop)[:, None], np.arange(1))
+        return Batch(tokens, targets, weights, noise)
+
+    def _locate(self, example: int) -> int:
+        """Where in the stream the window of an example begins."""
+        epoch, index = divmod(example, self.examples_per_epoch)
+        offset = int(hash_numbers(self._seed, epoch, 0)) % self.context_length
+        shuffle_seed = int(hash_numbers(self._seed, epoch, 1))
+        window = index_shuffle(index, max_index=self.examples_per_epoch - 1, seed=shuffle_seed, rounds=4)
+        return offset + window * self.context_length
+
+
+class EvaluationBatches:
+    """Disjoint windows of T tokens, the partial last one too: each token but the first is a target once.
+
+    The order is shuffled, always in the same way, so that any first batches are a fair sample.
+    """
+
+    def __init__(self, split: Split, *, batch_size: int, context_length: int) -> None:
+        """Raises UserError where the stream has fewer than 2 tokens."""
+        if len(split) < 2:
+            raise UserError(f"data.source gives {len(split)} validation tokens, expected 2 or more: add text")
+        self.batch_size = batch_size
+        self.context_length = context_length
+        self.num_examples = math.ceil((len(split) - 1) / context_length)
+        self.num_batches = math.ceil(self.num_examples / batch_size)
+        self._split = split
+
+    def rows(self, step: int, start: int, stop: int) -> Batch:
+        """The rows start:stop of batch `step` < num_batches; weights are 1, or 0 for padding; noise is 0."""
+        examples = range(step * self.batch_size + start, step * self.batch_size + stop)
+        starts = [self._locate(example) for example in examples]
+        windows = _read_windows(self._split, starts, self.context_length)
+        positions = np.array(starts)[:, None] + np.arange(1, self.context_length + 1)
+        weights = (positions < len(self._split)).astype(np.float32)
+        noise = np.zeros((len(starts), 1), np.uint32)
+        return Batch(windows[:, None, :-1], windows[:, None, 1:], weights[:, None], noise)
+
+    def _locate(self, example: int) -> int:
+        """Where in the stream the window of an example begins; its end for rows that only fill the batch."""
+        if example >= self.num_examples:
+            return len(self._split)
+        return index_shuffle(example, max_index=self.num_examples - 1, seed=0, rounds=4) * self.context_length
+
+
+def _read_windows(split: Split, starts: list[int], context_length: int) -> np.ndarray:
+    """The T inputs from each start and the last target, int32 [B, T + 1], padded with 0 past the end."""
+    windows = np.zeros((len(starts), context_length + 1), np.int32)
+    for window, start in zip(windows, starts, strict=True):
+        tokens = split.read(start, start + context_length + 1)
+        window[: len(tokens)] = tokens
+    return windows
+
+
+def hash_numbers(*numbers: int | np.ndarray) -> np.ndarray:
+    """A hash of each tuple of numbers, arrays broadcast: uint32, every bit as good as random.
+
+    Each number is mixed before it joins the rest, so that neighbouring steps and rows are no shifted copies.
+    """
+    hashed = np.zeros((), np.uint32)
+    for number in numbers:
+        hashed = _mix(hashed ^ _mix(np.asarray(number).astype(np.uint32) + np.uint32(0x9E3779B9)))
+    return hashed
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    """A bijection of uint32 in which every input bit changes half of the output bits."""
+    with np.errstate(over="ignore"):  # multiplication modulo 2**32 is what is wanted
+        bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
+        bits = (bits ^ (bits >> 15)) * np.uint32(0x846CA68B)
+    return bits ^ (bits >> 16)

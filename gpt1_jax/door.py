@@ -1,0 +1,48 @@
+"""How every command starts and ends: flags checked before absl sees them, errors in a sentence, exit codes."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from gpt1_jax.config import parse_override
+from gpt1_jax.errors import Fault, UserError
+
+
+def door(main: Callable[[list[str]], None]) -> None:
+    """Runs a command and exits: 0 when it is done, 2 for a UserError, 1 for anything else."""
+    logging.set_verbosity(logging.WARNING)
+    try:
+        app.run(main, flags_parser=_parse)
+    except (UserError, Fault) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    _check_config_flags(argv[1:])
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(f"{error}; --help lists the flags.") from error
+    if len(rest) > 1:
+        raise UserError(f"The argument {rest[1]!r} belongs to no flag; write --flag=value.")
+    return rest
+
+
+def _check_config_flags(arguments: list[str]) -> None:
+    """Refuses a config file that is not there, and overrides the schema does not know."""
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or name.partition(".")[0] != "config":
+            continue
+        if not equals:
+            following = arguments[number + 1 : number + 2]
+            if not following:
+                raise UserError(f"--{name} has no value; write --{name}=VALUE.")
+            value = following[0]
+        if name != "config":
+            parse_override(name.removeprefix("config."), value)
+        elif not Path(value.partition(":")[0]).is_file():
+            raise UserError(f"--config={value} is no file; name one such as configs/pretrain.py:tiny.")

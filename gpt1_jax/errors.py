@@ -1,0 +1,12 @@
+"""The two exceptions that the doors print as a sentence instead of a traceback."""
+
+
+class UserError(Exception):
+    """The user's input is wrong: exit code 2.
+
+    The message is one sentence that names the field, its value, what was expected and how to mend it.
+    """
+
+
+class Fault(Exception):
+    """A run ended for a known reason other than the user's input: exit code 1."""

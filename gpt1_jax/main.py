@@ -1,0 +1,39 @@
+"""Trains a model: python -m gpt1_jax.main --config=configs/pretrain.py[:PRESET] [--workdir=RUN]."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from gpt1_jax.config import from_config_dict
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the config file, :preset behind it", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run directory [runs/<config>-<preset>]")
+
+
+def default_workdir(spec: str) -> str:
+    """runs/<config>-<preset>, so that presets do not meet: 'configs/pretrain.py:tiny' → 'runs/pretrain-tiny'."""
+    path, _, preset = spec.partition(":")
+    return str(Path("runs") / "-".join(filter(None, (Path(path).stem, preset))))
+
+
+def main(_: list[str]) -> None:
+    """Reads the config, then hands over to the stage."""
+    if _CONFIG.value is None:
+        raise UserError("--config is missing; name a file such as --config=configs/pretrain.py:tiny.")
+    config = from_config_dict(_CONFIG.value)
+    workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
+
+    from gpt1_jax.training.pretraining import (
+        pretrain,
+    )  # jax and the rest, once the input is known to be right
+
+    pretrain(config, workdir)
+
+
+if __name__ == "__main__":
+    door(main)

@@ -1,0 +1,110 @@
+"""Cross-entropy through the tied output table, without ever holding all logits, on any mesh.
+
+Letters: B sequences, T positions, D width, V rows of the token table (padding included).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+# Rows of logits held at once, a device. Measured on CPU (BUILD_NOTES.md).
+CHUNK_ROWS = 512
+MASKED = -1e30
+
+_BATCH = ("data", "fsdp")
+_HIDDEN = PartitionSpec(_BATCH, None, None)
+_TABLE = PartitionSpec("tensor", "fsdp")
+_TARGETS = PartitionSpec(_BATCH, None)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def tied_cross_entropy(
+    hidden: jax.Array, table: jax.Array, targets: jax.Array, weights: jax.Array, vocab_size: int
+) -> jax.Array:
+    """Σ weights · (−log softmax(hidden · tableᵀ)[targets]), the softmax over the first vocab_size rows.
+
+    Runs under a mesh with the axes data, fsdp and tensor: B is split over data and fsdp, V over tensor, D of
+    the table over fsdp. Within the loop over T the only collectives are two over tensor.
+
+    Args:
+        hidden: [B, T, D].
+        table: float32 [V, D].
+        targets: int32 [B, T], below vocab_size.
+        weights: float32 [B, T].
+        vocab_size: rows of the table that are tokens; the rest are padding and take no probability.
+
+    Returns:
+        float32 scalar.
+    """
+    return _sharded(vocab_size, gradient=False)(hidden, table, targets, weights)[0]
+
+
+def _forward(hidden, table, targets, weights, vocab_size):  # the gradient is formed here: the loss is linear
+    loss, d_hidden, d_table = _sharded(vocab_size, gradient=True)(hidden, table, targets, weights)
+    return loss, (d_hidden, d_table)
+
+
+def _backward(vocab_size, gradients, cotangent):
+    d_hidden, d_table = gradients
+    return (cotangent * d_hidden).astype(d_hidden.dtype), cotangent * d_table, None, None
+
+
+tied_cross_entropy.defvjp(_forward, _backward)
+
+
+def _sharded(vocab_size: int, gradient: bool):
+    return jax.shard_map(
+        partial(_local_loss, vocab_size=vocab_size, gradient=gradient),
+        in_specs=(_HIDDEN, _TABLE, _TARGETS, _TARGETS),
+        out_specs=(PartitionSpec(), _HIDDEN, _TABLE) if gradient else (PartitionSpec(),),
+        check_vma=False,
+    )
+
+
+def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: bool):
+    """One device's part: hidden [b, T, D], table [v, d], targets and weights [b, T]."""
+    dtype = hidden.dtype
+    table = jax.lax.all_gather(table.astype(dtype), "fsdp", axis=1, tiled=True)
+    rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
+    sequences, length = targets.shape
+    chunks = -(-length // max(1, CHUNK_ROWS // sequences))
+    chunk = -(-length // chunks)
+    padding = chunks * chunk - length
+
+    def split(x):  # [b, T, ...] → [chunks, b · chunk, ...]; padded positions have weight 0
+        x = jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
+        x = x.reshape(sequences, chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
+        return x.reshape(chunks, sequences * chunk, *x.shape[3:])
+
+    def step(carry, inputs):
+        loss, d_table = carry
+        h, target, weight = inputs
+        logits = jnp.einsum("nd,vd->nv", h, table, preferred_element_type=jnp.float32)
+        logits = jnp.where(rows < vocab_size, logits, MASKED)
+        top = jax.lax.pmax(logits.max(-1), "tensor")
+        exponentials = jnp.exp(logits - top[:, None])
+        hit = rows == target[:, None]
+        partial_sums = jnp.stack([exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)])
+        total, target_logit = jax.lax.psum(partial_sums, "tensor")
+        loss = loss + (weight * (jnp.log(total) + top - target_logit)).sum()
+        if not gradient:
+            return (loss, d_table), None
+        d_logits = (exponentials * (weight / total)[:, None] - jnp.where(hit, weight[:, None], 0)).astype(
+            dtype
+        )
+        d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)
+        return (loss, d_table), d_logits @ table
+
+    d_table = jnp.zeros(table.shape, jnp.float32) if gradient else None
+    initial = (jnp.float32(0), d_table)
+    (loss, d_table), d_hidden = jax.lax.scan(step, initial, (split(hidden), split(targets), split(weights)))
+    loss = jax.lax.psum(loss, _BATCH)
+    if not gradient:
+        return (loss,)
+    d_hidden = d_hidden.reshape(chunks, sequences, chunk, -1).swapaxes(0, 1)
+    d_hidden = d_hidden.reshape(sequences, chunks * chunk, -1)[:, :length]
+    d_hidden = jax.lax.psum(d_hidden, "tensor")
+    d_table = jax.lax.psum(d_table, "data")
+    return loss, d_hidden, jax.lax.psum_scatter(d_table, "fsdp", scatter_dimension=1, tiled=True)

@@ -1,0 +1,179 @@
+"""The GPT-1 decoder (the paper's section 3.1, the authors' `model`), as pure functions through linen.
+
+Letters: B sequences, T positions, D width, H heads, K head width, F hidden, V vocabulary, L layers,
+C context length. Parameters of the blocks are stacked [L, ...].
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+
+from gpt1_jax.config import ModelConfig
+from gpt1_jax.model.attention import causal_attention
+from gpt1_jax.model.dropout import EMBEDDING_SITE, dropout, grid_index, layer_sites
+
+INIT_STDDEV = 0.02
+LAYER_NORM_EPSILON = 1e-5
+SPECIALS = 3  # start, delimiter, extract: fine-tuning puts them in the token table's padding
+TABLE_MULTIPLE = 128
+
+normal = nn.initializers.normal(INIT_STDDEV)
+zeros, ones = nn.initializers.zeros, nn.initializers.ones
+
+
+def table_rows(vocab_size: int) -> int:
+    """Rows of the token table: V and the specials, padded so that they divide on any usual mesh."""
+    return -(-(vocab_size + SPECIALS) // TABLE_MULTIPLE) * TABLE_MULTIPLE
+
+
+def parameter_count(params: Any, vocab_size: int) -> int:
+    """The number of parameters without the token table's padding."""
+    width = params["tokens"].shape[1]
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return total - (table_rows(vocab_size) - vocab_size) * width
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """x [..., D] normalized over D with the biased variance, computed in float32."""
+    dtype = x.dtype
+    x = x.astype(jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
+    return (x * scale + bias).astype(dtype)
+
+
+def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Rows of a table that lies split over the mesh: each device finds those it holds, tensor adds them up.
+
+    Args:
+        table: [V, D], split over (tensor, fsdp).
+        tokens: int32 [B, T], split over data and fsdp.
+
+    Returns:
+        [B, T, D].
+    """
+
+    def local(table: jax.Array, tokens: jax.Array) -> jax.Array:
+        table = jax.lax.all_gather(table, "fsdp", axis=1, tiled=True)
+        rows = tokens - jax.lax.axis_index("tensor") * table.shape[0]
+        here = (rows >= 0) & (rows < table.shape[0])
+        return jax.lax.psum(jnp.where(here[..., None], table[jnp.where(here, rows, 0)], 0), "tensor")
+
+    batch = PartitionSpec(("data", "fsdp"))
+    return jax.shard_map(
+        local, in_specs=(PartitionSpec("tensor", "fsdp"), batch), out_specs=batch, check_vma=False
+    )(table, tokens)
+
+
+def _parameter(
+    module: nn.Module, name: str, axes: tuple[str | None, ...], init: Any, *shape: int
+) -> jax.Array:
+    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+
+
+def _batch_sharded(x: jax.Array) -> jax.Array:
+    return nn.with_logical_constraint(x, ("batch",) + (None,) * (x.ndim - 1))
+
+
+class Block(nn.Module):
+    """One post-norm block: n = norm(x + attention(x)), then norm(n + mlp(n))."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, layer: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, None]:
+        """x [B, T, D] → [B, T, D]; `layer` counts from 0, noise uint32 [B] or None for no dropout."""
+        config, dtype = self.config, x.dtype
+        width, heads, hidden = config.d_model, config.num_heads, config.d_ff
+        head_width = width // heads
+        attention_site, output_site, mlp_site = layer_sites(layer)
+        index = grid_index((jnp.arange(x.shape[1]), width), (jnp.arange(width), 1))
+
+        qkv_kernel = _parameter(
+            self, "qkv_kernel", ("embed", None, "heads", None), normal, width, 3, heads, head_width
+        )
+        qkv_bias = _parameter(self, "qkv_bias", (None, "heads", None), zeros, 3, heads, head_width)
+        out_kernel = _parameter(
+            self, "out_kernel", ("heads", None, "embed"), normal, heads, head_width, width
+        )
+        out_bias = _parameter(self, "out_bias", ("embed",), zeros, width)
+        norm_1_scale = _parameter(self, "norm_1_scale", ("embed",), ones, width)
+        norm_1_bias = _parameter(self, "norm_1_bias", ("embed",), zeros, width)
+        in_kernel = _parameter(self, "mlp_in_kernel", ("embed", "mlp"), normal, width, hidden)
+        in_bias = _parameter(self, "mlp_in_bias", ("mlp",), zeros, hidden)
+        mlp_kernel = _parameter(self, "mlp_out_kernel", ("mlp", "embed"), normal, hidden, width)
+        mlp_bias = _parameter(self, "mlp_out_bias", ("embed",), zeros, width)
+        norm_2_scale = _parameter(self, "norm_2_scale", ("embed",), ones, width)
+        norm_2_bias = _parameter(self, "norm_2_bias", ("embed",), zeros, width)
+
+        qkv = jnp.einsum("btd,dchk->btchk", x, qkv_kernel.astype(dtype)) + qkv_bias.astype(dtype)
+        qkv = nn.with_logical_constraint(qkv, ("batch", None, None, "heads", None))
+        attended = causal_attention(
+            *(qkv[:, :, i] for i in range(3)),
+            noise=noise,
+            site=attention_site,
+            rate=config.attention_dropout,
+            context_length=config.context_length,
+            form=config.attention,
+        )
+        attended = jnp.einsum("bthk,hkd->btd", attended, out_kernel.astype(dtype)) + out_bias.astype(dtype)
+        attended = dropout(attended, noise, output_site, index, config.residual_dropout)
+        x = _batch_sharded(layer_norm(x + attended, norm_1_scale, norm_1_bias))
+
+        hidden_state = jax.nn.gelu(x @ in_kernel.astype(dtype) + in_bias.astype(dtype), approximate=True)
+        hidden_state = nn.with_logical_constraint(hidden_state, ("batch", None, "mlp"))
+        output = hidden_state @ mlp_kernel.astype(dtype) + mlp_bias.astype(dtype)
+        output = dropout(output, noise, mlp_site, index, config.residual_dropout)
+        return _batch_sharded(layer_norm(x + output, norm_2_scale, norm_2_bias)), None
+
+
+class Transformer(nn.Module):
+    """Tokens to the final block's states; the output weights are the token table itself."""
+
+    config: ModelConfig
+    vocab_size: int
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+        """The final states.
+
+        Args:
+            tokens: int32 [B, T], T ≤ C, ids below the table's rows.
+            noise: uint32 [B], the dropout seed of each sequence; None for no dropout.
+
+        Returns:
+            [B, T, D] in config.dtype.
+        """
+        config = self.config
+        width, length = config.d_model, tokens.shape[1]
+
+        def token_init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
+            real = jnp.arange(shape[0])[:, None] < self.vocab_size
+            return jnp.where(real, normal(key, shape, dtype), 0)  # padding stays exactly zero
+
+        table = _parameter(self, "tokens", ("vocab", "embed"), token_init, table_rows(self.vocab_size), width)
+        positions = _parameter(self, "positions", (None, "embed"), normal, config.context_length, width)
+        x = (lookup(table, tokens) + positions[:length]).astype(config.dtype)
+        index = grid_index((jnp.arange(length), width), (jnp.arange(width), 1))
+        x = _batch_sharded(dropout(x, noise, EMBEDDING_SITE, index, config.embedding_dropout))
+
+        block: Any = Block
+        if config.remat != "none":
+            policy = (
+                jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
+            )
+            block = nn.remat(Block, prevent_cse=False, policy=policy)
+        blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=config.num_layers,
+            unroll=config.unroll or config.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        x, _ = blocks(config, name="blocks")(x, jnp.arange(config.num_layers), noise)
+        return x

@@ -1,0 +1,131 @@
+"""The run directory: everything a run leaves, self-contained, and the interface between the commands."""
+
+import fcntl
+import json
+from typing import Any
+
+from etils import epath
+
+from gpt1_jax.config import Config, from_dict, to_dict
+from gpt1_jax.errors import UserError
+
+# What a resumed run must share with its beginning: these decide the parameters' shapes and which batch is next.
+FIXED = (
+    "seed",
+    "init_from",
+    "model.num_layers",
+    "model.num_heads",
+    "model.d_model",
+    "model.d_ff",
+    "model.context_length",
+    "data.source",
+    "data.tokenizer",
+    "data.vocab_size",
+    "train.batch_size",
+)
+
+
+class Run:
+    """Paths and small files of one run directory."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = epath.Path(directory).expanduser()
+        self.tokenizer = self.directory / "tokenizer"
+        self.checkpoints = self.directory / "checkpoints"
+        self._lock: Any = None
+
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.directory / "config.json").exists()
+
+    def config(self) -> Config:
+        """The config of the run.
+
+        Raises:
+            UserError: there is no run here, or its config cannot be read.
+        """
+        path = self.directory / "config.json"
+        if not path.exists():
+            raise UserError(
+                f"{self.directory} is not a run directory: it has no config.json; name one that has."
+            )
+        try:
+            return from_dict(json.loads(path.read_text()))
+        except ValueError as error:
+            raise UserError(f"{path} is not readable JSON ({error}); restore it from a copy.") from error
+
+    def begin(self, config: Config, identity: dict[str, Any]) -> list[str]:
+        """Makes the directory, or opens it to go on; then its config is the new one.
+
+        Args:
+            config: the resolved config.
+            identity: what the corpus and the tokenizer are, compared with what they were.
+
+        Returns:
+            The keys that changed since the run was begun, as "key: old → new".
+
+        Raises:
+            UserError: a key that decides the parameters' shapes or the order of batches has changed.
+        """
+        changed = []
+        if self.exists():
+            old, new = _flatten(to_dict(self.config())), _flatten(to_dict(config))
+            for key in [key for key in new if old[key] != new[key]]:
+                if key in FIXED:
+                    raise UserError(
+                        f"{self.directory} was begun with {key}={old[key]}, not {new[key]}, and cannot go on with "
+                        "another; set it back, or start a new run with another --workdir."
+                    )
+                changed.append(f"{key}: {old[key]} → {new[key]}")
+            before = json.loads((self.directory / "corpus.json").read_text())
+            for name in identity:
+                if before[name] != identity[name]:
+                    raise UserError(
+                        f"data.source={config.data.source} is not what {self.directory} was begun with (its {name} "
+                        f"was {before[name]}, now {identity[name]}); bring the text back as it was, or start a new "
+                        "run with another --workdir."
+                    )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_json(self.directory / "corpus.json", identity)
+        write_json(self.directory / "config.json", to_dict(config))
+        return changed
+
+    def lock(self) -> None:
+        """Holds the directory for this process until it ends; a remote directory is not locked.
+
+        Raises:
+            UserError: another process trains here.
+        """
+        if "://" in str(self.directory):
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.directory / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"--workdir={self.directory} is in use by another process; wait for it or name another directory."
+            ) from None
+
+    def results(self) -> dict[str, Any]:
+        """The last and the best evaluation; empty before the first."""
+        path = self.directory / "results.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Replaces results.json, whole."""
+        write_json(self.directory / "results.json", results)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes JSON so that the file is the old or the new one at every moment."""
+    temporary = path.parent / f"{path.name}.tmp"
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -1,0 +1,162 @@
+"""Checkpoints through orbax: complete or absent, verified bit by bit, restored on any mesh."""
+
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.dropout import mix
+
+DAMAGED = "damaged"  # beside the checkpoints: those found unsound are moved here, not deleted
+
+
+class Damaged(Exception):
+    """A checkpoint on disk is not what was saved."""
+
+
+class Checkpoints:
+    """The checkpoints of one run directory: RUN/checkpoints/STEP/."""
+
+    def __init__(self, directory: epath.Path, keep: int) -> None:
+        """Opens RUN/checkpoints; saving keeps the newest `keep` of them."""
+        self.directory = directory
+        self._keep = keep
+        self._checkpointer: ocp.training.Checkpointer | None = None
+
+    def steps(self) -> list[int]:
+        """The steps of the complete checkpoints, ascending."""
+        if not self.directory.exists():
+            return []
+        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
+
+    def save(self, step: int, state: Any) -> None:
+        """Starts to save; training may go on and donate the state's buffers."""
+        if self._checkpointer is None:
+            self._checkpointer = ocp.training.Checkpointer(
+                self.directory,
+                preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+                cleanup_tmp_directories=True,
+                lightweight_initialize=True,
+            )
+        self._checkpointer.wait()  # a save that finds another running is skipped without a word
+        response = self._checkpointer.save_async(
+            step, state, force=True, custom_metadata=_seal(checksums(state))
+        )
+        if response is None:
+            raise RuntimeError(f"orbax did not save step {step}")
+
+    def wait(self) -> None:
+        """Returns when every save that was started is on disk."""
+        if self._checkpointer is not None:
+            self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Waits and lets go of the directory."""
+        if self._checkpointer is not None:
+            self._checkpointer.close()
+            self._checkpointer = None
+
+    def restore(self, step: int, abstract: Any) -> Any:
+        """What was saved at a step, with the shapes, dtypes and shardings of `abstract`.
+
+        Args:
+            step: one of `steps()`.
+            abstract: a dictionary or NamedTuple of the saved parts, or of some of them.
+
+        Raises:
+            Damaged: it cannot be read, or a bit of it differs from what was saved.
+        """
+        path = self.directory / str(step)
+        try:
+            saved = _unseal(ocp.metadata(path).custom_metadata)
+            with _partial_loading():
+                state = ocp.load(path, abstract)
+        except (Damaged, ValueError, OSError, KeyError, TypeError, ocp.errors.InvalidLayoutError) as error:
+            raise Damaged(_reason(error)) from error
+        found = checksums(state)
+        wrong = [name for name, value in found.items() if saved.get(name) != value]
+        if wrong:
+            raise Damaged(
+                f"the checksum of {wrong[0]} differs" + f" ({len(wrong)} arrays in all)" * (len(wrong) > 1)
+            )
+        return state
+
+    def restore_newest(self, abstract: Any, tell: Callable[[str], None]) -> Any | None:
+        """What the newest sound checkpoint holds of `abstract`, see `restore`; None where there is none yet.
+
+        Damaged ones are named and moved aside to RUN/damaged.
+
+        Raises:
+            UserError: there are checkpoints, and all are damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self.restore(step, abstract)
+            except Damaged as error:
+                aside = self.directory.parent / DAMAGED / str(step)
+                aside.parent.mkdir(exist_ok=True)
+                if aside.exists():
+                    aside.rmtree()
+                (self.directory / str(step)).rename(aside)
+                tell(f"checkpoint {step} is damaged ({error}); moved to {aside}")
+        if steps:
+            raise UserError(
+                f"All checkpoints of {self.directory} are damaged (steps {steps}); "
+                "start again with another --workdir, or restore that directory from a copy."
+            )
+        return None
+
+
+def _partial_loading() -> ocp.Context:
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    return context
+
+
+@jax.jit
+def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
+    def one(x: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32).reshape(-1)
+        index = jnp.arange(bits.size, dtype=jnp.uint32)
+        return mix(bits + mix(index + 1)).sum(dtype=jnp.uint32)
+
+    return [one(x) for x in leaves]
+
+
+def checksums(state: Any) -> dict[str, int]:
+    """A checksum of each array, by its path, made on the devices that hold it and equal on every mesh.
+
+    Σ mix(bits + mix(index + 1)) modulo 2³² over arrays of 32-bit numbers: sees swapped rows and flipped bits.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    sums = jax.device_get(_checksums([leaf for _, leaf in leaves]))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): int(value)
+        for (path, _), value in zip(leaves, sums, strict=True)
+    }
+
+
+def _seal(sums: dict[str, int]) -> dict[str, Any]:
+    text = json.dumps(sums, sort_keys=True)
+    return {"checksums": text, "crc32": zlib.crc32(text.encode())}
+
+
+def _unseal(metadata: Any) -> dict[str, int]:
+    if not isinstance(metadata, dict) or "checksums" not in metadata:
+        raise Damaged("its metadata is missing")
+    if zlib.crc32(metadata["checksums"].encode()) != metadata.get("crc32"):
+        raise Damaged("its metadata has changed")
+    return json.loads(metadata["checksums"])
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

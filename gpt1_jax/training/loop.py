@@ -1,0 +1,164 @@
+"""The one loop that turns every stage; stages differ in their step, batches and evaluation."""
+
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from gpt1_jax.config import TrainConfig
+from gpt1_jax.errors import Fault
+from gpt1_jax.run import Run
+from gpt1_jax.training import sharding
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.evaluation import perplexity
+from gpt1_jax.training.metrics import MetricsLog, Stopwatch, model_flops_utilization
+from gpt1_jax.training.step import State
+
+PATIENCE = 10  # steps in a row that may fail to be finite
+
+
+class Diverged(Fault):
+    """Too many steps in a row were not finite; the last good state is saved."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage puts into the loop.
+
+    Fields:
+        kind: "pretrain" or "finetune", told in results.json.
+        train_step: (state, batch) → (state, metrics), donating the state.
+        rows: (step, start, stop) → those rows of the step's global batch, as NumPy.
+        evaluate: parameters → held-out metrics.
+        score: the metric of `evaluate` by which the best is told; lower is better.
+        tokens_per_step, flops_per_token: what a step costs, for the speed figures.
+    """
+
+    kind: str
+    train_step: Callable[[State, Any], tuple[State, dict[str, jax.Array]]]
+    rows: Callable[[int, int, int], Any]
+    evaluate: Callable[[Any], dict[str, float]]
+    score: str
+    tokens_per_step: int
+    flops_per_token: float
+
+
+def train(
+    stage: Stage,
+    config: TrainConfig,
+    run: Run,
+    state: State,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    mesh: Mesh,
+) -> bool:
+    """Trains from state.step to config.num_steps, leaving metrics, results and checkpoints in the run.
+
+    Step n is dispatched before the metrics of step n − 1 are read, so that the devices never wait for the host;
+    metrics and evaluation of step n are on disk before checkpoint n is.
+
+    Returns:
+        Whether the end was reached; False after SIGTERM or an interrupt, the state saved.
+
+    Raises:
+        Diverged: PATIENCE steps in a row were not finite.
+    """
+    first, last = int(state.step), config.num_steps
+    devices = mesh.devices.size
+    failed: list[int] = []
+    saved = first if first else None
+    watch = Stopwatch()
+
+    def read(step: int, metrics: dict[str, jax.Array]) -> None:
+        """Waits for a step that was dispatched, watches over it, logs it where that is due."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        watch.step()
+        if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+            failed.clear()
+        else:
+            failed.append(step)
+            log.tell(
+                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; the update is skipped"
+            )
+        if step % config.log_every == 0 or step in (1, last):
+            seconds = watch.lap()
+            speed = stage.tokens_per_step / seconds
+            utilization = model_flops_utilization(speed, stage.flops_per_token, devices)
+            values = {"loss": values["loss"], "perplexity": perplexity(values["loss"])} | values
+            values |= {"tokens_per_second": speed, "seconds_per_step": seconds}
+            log.write(step, "train", values if utilization is None else values | {"mfu": utilization})
+        log.advance(step)
+
+    with StopRequest() as stop:
+        pending: tuple[int, dict[str, jax.Array]] | None = None
+        for step in range(first + 1, last + 1):
+            batch = sharding.place_rows(
+                lambda start, end, step=step: stage.rows(step - 1, start, end), config.batch_size, mesh
+            )
+            state, metrics = stage.train_step(state, batch)
+            if pending is not None:
+                read(*pending)
+            pending = (step, metrics)
+
+            evaluating = step % config.eval_every == 0 or step == last
+            saving = step % config.checkpoint_every == 0 or step == last or stop.requested
+            if evaluating or saving or len(failed) >= PATIENCE - 1:
+                read(*pending)
+                pending = None
+                watch.pause()
+                if evaluating:
+                    _evaluate(stage, run, state, step, log)
+                if saving or len(failed) >= PATIENCE:
+                    checkpoints.save(step, state)
+                    saved = step
+                watch.resume()
+            if len(failed) >= PATIENCE:
+                checkpoints.wait()
+                raise Diverged(
+                    f"Steps {failed[0]} to {failed[-1]} were not finite, {PATIENCE} in a row; the last good parameters "
+                    f"are saved as step {step} of {run.directory}. A lower optimizer.learning_rate or a longer "
+                    "warm-up may help."
+                )
+            if stop.requested:
+                break
+        checkpoints.wait()
+    return saved is None or saved >= last
+
+
+def _evaluate(stage: Stage, run: Run, state: State, step: int, log: MetricsLog) -> None:
+    values = stage.evaluate(state.params)
+    log.write(step, "eval", values)
+    best = run.results().get("best")
+    now = {"step": step, **values}
+    if best is None or best["step"] >= step or values[stage.score] < best[stage.score]:
+        best = now
+    if jax.process_index() == 0:
+        run.write_results(
+            {"kind": stage.kind, "task": None, "step": step, "validation": values, "best": best}
+        )
+
+
+class StopRequest:
+    """Turns SIGTERM and the first Ctrl-C into a flag that the loop asks after every step."""
+
+    def __enter__(self) -> "StopRequest":
+        self.requested = False
+        self._previous = {
+            number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait

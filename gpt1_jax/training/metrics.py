@@ -1,0 +1,184 @@
+"""What a run tells: metrics.jsonl, TensorBoard, and a progress bar on a terminal or plain lines elsewhere."""
+
+import json
+import math
+import time
+from typing import Any
+
+import jax
+from etils import epath
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from gpt1_jax.config import ModelConfig
+
+# Dense bfloat16 peaks in FLOP/s a device, by jax's device_kind, from the makers' data sheets.
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "TPU7x": 2307e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA L4": 121e12,
+    "Tesla T4": 65e12,
+    "Tesla V100-SXM2-16GB": 125e12,
+}
+
+
+def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
+    """FLOPs of forward and backward a token: 6 a weight, and causal attention counted once, 6·L·T·D.
+
+    725 MFLOP for GPT-1 at T = 512. Embedding look-ups and position rows multiply nothing and do not count.
+    """
+    width, hidden = model.d_model, model.d_ff
+    block = 4 * width * width + 2 * width * hidden + 9 * width + hidden
+    attention = model.num_layers * model.context_length * width
+    return 6 * (model.num_layers * block + vocab_size * width + attention)
+
+
+def model_flops_utilization(tokens_per_second: float, flops_per_token: float, devices: int) -> float | None:
+    """The share of the devices' bfloat16 peak that goes into the model; None where the peak is not known."""
+    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+    return tokens_per_second * flops_per_token / (peak * devices) if peak else None
+
+
+class MetricsLog:
+    """Writes metrics of a run that may be resumed; only process 0 writes."""
+
+    def __init__(self, directory: epath.Path, step: int, num_steps: int) -> None:
+        """Opens the log of a run at `step`; entries of later steps, from before a crash, are dropped."""
+        self._writes = jax.process_index() == 0
+        self._path = directory / "metrics.jsonl"
+        self._num_steps = num_steps
+        self._console = Console()
+        self._progress = None
+        if not self._writes:
+            return
+        kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
+        temporary = directory / "metrics.jsonl.tmp"
+        temporary.write_text("".join(line + "\n" for line in kept))
+        temporary.replace(self._path)
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1, flush_secs=30)
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._progress.add_task("", total=num_steps, completed=step)
+            self._progress.start()
+
+    def write(self, step: int, kind: str, values: dict[str, float]) -> None:
+        """Records a step's values of one kind, "train" or "eval"; numbers that are not finite become null."""
+        if not self._writes:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+        shown = "  ".join(f"{name} {_short(name, value)}" for name, value in values.items())
+        if kind == "train" and self._progress is not None:
+            brief = {name: values[name] for name in ("loss", "tokens_per_second", "mfu") if name in values}
+            text = "  ".join(f"{name} {_short(name, value)}" for name, value in brief.items())
+            self._progress.update(self._task, completed=step, description=text)
+        elif kind == "train":
+            left = (
+                (self._num_steps - step) * values["seconds_per_step"]
+                if "seconds_per_step" in values
+                else None
+            )
+            self.tell(f"step {step}/{self._num_steps}  {shown}" + (f"  left {_clock(left)}" if left else ""))
+        else:
+            self.tell(f"step {step}  validation  {shown}")
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar, where there is one."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+
+    def tell(self, sentence: str) -> None:
+        """Prints a line for the person watching."""
+        if not self._writes:
+            return
+        if self._progress is not None:
+            self._console.print(sentence, highlight=False, markup=False)
+        else:
+            print(sentence, flush=True)
+
+    def close(self) -> None:
+        """Flushes and closes every writer."""
+        if self._writes:
+            self._file.close()
+            self._board.close()
+        if self._progress is not None:
+            self._progress.stop()
+
+
+class Stopwatch:
+    """Seconds spent training, without evaluation and saving."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._seconds = 0.0
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stops counting, until `resume`."""
+        self._seconds += time.perf_counter() - self._since
+
+    def resume(self) -> None:
+        """Counts again."""
+        self._since = time.perf_counter()
+
+    def step(self) -> None:
+        """Counts a finished step."""
+        self._steps += 1
+
+    def lap(self) -> float:
+        """Mean seconds a step since the last lap."""
+        self.pause()
+        seconds = self._seconds / max(self._steps, 1)
+        self._steps, self._seconds = 0, 0.0
+        self.resume()
+        return seconds
+
+
+def _lines(path: epath.Path) -> list[str]:
+    """The whole lines of a file that a crash may have cut short."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().split("\n")[:-1] if line]
+
+
+def _short(name: str, value: float) -> str:
+    if name == "learning_rate":
+        return f"{value:.2e}"
+    if name == "mfu":
+        return f"{value:.1%}"
+    if name in ("tokens_per_second", "perplexity") and value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if name != "loss" else f"{value:.4f}"
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+def describe(values: dict[str, Any]) -> str:
+    """Values in one line, for a report."""
+    return "  ".join(f"{name} {_short(name, value)}" for name, value in values.items())

@@ -1,0 +1,107 @@
+"""The update rules: the authors' Adam, AdamW as it is known today, and their schedules."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gpt1_jax.config import OptimizerConfig
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
+    """The learning rate of an update, counted from 0, so that the first update has rate 0 under a warm-up.
+
+    "cosine" (pre-training, the paper's section 4.1): linear warm-up, then half a cosine to 0. "linear"
+    (fine-tuning, the authors' `warmup_linear`): (x / w below w, else 1) · (1 − x) with x = update / total.
+    """
+    total = config.total_steps or num_steps
+    warmup, peak = config.warmup_steps, config.learning_rate
+
+    def schedule(update: jax.Array) -> jax.Array:
+        update = jnp.asarray(update, jnp.float32)
+        warm = jnp.minimum(update / warmup, 1.0) if warmup else jnp.float32(1)
+        if config.schedule == "linear":
+            return peak * warm * jnp.maximum(1 - update / total, 0)
+        done = jnp.clip((update - warmup) / max(total - warmup, 1), 0, 1)
+        return peak * warm * 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+    return schedule
+
+
+def decay_mask(params: Any) -> Any:
+    """True for the parameters that decay: all but biases and gains, told by name (stacking adds dimensions)."""
+
+    def decays(path: tuple[Any, ...], _: Any) -> bool:
+        name = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)][-1]
+        return not name.endswith(("bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+class OpenAIAdamState(NamedTuple):
+    """Updates applied, and the moments of the gradients."""
+
+    count: jax.Array
+    mean: Any
+    variance: Any
+
+
+def openai_adam(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """The authors' Adam "with weight decay fix" (their opt.py), for t counted from 1:
+
+    rate = schedule(t − 1) · √(1 − β₂ᵗ) / (1 − β₁ᵗ); p ← p − rate · (m / (√v + ε) + decay · p).
+
+    Against optax.adamw, ε stands outside the bias correction and the decay carries it.
+    """
+    beta1, beta2 = config.beta1, config.beta2
+
+    def init(params: Any) -> OpenAIAdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return OpenAIAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, OpenAIAdamState]:
+        t = (state.count + 1).astype(jnp.float32)
+        correction = jnp.sqrt(_one_minus_power(beta2, t)) / _one_minus_power(beta1, t)
+        rate = schedule(state.count) * correction
+        mean = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mean, gradients)
+        variance = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.variance, gradients)
+
+        def change(p: jax.Array, m: jax.Array, v: jax.Array, decays: bool) -> jax.Array:
+            direction = m / (jnp.sqrt(v) + config.epsilon)
+            return -rate * (direction + config.weight_decay * p if decays else direction)
+
+        updates = jax.tree.map(change, params, mean, variance, decay_mask(params))
+        return updates, OpenAIAdamState(state.count + 1, mean, variance)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+    """The named update rule behind clipping by the global norm of all gradients."""
+    if config.name == "openai_adam":
+        rule = openai_adam(config, schedule)
+    else:
+        rule = optax.adamw(
+            schedule,
+            config.beta1,
+            config.beta2,
+            config.epsilon,
+            weight_decay=config.weight_decay,
+            mask=decay_mask,
+        )
+    if not config.clip_norm:
+        return rule
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+
+
+def applied_updates(optimizer_state: Any) -> jax.Array:
+    """How many updates an optimizer state has seen, int32."""
+    return optax.tree_utils.tree_get_all_with_path(optimizer_state, "count")[0][1]
+
+
+def _one_minus_power(beta: float, t: jax.Array) -> jax.Array:
+    return -jnp.expm1(t * jnp.log(jnp.float32(beta))) if beta else jnp.float32(1)

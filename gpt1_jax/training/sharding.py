@@ -1,0 +1,105 @@
+"""The mesh, the one table from logical axes to mesh axes, and how host rows become device arrays."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.errors import UserError
+
+RULES = (
+    ("batch", ("data", "fsdp")),
+    ("embed", "fsdp"),
+    ("vocab", "tensor"),
+    ("heads", "tensor"),
+    ("mlp", "tensor"),
+    ("layers", None),
+)
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The mesh (data, fsdp, tensor); -1 takes the devices the other axes leave.
+
+    Raises:
+        UserError: the axes do not fit the number of devices.
+    """
+    sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    devices = jax.devices()
+    fixed = int(np.prod([size for size in sizes.values() if size != -1]))
+    filled = {name: len(devices) // fixed if size == -1 else size for name, size in sizes.items()}
+    used = int(np.prod(list(filled.values())))
+    if used == 0 or used > len(devices) or (-1 in sizes.values() and used != len(devices)):
+        raise UserError(
+            f"mesh={sizes} does not fit the {len(devices)} devices at hand; "
+            "choose axes whose product divides them (-1 takes what remains)."
+        )
+    return jax.make_mesh(tuple(filled.values()), tuple(filled), (AxisType.Auto,) * 3, devices=devices[:used])
+
+
+def check_divisible(config: Config, mesh: Mesh) -> None:
+    """Refuses sizes that do not divide over the mesh.
+
+    Raises:
+        UserError: naming the field, the axes and the sizes.
+    """
+    axes = dict(mesh.shape)
+    rows = config.train.batch_size // config.train.accumulation
+    for field, size, names in (
+        ("train.batch_size / train.accumulation", rows, ("data", "fsdp")),
+        ("model.d_model", config.model.d_model, ("fsdp",)),
+        ("model.num_heads", config.model.num_heads, ("tensor",)),
+        ("model.d_ff", config.model.d_ff, ("tensor",)),
+    ):
+        parts = int(np.prod([axes[name] for name in names]))
+        if size % parts:
+            meshes = " × ".join(f"mesh.{name}={axes[name]}" for name in names)
+            raise UserError(
+                f"{field}={size} does not divide over {meshes}; set a multiple of {parts}, or a smaller mesh."
+            )
+
+
+def logical_shardings(boxed: Any, mesh: Mesh) -> Any:
+    """The NamedSharding of every leaf of a tree of linen's partitioned boxes, by RULES."""
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of values every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays [B, ...]: rows over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> Any:
+    """A global batch of which each host makes only the rows its own devices hold.
+
+    Args:
+        rows: (start, stop) → a NamedTuple of arrays [stop − start, ...], those rows of the global batch.
+        batch_size: B.
+
+    Returns:
+        The same NamedTuple with global jax arrays [B, ...].
+    """
+    sharding, read = batch_sharding(mesh), functools.cache(rows)
+
+    def bounds(index: tuple[slice, ...]) -> tuple[int, int]:
+        return index[0].indices(batch_size)[:2]
+
+    local = sharding.addressable_devices_indices_map((batch_size,)).values()
+    sample = read(*bounds(next(index for index in local if index is not None)))
+
+    def place(field: str) -> jax.Array:
+        shape = (batch_size, *getattr(sample, field).shape[1:])
+        return jax.make_array_from_callback(
+            shape, sharding, lambda index: getattr(read(*bounds(index)), field)
+        )
+
+    return type(sample)(*map(place, sample._fields))

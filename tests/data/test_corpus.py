@@ -1,0 +1,259 @@
+"""Corpora: the stream is the documents, nothing is done twice, and nothing half-written or damaged is read."""
+
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt1_jax.data import corpus as corpus_module
+from gpt1_jax.data.corpus import Corpus, Split, load, prepare
+from gpt1_jax.data.sources import open_source
+from gpt1_jax.data.tokenizers import SentencePieceTokenizer, train_sentencepiece
+from gpt1_jax.errors import UserError
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """25 little documents, of which the 20th is held out."""
+    directory = tmp_path / "texts"
+    directory.mkdir()
+    for i in range(25):
+        words = f"Document {i} has a few lines,\n  like the others ü\n" * (i + 1)
+        (directory / f"{i:02}.txt").write_text(words, encoding="utf-8")
+    return directory
+
+
+def prepare_texts(texts: Path, said: list[str] | None = None, tokenizer: str = "sentencepiece") -> Corpus:
+    progress = (lambda line: None) if said is None else said.append
+    return prepare(f"text:{texts}/*.txt", tokenizer, 320, str(texts.parent / "cache"), progress=progress)
+
+
+def read_documents(split: Split, corpus: Corpus) -> list[str]:
+    """The documents of a stream that begins with the end piece and ends each document with it."""
+    stream = split.read(0, len(split))
+    ends = np.flatnonzero(stream == corpus.tokenizer.end_id)
+    assert ends[0] == 0 and ends[-1] == len(stream) - 1
+    return [corpus.tokenizer.decode(stream[a + 1 : b].tolist()) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def test_the_stream_is_the_documents_between_end_pieces(texts: Path) -> None:
+    corpus = prepare_texts(texts)
+    source = open_source(f"text:{texts}/*.txt")
+    for split, documents in [
+        (corpus.train, list(source.documents("train"))),
+        (corpus.validation, list(source.documents("validation"))),
+    ]:
+        assert read_documents(split, corpus) == documents
+        assert split.documents == len(documents)
+        assert split.bytes == sum(len(document.encode()) for document in documents)
+    assert len(read_documents(corpus.validation, corpus)) == 1
+    assert {path.name for path in corpus.directory.iterdir()} == {
+        "manifest.json", "tokenizer", "train-00000.bin", "validation-00000.bin",
+    }  # fmt: skip
+    assert (corpus.directory / "train-00000.bin").stat().st_size == 2 * len(corpus.train)
+
+
+def test_without_an_end_piece_the_documents_are_joined(texts: Path) -> None:
+    class Endless(SentencePieceTokenizer):
+        def __init__(self, model: bytes) -> None:
+            super().__init__(model)
+            self.end_id = None
+
+    source = f"text:{texts}/*.txt"
+    trained = train_sentencepiece(open_source(source).documents("train"), 320)
+    corpus = prepare(
+        source, Endless(trained._model), 0, str(texts.parent / "cache"), progress=lambda line: None
+    )
+    joined = "".join(open_source(source).documents("train"))
+    assert trained.decode(corpus.train.read(0, len(corpus.train)).tolist()) == joined
+
+
+@pytest.mark.parametrize("shard_tokens", [1, 100, 1000])
+def test_any_cut_into_shards_and_batches_gives_the_same_stream(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, shard_tokens: int
+) -> None:
+    whole = prepare_texts(texts)
+    expected = whole.train.read(0, len(whole.train))
+    shutil.rmtree(whole.directory)
+    monkeypatch.setattr(corpus_module, "SHARD_TOKENS", shard_tokens)
+    monkeypatch.setattr(corpus_module, "_BATCH_CHARACTERS", 300)
+    train = prepare_texts(texts).train
+    assert [len(shard) for shard in train.shards[:-1]] == [shard_tokens] * (len(train.shards) - 1)
+    assert len(train.shards) == -(-len(expected) // shard_tokens)
+    for start, stop in [
+        (0, len(train)),
+        (0, 1),
+        (99, 101),
+        (100, 100),
+        (1, 999),
+        (len(train) - 3, len(train) + 5),
+    ]:
+        tokens = train.read(start, stop)
+        assert tokens.dtype == np.int32
+        np.testing.assert_array_equal(tokens, expected[start:stop])
+
+
+def test_a_vocabulary_beyond_16_bits_gets_32(texts: Path) -> None:
+    class Large(SentencePieceTokenizer):
+        def __init__(self, model: bytes) -> None:
+            super().__init__(model)
+            self.vocab_size = 70_000
+            self.end_id = 69_999
+
+    trained = train_sentencepiece(open_source(f"text:{texts}/*.txt").documents("train"), 320)
+    corpus = prepare(
+        f"text:{texts}/*.txt",
+        Large(trained._model),
+        0,
+        str(texts.parent / "cache"),
+        progress=lambda line: None,
+    )
+    assert corpus.train.shards[0].dtype == np.uint32
+    assert corpus.train.read(0, 1).tolist() == [69_999]
+
+
+# -------------------------------------------------------------------------------------------- reuse
+
+
+def test_a_corpus_is_reused_until_something_changes(texts: Path) -> None:
+    said: list[str] = []
+    first = prepare_texts(texts, said)
+    assert not any("reusing" in line for line in said)
+    assert "tokens/s" in said[-1]
+    said.clear()
+    again = prepare_texts(texts, said)
+    assert len(said) == 1 and "reusing" in said[0]
+    assert (again.directory, again.fingerprint) == (first.directory, first.fingerprint)
+
+    (texts / "03.txt").write_text("Document 3 has other words\n", encoding="utf-8")
+    changed = prepare_texts(texts)
+    assert changed.directory != first.directory
+    assert changed.fingerprint != first.fingerprint
+
+    other_size = prepare(f"text:{texts}/*.txt", "sentencepiece", 310, str(texts.parent / "cache"))
+    assert other_size.directory != changed.directory
+    assert other_size.tokenizer.vocab_size == 310
+
+    model = f"sentencepiece:{changed.directory}/tokenizer/sentencepiece.model"
+    brought = prepare_texts(texts, tokenizer=model)
+    assert brought.fingerprint == changed.fingerprint  # the same tokens, wherever they were made
+
+
+def test_a_corpus_moved_to_another_place_is_the_same(texts: Path) -> None:
+    corpus = prepare_texts(texts)
+    moved = load(shutil.move(corpus.directory, texts.parent / "moved"))
+    assert moved.fingerprint == corpus.fingerprint
+    assert read_documents(moved.validation, moved)
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "flipped", "deleted", "no manifest", "half a manifest", "tokenizer"]
+)
+def test_a_damaged_corpus_is_told_and_made_again(texts: Path, damage: str) -> None:
+    whole = prepare_texts(texts)
+    shard, manifest = whole.directory / "train-00000.bin", whole.directory / "manifest.json"
+    content = shard.read_bytes()
+    match damage:
+        case "truncated":
+            shard.write_bytes(content[:-2])
+        case "flipped":
+            shard.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+        case "deleted":
+            shard.unlink()
+        case "no manifest":
+            manifest.unlink()
+        case "half a manifest":
+            manifest.write_text(manifest.read_text()[:100])
+        case "tokenizer":
+            (whole.directory / "tokenizer" / "sentencepiece.model").unlink()
+    with pytest.raises(UserError, match=str(whole.directory)):
+        load(whole.directory)
+    said: list[str] = []
+    again = prepare_texts(texts, said)
+    assert "tokenizing again" in said[0]
+    assert again.fingerprint == whole.fingerprint
+    assert shard.read_bytes() == content
+
+
+def test_another_format_is_refused(texts: Path) -> None:
+    corpus = prepare_texts(texts)
+    manifest = corpus.directory / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 999}))
+    with pytest.raises(UserError, match="format is 999"):
+        load(corpus.directory)
+
+
+# ------------------------------------------------------------------------------ what can go wrong
+
+
+def test_a_failure_leaves_nothing_behind(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SentencePieceTokenizer, "encode_batch", fail)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_texts(texts)
+    assert list((texts.parent / "cache").iterdir()) == []
+    (texts / "24.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"24\.txt is not UTF-8"):
+        prepare_texts(texts)
+    assert list((texts.parent / "cache").iterdir()) == []
+
+
+def test_two_processes_at_once_both_get_the_whole_corpus(texts: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2) as pool:
+        results = pool.map(prepare_in_process, [str(texts)] * 2, chunksize=1)
+    assert results[0] == results[1]
+    assert [path.name for path in (texts.parent / "cache").iterdir()] == [results[0][0]]
+
+
+def prepare_in_process(texts: str) -> tuple[str, str, int]:
+    corpus = prepare_texts(Path(texts))
+    return corpus.directory.name, corpus.fingerprint, int(corpus.train.read(0, len(corpus.train)).sum())
+
+
+def test_the_loser_of_a_race_takes_the_winners_corpus(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = corpus_module._publish
+
+    def publish_late(building: Path, directory: Path) -> None:
+        shutil.copytree(building, directory)
+        publish(building, directory)
+
+    monkeypatch.setattr(corpus_module, "_publish", publish_late)
+    corpus = prepare_texts(texts)
+    assert list((texts.parent / "cache").iterdir()) == [corpus.directory]
+    assert read_documents(corpus.validation, corpus)
+
+
+def test_a_source_without_text_or_with_too_little_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(UserError, match=r"data\.source has no text"):
+        prepare(f"text:{tmp_path}/a.txt", "sentencepiece", 320, str(tmp_path / "cache"))
+    trained = train_sentencepiece(iter(["some words to train on"] * 50), 280)
+    for text, missing in [("", "train"), ("a", "train")]:
+        (tmp_path / "a.txt").write_text(text)
+        with pytest.raises(UserError, match=rf"data\.source.*{missing} split"):
+            prepare(f"text:{tmp_path}/a.txt", trained, 0, str(tmp_path / "cache"))
+
+
+def test_progress_goes_to_standard_error(texts: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    prepare(f"text:{texts}/*.txt", "sentencepiece", 320, str(texts.parent / "cache"))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert [line.split(":")[0].split()[0] for line in err.splitlines()] == ["training", "train", "validation"]
+
+
+def test_a_real_text_survives(tmp_path: Path) -> None:
+    path = Path(__file__).parents[3] / "shared/data/lm/tinyshakespeare/input.txt"
+    if not path.exists():
+        pytest.skip("the text is not here")
+    corpus = prepare(f"text:{path}", "sentencepiece", 2000, str(tmp_path), progress=lambda line: None)
+    text = path.read_text(encoding="utf-8")
+    train, validation = (read_documents(split, corpus) for split in (corpus.train, corpus.validation))
+    assert train[0] + validation[0] == text
+    assert corpus.train.bytes + corpus.validation.bytes == path.stat().st_size

