@@ -54,6 +54,23 @@ class Run:
         except ValueError as error:
             raise UserError(f"{path} is not readable JSON ({error}); restore it from a copy.") from error
 
+    def changes(self, config: Config) -> list[str]:
+        """The keys of this run's config that are others in `config`, as "key: old → new".
+
+        Raises:
+            UserError: among them is one that decides the parameters' shapes or the order of batches.
+        """
+        changed = []
+        old, new = _flatten(to_dict(self.config())), _flatten(to_dict(config))
+        for key in [key for key in new if old[key] != new[key]]:
+            if key in FIXED:
+                raise UserError(
+                    f"{self.directory} was begun with {key}={old[key]}, not {new[key]}, and cannot go on with "
+                    "another; set it back, or start a new run with another --workdir."
+                )
+            changed.append(f"{key}: {old[key]} → {new[key]}")
+        return changed
+
     def begin(self, config: Config, identity: dict[str, Any]) -> list[str]:
         """Makes the directory, or opens it to go on; then its config is the new one.
 
@@ -62,21 +79,14 @@ class Run:
             identity: what the corpus and the tokenizer are, compared with what they were.
 
         Returns:
-            The keys that changed since the run was begun, as "key: old → new".
+            What `changes` tells of a run that goes on.
 
         Raises:
-            UserError: a key that decides the parameters' shapes or the order of batches has changed.
+            UserError: as `changes`, or the text or the tokenizer is another.
         """
         changed = []
         if self.exists():
-            old, new = _flatten(to_dict(self.config())), _flatten(to_dict(config))
-            for key in [key for key in new if old[key] != new[key]]:
-                if key in FIXED:
-                    raise UserError(
-                        f"{self.directory} was begun with {key}={old[key]}, not {new[key]}, and cannot go on with "
-                        "another; set it back, or start a new run with another --workdir."
-                    )
-                changed.append(f"{key}: {old[key]} → {new[key]}")
+            changed = self.changes(config)
             before = json.loads((self.directory / "corpus.json").read_text())
             for name in identity:
                 if before[name] != identity[name]:

@@ -151,7 +151,8 @@ class TfdsSet:
         self._feature = self._choose_feature(feature, tfds.features.Text)
 
     def _choose_feature(self, feature: str, text_type: type) -> str:
-        features = [name for name, kind in self._builder.info.features.items() if isinstance(kind, text_type)]
+        kinds = sorted(self._builder.info.features.items())
+        features = [name for name, kind in kinds if isinstance(kind, text_type)]
         usual = [name for name in ("text", "book_text") if name in features]
         if feature in features:
             return feature

@@ -4,11 +4,12 @@ Letters: B sequences, T positions, D width, H heads, K head width, F hidden, V v
 C context length. Parameters of the blocks are stacked [L, ...].
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen import spmd
 from jax.sharding import PartitionSpec
 
 from gpt1_jax.config import ModelConfig
@@ -71,11 +72,15 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
 def _parameter(
     module: nn.Module, name: str, axes: tuple[str | None, ...], init: Any, *shape: int
 ) -> jax.Array:
-    return module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
+    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
 
 
 def _batch_sharded(x: jax.Array) -> jax.Array:
-    return nn.with_logical_constraint(x, ("batch",) + (None,) * (x.ndim - 1))
+    return _constrained(x, "batch", *(None,) * (x.ndim - 1))
+
+
+def _constrained(x: jax.Array, *axes: str | None) -> jax.Array:
+    return cast(jax.Array, spmd.with_logical_constraint(x, axes))
 
 
 class Block(nn.Module):
@@ -110,7 +115,7 @@ class Block(nn.Module):
         norm_2_bias = _parameter(self, "norm_2_bias", ("embed",), zeros, width)
 
         qkv = jnp.einsum("btd,dchk->btchk", x, qkv_kernel.astype(dtype)) + qkv_bias.astype(dtype)
-        qkv = nn.with_logical_constraint(qkv, ("batch", None, None, "heads", None))
+        qkv = _constrained(qkv, "batch", None, None, "heads", None)
         attended = causal_attention(
             *(qkv[:, :, i] for i in range(3)),
             noise=noise,
@@ -124,7 +129,7 @@ class Block(nn.Module):
         x = _batch_sharded(layer_norm(x + attended, norm_1_scale, norm_1_bias))
 
         hidden_state = jax.nn.gelu(x @ in_kernel.astype(dtype) + in_bias.astype(dtype), approximate=True)
-        hidden_state = nn.with_logical_constraint(hidden_state, ("batch", None, "mlp"))
+        hidden_state = _constrained(hidden_state, "batch", None, "mlp")
         output = hidden_state @ mlp_kernel.astype(dtype) + mlp_bias.astype(dtype)
         output = dropout(output, noise, mlp_site, index, config.residual_dropout)
         return _batch_sharded(layer_norm(x + output, norm_2_scale, norm_2_bias)), None
@@ -170,7 +175,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=cast(Any, (0, nn.broadcast)),
             length=config.num_layers,
             unroll=config.unroll or config.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},

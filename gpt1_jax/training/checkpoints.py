@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +40,8 @@ class Checkpoints:
         if self._checkpointer is None:
             self._checkpointer = ocp.training.Checkpointer(
                 self.directory,
-                preservation_policy=ocp.training.preservation_policies.LatestN(self._keep),
+                preservation_policy=cast(Any, ocp.training.preservation_policies.LatestN(self._keep)),
                 cleanup_tmp_directories=True,
-                lightweight_initialize=True,
             )
         self._checkpointer.wait()  # a save that finds another running is skipped without a word
         response = self._checkpointer.save_async(

@@ -1,10 +1,8 @@
 """The one loop that turns every stage; stages differ in their step, batches and evaluation."""
 
 import math
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType, TracebackType
 from typing import Any
 
 import jax
@@ -18,6 +16,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import perplexity
 from gpt1_jax.training.metrics import MetricsLog, Stopwatch, model_flops_utilization
 from gpt1_jax.training.step import State
+from gpt1_jax.training.stopping import StopRequest
 
 PATIENCE = 10  # steps in a row that may fail to be finite
 
@@ -56,6 +55,7 @@ def train(
     checkpoints: Checkpoints,
     log: MetricsLog,
     mesh: Mesh,
+    stop: StopRequest,
 ) -> bool:
     """Trains from state.step to config.num_steps, leaving metrics, results and checkpoints in the run.
 
@@ -71,7 +71,7 @@ def train(
     first, last = int(state.step), config.num_steps
     devices = mesh.devices.size
     failed: list[int] = []
-    saved = first if first else None
+    saved = first
     watch = Stopwatch()
 
     def read(step: int, metrics: dict[str, jax.Array]) -> None:
@@ -94,40 +94,40 @@ def train(
             log.write(step, "train", values if utilization is None else values | {"mfu": utilization})
         log.advance(step)
 
-    with StopRequest() as stop:
-        pending: tuple[int, dict[str, jax.Array]] | None = None
-        for step in range(first + 1, last + 1):
-            batch = sharding.place_rows(
-                lambda start, end, step=step: stage.rows(step - 1, start, end), config.batch_size, mesh
-            )
-            state, metrics = stage.train_step(state, batch)
-            if pending is not None:
-                read(*pending)
-            pending = (step, metrics)
+    pending: tuple[int, dict[str, jax.Array]] | None = None
+    for step in range(first + 1, last + 1):
+        batch = sharding.place_rows(
+            lambda start, end, step=step: stage.rows(step - 1, start, end), config.batch_size, mesh
+        )
+        state, metrics = stage.train_step(state, batch)
+        if pending is not None:
+            read(*pending)
+        pending = (step, metrics)
 
-            evaluating = step % config.eval_every == 0 or step == last
-            saving = step % config.checkpoint_every == 0 or step == last or stop.requested
-            if evaluating or saving or len(failed) >= PATIENCE - 1:
-                read(*pending)
-                pending = None
-                watch.pause()
-                if evaluating:
-                    _evaluate(stage, run, state, step, log)
-                if saving or len(failed) >= PATIENCE:
-                    checkpoints.save(step, state)
-                    saved = step
-                watch.resume()
-            if len(failed) >= PATIENCE:
-                checkpoints.wait()
-                raise Diverged(
-                    f"Steps {failed[0]} to {failed[-1]} were not finite, {PATIENCE} in a row; the last good parameters "
-                    f"are saved as step {step} of {run.directory}. A lower optimizer.learning_rate or a longer "
-                    "warm-up may help."
-                )
-            if stop.requested:
-                break
-        checkpoints.wait()
-    return saved is None or saved >= last
+        stopping = stop.requested
+        evaluating = step % config.eval_every == 0 or step == last
+        saving = step % config.checkpoint_every == 0 or step == last or stopping
+        if evaluating or saving or len(failed) == PATIENCE - 1:
+            read(*pending)
+            pending = None
+            watch.pause()
+            if evaluating:
+                _evaluate(stage, run, state, step, log)
+            if saving or len(failed) >= PATIENCE:
+                checkpoints.save(step, state)
+                saved = step
+            watch.resume()
+        if len(failed) >= PATIENCE:
+            checkpoints.wait()
+            raise Diverged(
+                f"Steps {failed[0]} to {failed[-1]} were not finite, {PATIENCE} in a row; the last good parameters "
+                f"are saved as step {step} of {run.directory}. A lower optimizer.learning_rate or a longer "
+                "warm-up may help."
+            )
+        if stopping:
+            break
+    checkpoints.wait()
+    return saved >= last
 
 
 def _evaluate(stage: Stage, run: Run, state: State, step: int, log: MetricsLog) -> None:
@@ -141,24 +141,3 @@ def _evaluate(stage: Stage, run: Run, state: State, step: int, log: MetricsLog) 
         run.write_results(
             {"kind": stage.kind, "task": None, "step": step, "validation": values, "best": best}
         )
-
-
-class StopRequest:
-    """Turns SIGTERM and the first Ctrl-C into a flag that the loop asks after every step."""
-
-    def __enter__(self) -> "StopRequest":
-        self.requested = False
-        self._previous = {
-            number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait

@@ -2,8 +2,8 @@
 
 import json
 import math
+import resource
 import time
-from typing import Any
 
 import jax
 from etils import epath
@@ -49,6 +49,14 @@ def model_flops_utilization(tokens_per_second: float, flops_per_token: float, de
     """The share of the devices' bfloat16 peak that goes into the model; None where the peak is not known."""
     peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
     return tokens_per_second * flops_per_token / (peak * devices) if peak else None
+
+
+def peak_memory() -> str:
+    """The most memory held so far: on the fullest local device where it tells, else by this process."""
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    if max(peaks):
+        return f"{max(peaks) / 1e9:.2f} GB a device"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB in the process"
 
 
 class MetricsLog:
@@ -177,8 +185,3 @@ def _short(name: str, value: float) -> str:
 def _clock(seconds: float) -> str:
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-
-
-def describe(values: dict[str, Any]) -> str:
-    """Values in one line, for a report."""
-    return "  ".join(f"{name} {_short(name, value)}" for name, value in values.items())

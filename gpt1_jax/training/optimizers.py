@@ -1,7 +1,7 @@
 """The update rules: the authors' Adam, AdamW as it is known today, and their schedules."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import optax
 
 from gpt1_jax.config import OptimizerConfig
 
-Schedule = Callable[[jax.Array], jax.Array]
+Schedule = Callable[[Any], Any]  # updates applied so far → learning rate
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
@@ -21,7 +21,7 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
     total = config.total_steps or num_steps
     warmup, peak = config.warmup_steps, config.learning_rate
 
-    def schedule(update: jax.Array) -> jax.Array:
+    def schedule(update: Any) -> jax.Array:
         update = jnp.asarray(update, jnp.float32)
         warm = jnp.minimum(update / warmup, 1.0) if warmup else jnp.float32(1)
         if config.schedule == "linear":
@@ -42,14 +42,6 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-class OpenAIAdamState(NamedTuple):
-    """Updates applied, and the moments of the gradients."""
-
-    count: jax.Array
-    mean: Any
-    variance: Any
-
-
 def openai_adam(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
     """The authors' Adam "with weight decay fix" (their opt.py), for t counted from 1:
 
@@ -59,23 +51,23 @@ def openai_adam(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTr
     """
     beta1, beta2 = config.beta1, config.beta2
 
-    def init(params: Any) -> OpenAIAdamState:
+    def init(params: Any) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return OpenAIAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, OpenAIAdamState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
         t = (state.count + 1).astype(jnp.float32)
         correction = jnp.sqrt(_one_minus_power(beta2, t)) / _one_minus_power(beta1, t)
         rate = schedule(state.count) * correction
-        mean = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mean, gradients)
-        variance = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.variance, gradients)
+        mean = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, updates)
+        variance = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, updates)
 
         def change(p: jax.Array, m: jax.Array, v: jax.Array, decays: bool) -> jax.Array:
             direction = m / (jnp.sqrt(v) + config.epsilon)
             return -rate * (direction + config.weight_decay * p if decays else direction)
 
-        updates = jax.tree.map(change, params, mean, variance, decay_mask(params))
-        return updates, OpenAIAdamState(state.count + 1, mean, variance)
+        changes = jax.tree.map(change, params, mean, variance, decay_mask(params))
+        return changes, optax.ScaleByAdamState(state.count + 1, mean, variance)
 
     return optax.GradientTransformation(init, update)
 

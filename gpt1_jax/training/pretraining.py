@@ -20,10 +20,11 @@ from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_evaluate
 from gpt1_jax.training.loop import Stage, train
-from gpt1_jax.training.metrics import MetricsLog, training_flops_per_token
+from gpt1_jax.training.metrics import MetricsLog, peak_memory, training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
 from gpt1_jax.training.step import State, abstract_state, initial_state, make_train_step
+from gpt1_jax.training.stopping import StopRequest
 
 
 def pretrain(config: Config, workdir: str) -> None:
@@ -39,7 +40,8 @@ def pretrain(config: Config, workdir: str) -> None:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_divisible(config, mesh)
     run = Run(workdir)
-    run.lock()
+    if run.exists():
+        run.changes(config)  # refused now rather than after the text is read
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
     data, tokenizer = config.data, config.data.tokenizer
@@ -54,11 +56,12 @@ def pretrain(config: Config, workdir: str) -> None:
     config = _with_num_steps(config, batches)
 
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
+    run.lock()
     changes = run.begin(config, {"text": corpus.fingerprint, "tokenizer": corpus.tokenizer.fingerprint()})
     run.tokenizer.mkdir(exist_ok=True)
     corpus.tokenizer.save(run.tokenizer)
 
-    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES), StopRequest() as stop:
         # ── Model, optimizer, state ──────────────────────────────────────────────────────────────────────────
         model = Transformer(config.model, corpus.tokenizer.vocab_size)
         schedule = make_schedule(config.optimizer, config.train.num_steps)
@@ -114,7 +117,8 @@ def pretrain(config: Config, workdir: str) -> None:
             flops_per_token=training_flops_per_token(config.model, model.vocab_size),
         )
         try:
-            done = train(stage, config.train, run, state, checkpoints, log, mesh)
+            done = train(stage, config.train, run, state, checkpoints, log, mesh, stop)
+            log.tell(f"peak memory {peak_memory()}")
         finally:
             checkpoints.close()
             log.close()

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import linen as nn
+from flax.linen import spmd
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gpt1_jax.config import Config, MeshConfig
@@ -65,7 +66,7 @@ def check_divisible(config: Config, mesh: Mesh) -> None:
 
 def logical_shardings(boxed: Any, mesh: Mesh) -> Any:
     """The NamedSharding of every leaf of a tree of linen's partitioned boxes, by RULES."""
-    return nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+    return spmd.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -90,11 +91,11 @@ def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> 
     """
     sharding, read = batch_sharding(mesh), functools.cache(rows)
 
-    def bounds(index: tuple[slice, ...]) -> tuple[int, int]:
+    def bounds(index: tuple[slice, ...] | None) -> tuple[int, int]:
+        assert index is not None  # it is None only for devices of other hosts
         return index[0].indices(batch_size)[:2]
 
-    local = sharding.addressable_devices_indices_map((batch_size,)).values()
-    sample = read(*bounds(next(index for index in local if index is not None)))
+    sample = read(*bounds(next(iter(sharding.addressable_devices_indices_map((batch_size,)).values()))))
 
     def place(field: str) -> jax.Array:
         shape = (batch_size, *getattr(sample, field).shape[1:])

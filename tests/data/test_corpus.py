@@ -1,8 +1,9 @@
-"""Corpora: the stream is the documents, nothing is done twice, and nothing half-written or damaged is read."""
+"""Corpora: the stream is the documents; nothing is done twice, nothing half-written or damaged is read."""
 
 import json
 import multiprocessing
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def read_documents(split: Split, corpus: Corpus) -> list[str]:
     stream = split.read(0, len(split))
     ends = np.flatnonzero(stream == corpus.tokenizer.end_id)
     assert ends[0] == 0 and ends[-1] == len(stream) - 1
-    return [corpus.tokenizer.decode(stream[a + 1 : b].tolist()) for a, b in zip(ends, ends[1:], strict=False)]
+    return [corpus.tokenizer.decode(stream[a + 1 : b].tolist()) for a, b in pairwise(ends)]
 
 
 def test_the_stream_is_the_documents_between_end_pieces(texts: Path) -> None:
@@ -150,15 +151,23 @@ def test_a_corpus_moved_to_another_place_is_the_same(texts: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "flipped", "deleted", "no manifest", "half a manifest", "tokenizer"]
+    ("damage", "told"),
+    [
+        ("truncated", "has 900 bytes, expected"),
+        ("flipped", "checksum of train-00000.bin"),
+        ("deleted", "train-00000.bin"),
+        ("no manifest", "manifest.json"),
+        ("half a manifest", "holds no whole corpus"),
+        ("no tokenizer", "tokenizer"),
+    ],
 )
-def test_a_damaged_corpus_is_told_and_made_again(texts: Path, damage: str) -> None:
+def test_a_damaged_corpus_is_told_and_made_again(texts: Path, damage: str, told: str) -> None:
     whole = prepare_texts(texts)
     shard, manifest = whole.directory / "train-00000.bin", whole.directory / "manifest.json"
     content = shard.read_bytes()
     match damage:
         case "truncated":
-            shard.write_bytes(content[:-2])
+            shard.write_bytes(content[:900])
         case "flipped":
             shard.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
         case "deleted":
@@ -167,9 +176,9 @@ def test_a_damaged_corpus_is_told_and_made_again(texts: Path, damage: str) -> No
             manifest.unlink()
         case "half a manifest":
             manifest.write_text(manifest.read_text()[:100])
-        case "tokenizer":
+        case "no tokenizer":
             (whole.directory / "tokenizer" / "sentencepiece.model").unlink()
-    with pytest.raises(UserError, match=str(whole.directory)):
+    with pytest.raises(UserError, match=f"{whole.directory}.*{told}"):
         load(whole.directory)
     said: list[str] = []
     again = prepare_texts(texts, said)

@@ -52,6 +52,8 @@ def test_a_lone_document_gives_its_last_5_percent(document: str, last: str) -> N
 def test_empty_documents_do_not_count() -> None:
     assert list(split_documents(lambda: iter(["", "a", "", "b", ""]), "validation")) == ["b"]
     assert list(split_documents(lambda: iter([]), "train")) == []
+    assert list(split_documents(lambda: iter(["a"]), "train")) == []  # too short to be cut in two
+    assert list(split_documents(lambda: iter(["a"]), "validation")) == ["a"]
 
 
 def test_documents_are_read_one_at_a_time() -> None:
