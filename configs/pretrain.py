@@ -127,7 +127,60 @@ def tiny() -> Config:
     )
 
 
-PRESETS = {"": paper, "tiny": tiny}
+def small() -> Config:
+    """Learns the demo text better than a trigram model, in about an hour on a 2-core CPU."""
+    return Config(
+        seed=0,
+        init_from=None,
+        model=ModelConfig(
+            num_layers=6,
+            num_heads=5,
+            d_model=320,
+            d_ff=1280,
+            context_length=256,
+            embedding_dropout=0.1,
+            attention_dropout=0.1,
+            residual_dropout=0.1,
+            dtype="float32",
+            attention="auto",
+            unroll=0,
+            remat="none",
+        ),
+        data=DataConfig(
+            source="demo",
+            tokenizer="sentencepiece",
+            vocab_size=4096,
+            cache_dir="~/.cache/gpt1_jax",
+            tfds_dir=None,
+        ),
+        train=TrainConfig(
+            num_steps=2_400,
+            num_epochs=0.0,
+            batch_size=8,
+            accumulation=1,
+            log_every=50,
+            eval_every=600,
+            eval_batches=0,
+            checkpoint_every=300,
+            keep_checkpoints=3,
+        ),
+        optimizer=OptimizerConfig(
+            name="openai_adam",
+            learning_rate=1e-3,
+            schedule="cosine",
+            warmup_steps=300,
+            total_steps=0,
+            weight_decay=0.01,
+            clip_norm=1.0,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=1e-8,
+        ),
+        mesh=MeshConfig(data=-1, fsdp=1, tensor=1),
+    )
+
+
+PRESETS = {"": paper, "tiny": tiny, "small": small}
 
 
 def get_config(preset: str = "") -> ConfigDict:

@@ -5,6 +5,7 @@ Every key a config file or the command line may set is declared here once, with 
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ class Range:
     maximum: float | None = None
     below: float | None = None
 
-    def __contains__(self, value: float) -> bool:
+    def allows(self, value: float) -> bool:
+        """Whether a finite value lies within."""
         return (
-            value >= self.minimum
+            math.isfinite(value)
+            and value >= self.minimum
             and (self.maximum is None or value <= self.maximum)
             and (self.below is None or value < self.below)
         )
@@ -244,7 +247,7 @@ def _unknown(name: str, prefix: str, known: typing.Iterable[str], key: str) -> U
 def _all_keys(section: type = Config, prefix: str = "") -> list[str]:
     keys = []
     for name, hint in typing.get_type_hints(section).items():
-        keys += _all_keys(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
+        keys += _all_keys(typing.cast(type, hint), f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
     return keys
 
 
@@ -281,7 +284,7 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
     if type(value) is not kind:
         raise _wrong_type(key, value, kind)
     for limit in limits:
-        if value not in limit:
+        if not limit.allows(value):
             raise UserError(f"config.{key}={value} is out of range; set a value {limit}.")
     return value
 

@@ -1,8 +1,10 @@
 """How every command starts and ends: flags checked before absl sees them, errors in a sentence, exit codes."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from absl import app, flags, logging
 
@@ -13,11 +15,19 @@ from gpt1_jax.errors import Fault, UserError
 def door(main: Callable[[list[str]], None]) -> None:
     """Runs a command and exits: 0 when it is done, 2 for a UserError, 1 for anything else."""
     logging.set_verbosity(logging.WARNING)
+    signal.signal(signal.SIGTERM, _stop)  # training takes over with its own handler
     try:
         app.run(main, flags_parser=_parse)
     except (UserError, Fault) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    print("Stopped before there was anything to save; run the same command again to start.", file=sys.stderr)
+    sys.exit(0)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ def main(_: list[str]) -> None:
     if _CONFIG.value is None:
         raise UserError("--config is missing; name a file such as --config=configs/pretrain.py:tiny.")
     config = from_config_dict(_CONFIG.value)
-    workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
+    workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
 
     from gpt1_jax.training.pretraining import (
         pretrain,

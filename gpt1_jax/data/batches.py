@@ -45,21 +45,22 @@ class PretrainingBatches:
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """The rows start:stop of the global batch of `step`; the weights of a global batch sum to 1."""
-        examples = range(step * self.batch_size + start, step * self.batch_size + stop)
-        starts = [self._locate(example) for example in examples]
+        starts = self._locate(step * self.batch_size + np.arange(start, stop))
         windows = _read_windows(self._split, starts, self.context_length)
         tokens, targets = windows[:, None, :-1], windows[:, None, 1:]
         weights = np.full(tokens.shape, 1 / (self.batch_size * self.context_length), np.float32)
         noise = hash_numbers(self._seed, step, np.arange(start, stop)[:, None], np.arange(1))
         return Batch(tokens, targets, weights, noise)
 
-    def _locate(self, example: int) -> int:
-        """Where in the stream the window of an example begins."""
-        epoch, index = divmod(example, self.examples_per_epoch)
-        offset = int(hash_numbers(self._seed, epoch, 0)) % self.context_length
-        shuffle_seed = int(hash_numbers(self._seed, epoch, 1))
-        window = index_shuffle(index, max_index=self.examples_per_epoch - 1, seed=shuffle_seed, rounds=4)
-        return offset + window * self.context_length
+    def _locate(self, examples: np.ndarray) -> np.ndarray:
+        """Where in the stream the window of each example begins, [B]."""
+        epochs, indices = np.divmod(examples, self.examples_per_epoch)
+        offsets = hash_numbers(self._seed, epochs, 0) % self.context_length
+        windows = [
+            index_shuffle(int(index), max_index=self.examples_per_epoch - 1, seed=int(seed), rounds=4)
+            for index, seed in zip(indices, hash_numbers(self._seed, epochs, 1), strict=True)
+        ]
+        return offsets + np.array(windows, np.int64) * self.context_length
 
 
 class EvaluationBatches:
@@ -81,9 +82,9 @@ class EvaluationBatches:
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """The rows start:stop of batch `step` < num_batches; weights are 1, or 0 for padding; noise is 0."""
         examples = range(step * self.batch_size + start, step * self.batch_size + stop)
-        starts = [self._locate(example) for example in examples]
+        starts = np.array([self._locate(example) for example in examples], np.int64)
         windows = _read_windows(self._split, starts, self.context_length)
-        positions = np.array(starts)[:, None] + np.arange(1, self.context_length + 1)
+        positions = starts[:, None] + np.arange(1, self.context_length + 1)
         weights = (positions < len(self._split)).astype(np.float32)
         noise = np.zeros((len(starts), 1), np.uint32)
         return Batch(windows[:, None, :-1], windows[:, None, 1:], weights[:, None], noise)
@@ -95,10 +96,10 @@ class EvaluationBatches:
         return index_shuffle(example, max_index=self.num_examples - 1, seed=0, rounds=4) * self.context_length
 
 
-def _read_windows(split: Split, starts: list[int], context_length: int) -> np.ndarray:
+def _read_windows(split: Split, starts: np.ndarray, context_length: int) -> np.ndarray:
     """The T inputs from each start and the last target, int32 [B, T + 1], padded with 0 past the end."""
     windows = np.zeros((len(starts), context_length + 1), np.int32)
-    for window, start in zip(windows, starts, strict=True):
+    for window, start in zip(windows, starts.tolist(), strict=True):
         tokens = split.read(start, start + context_length + 1)
         window[: len(tokens)] = tokens
     return windows

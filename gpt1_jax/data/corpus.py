@@ -163,7 +163,6 @@ def _build(
     directory: Path, made_from: dict[str, Any], source: Source, tokenizer: Tokenizer, reporter: "_Progress"
 ) -> None:
     """Writes the corpus into an empty directory, the manifest last."""
-    (directory / "tokenizer").mkdir()
     tokenizer.save(directory / "tokenizer")
     dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
     train = _write_split(directory, "train", dtype, source, tokenizer, reporter)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import sentencepiece
+from etils import epath
 from sentencepiece import sentencepiece_model_pb2 as model_format
 
 from gpt1_jax.errors import UserError
@@ -52,8 +53,8 @@ class Tokenizer(Protocol):
         """A hash of all that decides the ids."""
         ...
 
-    def save(self, directory: Path) -> None:
-        """Writes into an existing directory all that `load_tokenizer` needs."""
+    def save(self, directory: epath.PathLike) -> None:
+        """Makes the directory and writes into it all that `load_tokenizer` needs."""
         ...
 
 
@@ -76,8 +77,9 @@ def open_tokenizer(spec: str) -> Tokenizer | None:
         ) from error
 
 
-def load_tokenizer(directory: Path) -> Tokenizer:
+def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
     """Loads what `Tokenizer.save` wrote. Raises UserError where that is missing or damaged."""
+    directory = epath.Path(directory)
     try:
         kind = json.loads((directory / "tokenizer.json").read_text())["kind"]
         if kind != "sentencepiece":
@@ -141,8 +143,10 @@ class SentencePieceTokenizer:
         """A hash of the model file."""
         return hashlib.sha256(self._model).hexdigest()
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: epath.PathLike) -> None:
         """Writes the model and the kind of tokenizer it is."""
+        directory = epath.Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "sentencepiece.model").write_bytes(self._model)
         (directory / "tokenizer.json").write_text(json.dumps({"kind": "sentencepiece"}) + "\n")
 

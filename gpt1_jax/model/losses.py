@@ -3,7 +3,9 @@
 Letters: B sequences, T positions, D width, V rows of the token table (padding included).
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +56,7 @@ def _backward(vocab_size, gradients, cotangent):
 tied_cross_entropy.defvjp(_forward, _backward)
 
 
-def _sharded(vocab_size: int, gradient: bool):
+def _sharded(vocab_size: int, gradient: bool) -> Callable[..., Any]:
     return jax.shard_map(
         partial(_local_loss, vocab_size=vocab_size, gradient=gradient),
         in_specs=(_HIDDEN, _TABLE, _TARGETS, _TARGETS),
@@ -63,7 +65,7 @@ def _sharded(vocab_size: int, gradient: bool):
     )
 
 
-def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: bool):
+def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: bool) -> tuple[Any, ...]:
     """One device's part: hidden [b, T, D], table [v, d], targets and weights [b, T]."""
     dtype = hidden.dtype
     table = jax.lax.all_gather(table.astype(dtype), "fsdp", axis=1, tiled=True)
@@ -98,11 +100,12 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
         return (loss, d_table), d_logits @ table
 
     d_table = jnp.zeros(table.shape, jnp.float32) if gradient else None
-    initial = (jnp.float32(0), d_table)
+    initial: Any = (jnp.float32(0), d_table)
     (loss, d_table), d_hidden = jax.lax.scan(step, initial, (split(hidden), split(targets), split(weights)))
     loss = jax.lax.psum(loss, _BATCH)
     if not gradient:
         return (loss,)
+    assert d_hidden is not None
     d_hidden = d_hidden.reshape(chunks, sequences, chunk, -1).swapaxes(0, 1)
     d_hidden = d_hidden.reshape(sequences, chunks * chunk, -1)[:, :length]
     d_hidden = jax.lax.psum(d_hidden, "tensor")

@@ -25,7 +25,7 @@ class Checkpoints:
 
     def __init__(self, directory: epath.Path, keep: int) -> None:
         """Opens RUN/checkpoints; saving keeps the newest `keep` of them."""
-        self.directory = directory
+        self.directory = directory if directory.is_absolute() else directory.resolve()  # for orbax
         self._keep = keep
         self._checkpointer: ocp.training.Checkpointer | None = None
 

@@ -14,18 +14,17 @@ from gpt1_jax.training.objectives import Objective
 
 
 def make_evaluate(
-    loss: Objective, batches: EvaluationBatches, num_batches: int, bytes_per_token: float, mesh: Mesh
-) -> Callable[[Any], dict[str, float]]:
+    loss: Objective, batches: EvaluationBatches, num_batches: int, mesh: Mesh
+) -> Callable[[Any], float]:
     """A function of the parameters that measures them on held-out windows.
 
     Args:
         loss: without dropout; the batches' weights are 0 and 1, so it returns sums.
         batches: every window once, in an order whose first batches are a fair sample.
         num_batches: how many to look at; 0 is all.
-        bytes_per_token: UTF-8 bytes of the held-out text per token, both as read.
 
     Returns:
-        params → {"loss" (nats a token), "perplexity", "bits_per_byte"}.
+        params → mean loss in nats a token.
     """
     place = sharding.replicated(mesh)
     sums = jax.jit(
@@ -33,7 +32,7 @@ def make_evaluate(
     )
     count = min(num_batches or batches.num_batches, batches.num_batches)
 
-    def evaluate(params: Any) -> dict[str, float]:
+    def evaluate(params: Any) -> float:
         parts = []
         for step in range(count):
             batch = sharding.place_rows(
@@ -41,14 +40,9 @@ def make_evaluate(
             )
             parts.append(sums(params, batch))
             if step >= 2:
-                parts[step - 2].block_until_ready()  # at most a few batches in flight: memory stays flat
+                parts[step - 2].block_until_ready()  # a few batches in flight at most: memory stays flat
         total, tokens = (math.fsum(column) for column in zip(*jax.device_get(parts), strict=True))
-        mean = total / tokens
-        return {
-            "loss": mean,
-            "perplexity": perplexity(mean),
-            "bits_per_byte": mean / math.log(2) / bytes_per_token,
-        }
+        return total / tokens
 
     return evaluate
 
@@ -59,3 +53,8 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
+
+
+def bits_per_byte(loss: float, bytes_per_token: float) -> float:
+    """A loss in nats a token as bits a UTF-8 byte of the text, comparable between tokenizers."""
+    return loss / math.log(2) / bytes_per_token

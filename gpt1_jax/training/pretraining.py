@@ -3,22 +3,24 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.config import Config
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
-from gpt1_jax.data.tokenizers import load_tokenizer
+from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.transformer import Transformer, parameter_count
 from gpt1_jax.run import Run
 from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.evaluation import make_evaluate
+from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
 from gpt1_jax.training.loop import Stage, train
 from gpt1_jax.training.metrics import MetricsLog, peak_memory, training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
@@ -37,6 +39,7 @@ def pretrain(config: Config, workdir: str) -> None:
         Diverged: the loss stayed without finite values.
     """
     # ── Mesh ─────────────────────────────────────────────────────────────────────────────────────────────────
+    keep_compiled(config.data.cache_dir)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_divisible(config, mesh)
     run = Run(workdir)
@@ -45,20 +48,22 @@ def pretrain(config: Config, workdir: str) -> None:
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
     data, tokenizer = config.data, config.data.tokenizer
-    if (
-        config.init_from is not None and tokenizer == "sentencepiece"
-    ):  # read with the tokenizer it begins with
-        tokenizer = load_tokenizer(Run(config.init_from).tokenizer)
+    if config.init_from is not None and tokenizer == "sentencepiece":
+        tokenizer = load_tokenizer(Run(config.init_from).tokenizer)  # its parameters know no other
     corpus = corpora.prepare(data.source, tokenizer, data.vocab_size, data.cache_dir, data.tfds_dir, tell)
-    sizes = {"batch_size": config.train.batch_size, "context_length": config.model.context_length}
-    batches = PretrainingBatches(corpus.train, seed=config.seed, **sizes)
-    held_out = EvaluationBatches(corpus.validation, **sizes)
+    batches = PretrainingBatches(
+        corpus.train,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        context_length=config.model.context_length,
+    )
     config = _with_num_steps(config, batches)
+    if config.init_from is not None:
+        _check_start(config, config.init_from, corpus.tokenizer)
 
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
     run.lock()
     changes = run.begin(config, {"text": corpus.fingerprint, "tokenizer": corpus.tokenizer.fingerprint()})
-    run.tokenizer.mkdir(exist_ok=True)
     corpus.tokenizer.save(run.tokenizer)
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES), StopRequest() as stop:
@@ -76,7 +81,9 @@ def pretrain(config: Config, workdir: str) -> None:
         else:
             state = initial_state(model, optimizer, mesh, config.seed)
             if config.init_from is not None:
-                state = state._replace(params=_parameters_of(config, corpus, abstract))
+                start = Checkpoints(Run(config.init_from).checkpoints, 2)
+                parts = start.restore_newest({"params": abstract.params}, tell) or {}
+                state = state._replace(params=parts["params"])
         step = int(state.step)
         if step >= config.train.num_steps:
             tell(
@@ -105,13 +112,7 @@ def pretrain(config: Config, workdir: str) -> None:
             kind="pretrain",
             train_step=compiled,
             rows=batches.rows,
-            evaluate=make_evaluate(
-                language_model_loss(model, dropout=False),
-                held_out,
-                config.train.eval_batches,
-                corpus.validation.bytes / (len(corpus.validation) - 1),
-                mesh,
-            ),
+            evaluate=_make_evaluate(model, corpus, config, mesh),
             score="loss",
             tokens_per_step=config.train.batch_size * config.model.context_length,
             flops_per_token=training_flops_per_token(config.model, model.vocab_size),
@@ -134,6 +135,35 @@ def tell(sentence: str) -> None:
         print(sentence, flush=True)
 
 
+def keep_compiled(cache_dir: str) -> None:
+    """Keeps compiled programs in `cache_dir`, so that the next start finds them."""
+    jax.config.update("jax_compilation_cache_dir", str(epath.Path(cache_dir).expanduser() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _make_evaluate(
+    model: Transformer, corpus: corpora.Corpus, config: Config, mesh: Mesh
+) -> Callable[[Any], dict[str, float]]:
+    """Parameters → {"loss" (nats a token), "perplexity", "bits_per_byte"} of the held-out text."""
+    batches = EvaluationBatches(
+        corpus.validation,
+        batch_size=config.train.batch_size,
+        context_length=config.model.context_length,
+    )
+    mean = make_evaluate(language_model_loss(model, dropout=False), batches, config.train.eval_batches, mesh)
+    bytes_per_token = corpus.validation.bytes / (len(corpus.validation) - 1)
+
+    def evaluate(params: Any) -> dict[str, float]:
+        loss = mean(params)
+        return {
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "bits_per_byte": bits_per_byte(loss, bytes_per_token),
+        }
+
+    return evaluate
+
+
 def _with_num_steps(config: Config, batches: PretrainingBatches) -> Config:
     if not config.train.num_epochs:
         return config
@@ -141,26 +171,23 @@ def _with_num_steps(config: Config, batches: PretrainingBatches) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=steps))
 
 
-def _parameters_of(config: Config, corpus: corpora.Corpus, abstract: State) -> Any:
-    """The parameters of the run that config.init_from names, refused where they do not fit."""
-    assert config.init_from is not None
-    other = Run(config.init_from)
-    theirs = other.config()
+def _check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
+    """Refuses a run to start from whose parameters do not fit."""
+    start = Run(init_from)
+    theirs = start.config().model
     for name in ("num_layers", "num_heads", "d_model", "d_ff", "context_length"):
-        mine, its = getattr(config.model, name), getattr(theirs.model, name)
+        mine, its = getattr(config.model, name), getattr(theirs, name)
         if mine != its:
             raise UserError(
-                f"init_from={config.init_from} has model.{name}={its}, this config has {mine}; set model.{name}={its}."
+                f"init_from={init_from} has model.{name}={its}, this config has {mine}; set model.{name}={its}."
             )
-    if load_tokenizer(other.tokenizer).fingerprint() != corpus.tokenizer.fingerprint():
+    if load_tokenizer(start.tokenizer).fingerprint() != tokenizer.fingerprint():
         raise UserError(
-            f"data.tokenizer={config.data.tokenizer} is not the tokenizer of init_from={config.init_from}; leave "
+            f"data.tokenizer={config.data.tokenizer} is not the tokenizer of init_from={init_from}; leave "
             "data.tokenizer=sentencepiece to read with that run's own."
         )
-    restored = Checkpoints(other.checkpoints, 2).restore_newest({"params": abstract.params}, tell)
-    if restored is None:
-        raise UserError(f"init_from={config.init_from} has no checkpoint yet; name a run that has saved one.")
-    return restored["params"]
+    if not Checkpoints(start.checkpoints, 2).steps():
+        raise UserError(f"init_from={init_from} has no checkpoint yet; name a run that has saved one.")
 
 
 def _compile(

@@ -1,0 +1,30 @@
+"""Tokenizes a corpus ahead of training: python -m gpt1_jax.prepare --source=SOURCE --output=DIR."""
+
+from absl import flags
+
+from gpt1_jax.data.corpus import prepare
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+
+_SOURCE = flags.DEFINE_string("source", None, "demo, text:GLOB or tfds:NAME[#FEATURE]")
+_TOKENIZER = flags.DEFINE_string("tokenizer", "sentencepiece", "sentencepiece or sentencepiece:FILE.model")
+_VOCAB_SIZE = flags.DEFINE_integer(
+    "vocab_size", 40_478, "pieces of a tokenizer trained on the source", lower_bound=1
+)
+_OUTPUT = flags.DEFINE_string("output", None, "what training is given as data.cache_dir")
+_TFDS_DIR = flags.DEFINE_string("tfds_dir", None, "where TFDS sets are prepared")
+
+
+def main(_: list[str]) -> None:
+    """Trains the tokenizer where it is not given, writes the token shards, and prints where they are."""
+    source, output = _SOURCE.value, _OUTPUT.value
+    if source is None or output is None:
+        raise UserError(
+            "--source=SOURCE and --output=DIR are both needed, such as --source=demo --output=tokens."
+        )
+    corpus = prepare(source, _TOKENIZER.value or "", _VOCAB_SIZE.value or 0, output, _TFDS_DIR.value)
+    print(corpus.directory)
+
+
+if __name__ == "__main__":
+    door(main)

@@ -1,0 +1,61 @@
+"""Text to ids or back, a line at a time: python -m gpt1_jax.tokenize --workdir=RUN [--decode] < IN > OUT."""
+
+import json
+import sys
+
+from absl import flags
+
+from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+from gpt1_jax.run import Run
+
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "sentencepiece:FILE.model")
+_WORKDIR = flags.DEFINE_string("workdir", None, "a run directory, whose tokenizer is used")
+_DECODE = flags.DEFINE_bool("decode", False, "JSON lists of ids to lines of text, instead of text to lists")
+
+
+def main(_: list[str]) -> None:
+    """Reads standard input to its end: a line of text gives a JSON list of ids, or with --decode the reverse."""
+    tokenizer = _open()
+    sys.stdin.reconfigure(encoding="utf-8", newline="\n")  # pyright: ignore[reportAttributeAccessIssue] (a text file)
+    try:
+        for number, line in enumerate(sys.stdin, start=1):
+            text = line.removesuffix("\n")
+            print(_decode(tokenizer, text, number) if _DECODE.value else json.dumps(tokenizer.encode(text)))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"Standard input is not UTF-8 ({error.reason} at byte {error.start}); convert it."
+        ) from error
+
+
+def _open() -> Tokenizer:
+    spec, workdir = _TOKENIZER.value, _WORKDIR.value
+    if (spec is None) == (workdir is None):
+        raise UserError("Name either --workdir=RUN or --tokenizer=sentencepiece:FILE.model.")
+    if workdir is not None:
+        return load_tokenizer(Run(workdir).tokenizer)
+    tokenizer = open_tokenizer(spec or "")
+    if tokenizer is None:
+        raise UserError(
+            "--tokenizer=sentencepiece has no source to be trained on; name sentencepiece:FILE.model."
+        )
+    return tokenizer
+
+
+def _decode(tokenizer: Tokenizer, line: str, number: int) -> str:
+    try:
+        ids = json.loads(line)
+    except ValueError:
+        ids = None
+    valid = isinstance(ids, list) and all(type(id) is int and 0 <= id < tokenizer.vocab_size for id in ids)
+    if not valid or ids is None:
+        raise UserError(
+            f"Line {number} of standard input, {line[:60]!r}, is not a JSON list of ids from 0 to "
+            f"{tokenizer.vocab_size - 1}; write one such as [5, 17]."
+        )
+    return tokenizer.decode(ids)
+
+
+if __name__ == "__main__":
+    door(main)

@@ -1,0 +1,101 @@
+"""Causal attention: chunked or whole, it is the formula, and drops what the mask says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt1_jax.model import attention
+from gpt1_jax.model.attention import CHUNK, causal_attention
+from gpt1_jax.model.dropout import keep_mask
+
+BATCH, HEADS, HEAD_WIDTH, CONTEXT, SITE = 2, 2, 8, 320, 4
+LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 300]
+NOISE = jnp.array([3, 4], jnp.uint32)
+
+
+def inputs(length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Query, key and value whose scores are far from all alike."""
+    return tuple(2 * jax.random.normal(jax.random.key(0), (3, BATCH, length, HEADS, HEAD_WIDTH)))
+
+
+def attend(query, key, value, *, form: str, rate: float = 0.0, context: int = CONTEXT) -> jax.Array:
+    return causal_attention(
+        query, key, value, noise=NOISE, site=SITE, rate=rate, context_length=context, form=form
+    )
+
+
+def keep_of(length: int, rate: float) -> np.ndarray:
+    """The kept weights [B, H, T, T], told element by element."""
+    head, row, column = np.indices((HEADS, length, length))
+    index = jnp.asarray((head * CONTEXT + row) * CONTEXT + column, jnp.uint32)
+    return np.asarray(keep_mask(NOISE, SITE, index, rate))
+
+
+def weights_of(query: jax.Array, key: jax.Array) -> np.ndarray:
+    """softmax(q kᵀ/√K) over the past, [B, H, T, T], in float64."""
+    q, k = np.asarray(query, np.float64), np.asarray(key, np.float64)
+    scores = np.einsum("bqhk,bshk->bhqs", q, k) / np.sqrt(q.shape[-1])
+    scores = np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
+    exponentials = np.exp(scores - scores.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("form", ["plain", "chunked", "auto"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_attention_is_the_formula(length: int, form: str, rate: float) -> None:
+    query, key, value = inputs(length)
+    kept = weights_of(query, key) * (keep_of(length, rate) if rate else 1) / (1 - rate)
+    expected = np.einsum("bhqs,bshk->bqhk", kept, np.asarray(value, np.float64))
+    output = attend(query, key, value, form=form, rate=rate)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("form", ["plain", "chunked"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_exactly_the_masked_weights_are_dropped(length: int, form: str) -> None:
+    """With the identity as values the output is the weights themselves; they are nowhere else 0."""
+    query, key, _ = 0.1 * jnp.stack(inputs(length))
+    value = jnp.broadcast_to(jnp.eye(length)[:, None], (BATCH, length, HEADS, length))
+    weights = attend(query, key, value, form=form, rate=0.3).transpose(0, 2, 1, 3)
+    np.testing.assert_array_equal(weights > 0, keep_of(length, 0.3) & np.tril(np.ones((length, length), bool)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_chunks_change_no_gradient(length: int, rate: float) -> None:
+    def gradients(form: str) -> tuple[jax.Array, ...]:
+        def loss(query, key, value):
+            return jnp.sin(attend(query, key, value, form=form, rate=rate)).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(*inputs(length))
+
+    for chunked, plain in zip(gradients("chunked"), gradients("plain"), strict=True):
+        np.testing.assert_allclose(chunked, plain, rtol=1e-5, atol=2e-5)
+        assert length == 1 or np.abs(plain).max() > 0.01
+
+
+@pytest.mark.parametrize("form", ["plain", "chunked"])
+def test_masked_scores_never_win(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However low the scores of the past, the future gets no weight."""
+    monkeypatch.setattr(attention, "CHUNK", 4)
+    key = jnp.full((1, 6, 1, HEAD_WIDTH), -1e4)
+    query, value = jnp.full_like(key, 1e3), jnp.arange(6.0)[None, :, None, None] * jnp.ones((1, 6, 1, 1))
+    output = causal_attention(
+        query, key, value, noise=None, site=SITE, rate=0.0, context_length=6, form=form
+    )
+    np.testing.assert_allclose(output[0, :, 0, 0], np.arange(6) / 2, atol=1e-5)
+
+
+def test_the_softmax_of_bfloat16_is_in_float32() -> None:
+    """Scores of 600 and 601 are one number in bfloat16; their weights tell them apart."""
+    query = jnp.ones((1, 2, 1, 1), jnp.bfloat16)
+    key = jnp.array([600.0, 604.0], jnp.bfloat16).reshape(1, 2, 1, 1)
+    query = query * jnp.bfloat16(1.0078125)  # the exact products 604.6875 and 608.71875 are no bfloat16
+    value = jnp.array([0.0, 1.0], jnp.bfloat16).reshape(1, 2, 1, 1)
+    output = causal_attention(
+        query, key, value, noise=None, site=0, rate=0.0, context_length=2, form="plain"
+    )
+    assert output.dtype == jnp.bfloat16
+    np.testing.assert_allclose(float(output[0, 1, 0, 0]), 1 / (1 + np.exp(-4.03125)), atol=2e-3)

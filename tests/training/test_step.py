@@ -1,0 +1,155 @@
+"""The training step: the same numbers on every mesh and in any number of micro-batches, and no bad update."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import tiny_config, use_mesh
+from training_support import assert_bit_equal, make_batch, make_parts, to_host
+
+from gpt1_jax.data.batches import Batch
+
+STEPS = 5
+
+# With the usual ε, Adam turns rounding errors of gradients that are 0 by symmetry (those of the key biases)
+# into whole steps of either sign; a large ε leaves them small, so that parameters can be compared.
+SETTING = {
+    "train.batch_size": 32,
+    "train.num_steps": 10,
+    "optimizer.epsilon": 1e-4,
+    "optimizer.learning_rate": 1e-2,
+    "optimizer.warmup_steps": 2,
+}
+
+
+def train(mesh_shape: tuple[int, int, int], **overrides: Any) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Five steps with dropout: their losses, and the parameters after them."""
+    config = tiny_config(**SETTING | overrides)
+    with use_mesh(*mesh_shape) as mesh:
+        parts = make_parts(config, mesh)
+        state, losses = parts.state, []
+        for step in range(STEPS):
+            state, metrics = parts.train_step(state, make_batch(config, mesh, step))
+            losses.append(float(metrics["loss"]))
+        return losses, to_host(state.params)
+
+
+@pytest.fixture(scope="module")
+def one_device() -> tuple[list[float], dict[str, np.ndarray]]:
+    losses, params = train((1, 1, 1))
+    assert losses[-1] < losses[0] - 0.1  # it learns
+    return losses, params
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "accumulation", "unroll"),
+    [
+        ((8, 1, 1), 1, 0),
+        ((1, 8, 1), 1, 0),
+        ((2, 2, 2), 1, 0),
+        ((4, 1, 2), 1, 0),
+        ((1, 1, 1), 1, 1),
+        ((1, 1, 1), 4, 0),
+        ((8, 1, 1), 4, 1),
+        ((1, 8, 1), 2, 1),
+        ((2, 2, 2), 2, 1),
+        ((2, 2, 2), 4, 1),
+        ((4, 1, 2), 2, 1),
+    ],
+)
+def test_loss_and_parameters_are_those_of_one_device(
+    one_device: tuple[list[float], dict[str, np.ndarray]],
+    mesh_shape: tuple[int, int, int],
+    accumulation: int,
+    unroll: int,
+) -> None:
+    losses, params = train(mesh_shape, **{"train.accumulation": accumulation, "model.unroll": unroll})
+    np.testing.assert_allclose(losses, one_device[0], rtol=1e-5)
+    assert params.keys() == one_device[1].keys()
+    for name, expected in one_device[1].items():
+        np.testing.assert_allclose(params[name], expected, atol=1e-5, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def accumulating():
+    """A step of four micro-batches on one device, compiled once."""
+    config = tiny_config(**{"train.accumulation": 4, "model.unroll": 1})
+    with use_mesh() as mesh:
+        parts = make_parts(config, mesh)
+        yield config, mesh, parts, lambda: jax.tree.map(jnp.copy, parts.state)
+
+
+@pytest.mark.parametrize("row", [0, 3, 7])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(accumulating, row: int, bad: float) -> None:
+    config, mesh, parts, state = accumulating
+    good = make_batch(config, mesh, 0)
+    state, _ = parts.train_step(state(), good)
+    before = jax.tree.map(jnp.copy, state)
+    weights = np.array(good.weights)
+    weights[row] = bad
+    after, metrics = parts.train_step(state, good._replace(weights=jax.device_put(weights)))
+    assert not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["grad_norm"])
+    assert int(after.step) == int(before.step) + 1
+    assert_bit_equal(after.params, before.params)
+    assert_bit_equal(after.optimizer, before.optimizer)
+    again, metrics = parts.train_step(after, good)
+    assert np.isfinite(metrics["loss"])
+    assert float(metrics["learning_rate"]) == float(parts.schedule(1))  # the schedule counts updates made
+
+
+def test_the_state_is_donated(accumulating) -> None:
+    config, mesh, parts, state = accumulating
+    before = state()
+    parts.train_step(before, make_batch(config, mesh, 0))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+
+
+def test_metrics_are_loss_gradient_norm_and_the_rate_applied(accumulating) -> None:
+    config, mesh, parts, state = accumulating
+    state = state()
+    for step in range(4):
+        batch = make_batch(config, mesh, step)
+        loss, gradients = jax.jit(jax.value_and_grad(parts.objective))(state.params, batch)
+        squares = sum(np.square(np.array(g, np.float64)).sum() for g in jax.tree.leaves(gradients))
+        state, metrics = parts.train_step(state, batch)
+        assert metrics.keys() == {"loss", "grad_norm", "learning_rate"}
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+        np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(squares), rtol=1e-4)
+        np.testing.assert_allclose(metrics["learning_rate"], parts.schedule(step), rtol=1e-6)
+    assert int(state.step) == 4
+
+
+def test_the_first_update_under_a_warm_up_changes_no_parameter(accumulating) -> None:
+    config, mesh, parts, state = accumulating
+    after, _ = parts.train_step(state(), make_batch(config, mesh, 0))
+    assert_bit_equal(after.params, parts.state.params)
+
+
+def test_micro_batches_move_no_rows_between_devices() -> None:
+    config = tiny_config(**{"train.batch_size": 32, "train.accumulation": 4, "model.unroll": 1})
+    with use_mesh(8) as mesh:
+        parts = make_parts(config, mesh)
+        text = parts.train_step.lower(parts.abstract, make_batch(config, mesh, 0)).compile().as_text()
+    assert "all-reduce" in text  # of the gradients: the text does name collectives so
+    for collective in ("all-to-all", "collective-permute", "all-gather"):
+        assert collective not in text
+
+
+def test_the_initial_state_is_the_same_on_every_mesh() -> None:
+    config = tiny_config()
+    states = []
+    for shape in [(1, 1, 1), (2, 2, 2)]:
+        with use_mesh(*shape) as mesh:
+            states.append(to_host(make_parts(config, mesh).state))
+    assert_bit_equal(*states)
+
+
+def test_a_batch_is_a_named_tuple_the_step_can_take_apart() -> None:
+    config = tiny_config()
+    with use_mesh(8) as mesh:
+        batch = make_batch(config, mesh, 0)
+    assert isinstance(batch, Batch) and batch.tokens.shape == (8, 1, 16)
+    np.testing.assert_allclose(np.array(batch.weights).sum(), 1, rtol=1e-6)
