@@ -247,7 +247,11 @@ def _unknown(name: str, prefix: str, known: typing.Iterable[str], key: str) -> U
 def _all_keys(section: type = Config, prefix: str = "") -> list[str]:
     keys = []
     for name, hint in typing.get_type_hints(section).items():
-        keys += _all_keys(typing.cast(type, hint), f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
+        keys += (
+            _all_keys(typing.cast(type, hint), f"{prefix}{name}.")
+            if dataclasses.is_dataclass(hint)
+            else [prefix + name]
+        )
     return keys
 
 
@@ -284,7 +288,7 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
     if type(value) is not kind:
         raise _wrong_type(key, value, kind)
     for limit in limits:
-        if not limit.allows(value):
+        if not limit.allows(typing.cast(float, value)):
             raise UserError(f"config.{key}={value} is out of range; set a value {limit}.")
     return value
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
+from benchmarks import held_out
 from benchmarks.held_out import KneserNey, make_windows, measure_xz, unigram_probabilities, xz_size
 from gpt1_jax.data.corpus import prepare
 from gpt1_jax.data.sources import open_source
+from gpt1_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,14 +98,22 @@ def test_the_unigram_adds_one() -> None:
 
 
 def test_xz_is_given_the_training_text(tmp_path: Path) -> None:
-    lines = [np.random.default_rng(0).bytes(2000).hex()] * 2 + [np.random.default_rng(1).bytes(2000).hex()]
-    (tmp_path / "a.txt").write_text(lines[0])
-    (tmp_path / "b.txt").write_text(lines[2])
-    (tmp_path / "c.txt").write_text(lines[1])  # held out, and the same as the first
+    text, other = (np.random.default_rng(seed).bytes(2000).hex() for seed in range(2))
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.txt").write_text(other)
+    (tmp_path / "c.txt").write_text(text)  # held out
     bits = measure_xz(open_source(f"text:{tmp_path}/*.txt"))
-    assert bits["xz -9, held-out text alone"] == 8 * xz_size(lines[0].encode() + b"\0")
+    assert bits["xz -9, held-out text alone"] == 8 * xz_size(text.encode() + b"\0")
     assert bits["xz -9, each document alone"] == bits["xz -9, held-out text alone"]
-    assert bits["xz -9, given the training text"] < 0.05 * bits["xz -9, held-out text alone"]
+    assert 0 < bits["xz -9, given the training text"] < 0.05 * bits["xz -9, held-out text alone"]
+
+
+def write_texts(directory: Path) -> str:
+    """Writes 25 little documents, of which the 20th is held out, and returns the source they are."""
+    for i in range(25):
+        words = f"Document {i} has a few lines,\n  like the others ü\n" * (i + 1)
+        (directory / f"{i:02}.txt").write_text(words, encoding="utf-8")
+    return f"text:{directory}/*.txt"
 
 
 def run_benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -111,10 +122,7 @@ def run_benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_table_is_over_the_held_out_tokens_and_bytes(tmp_path: Path) -> None:
-    for i in range(25):
-        words = f"Document {i} has a few lines,\n  like the others ü\n" * (i + 1)
-        (tmp_path / f"{i:02}.txt").write_text(words, encoding="utf-8")
-    source, cache = f"text:{tmp_path}/*.txt", str(tmp_path / "cache")
+    source, cache = write_texts(tmp_path), str(tmp_path / "cache")
     done = run_benchmark(f"--source={source}", "--vocab_size=320", f"--cache_dir={cache}")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout.splitlines()[-1])
@@ -126,9 +134,16 @@ def test_the_table_is_over_the_held_out_tokens_and_bytes(tmp_path: Path) -> None
     assert facts["corpus"] == corpus.fingerprint
     train, validation = (split.read(0, len(split)) for split in (corpus.train, corpus.validation))
     counts = Counter(train.tolist())
-    bits = [-math.log2((counts[token] + 1) / (len(train) + 320)) for token in validation[1:].tolist()]
-    assert rows["unigram of tokens, add-one"] == pytest.approx(sum(bits) / corpus.validation.bytes)
-    assert 0 < rows["trigram of tokens, Kneser-Ney"] < rows["unigram of tokens, add-one"]
+    unigram = [(counts[token] + 1) / (len(train) + 320) for token in validation[1:].tolist()]
+    slow = SlowKneserNey(train.tolist(), 320, 3)
+    contexts = [tuple(validation[max(i - 2, 0) : i].tolist()) for i in range(1, len(validation))]
+    trigram = [slow.probability(*pair) for pair in zip(contexts, validation[1:].tolist(), strict=True)]
+    for name, probabilities in [
+        ("unigram of tokens, add-one", unigram),
+        ("trigram of tokens, Kneser-Ney", trigram),
+    ]:
+        bits = -sum(map(math.log2, probabilities))
+        assert rows[name] == pytest.approx(bits / corpus.validation.bytes)
 
 
 def test_a_wrong_source_is_told_in_a_sentence() -> None:
@@ -139,4 +154,10 @@ def test_a_wrong_source_is_told_in_a_sentence() -> None:
 
 
 def test_too_much_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pass
+    monkeypatch.setattr(held_out, "_MAX_BYTES", 1000)
+    cache = str(tmp_path / "cache")
+    with (
+        flagsaver.as_parsed(source=write_texts(tmp_path), vocab_size="320", cache_dir=cache),
+        pytest.raises(UserError, match=r"--source=.* bytes of text, too many .* at most 1,000"),
+    ):
+        held_out.main([])

@@ -38,8 +38,23 @@ def make_parts(config: Config, mesh: Mesh) -> Parts:
     abstract = abstract_state(model, optimizer, mesh)
     objective = language_model_loss(model, dropout=True)
     step = make_train_step(objective, optimizer, schedule, mesh, abstract, config.train.accumulation)
-    return Parts(
-        objective, optimizer, schedule, abstract, initial_state(model, optimizer, mesh, config.seed), step
+    if (config.model, config.seed, config.optimizer) not in _initial:  # compiled once, placed on any mesh
+        _initial[config.model, config.seed, config.optimizer] = jax.device_get(
+            initial_state(model, optimizer, mesh, config.seed)
+        )
+    state = place(_initial[config.model, config.seed, config.optimizer], abstract)
+    return Parts(objective, optimizer, schedule, abstract, state, step)
+
+
+_initial: dict[Any, State] = {}
+
+
+def place(tree: Any, abstract: Any) -> Any:
+    """NumPy arrays as jax arrays with the shardings of `abstract`."""
+    return jax.tree.map(
+        lambda x, like: jax.make_array_from_callback(x.shape, like.sharding, lambda index: x[index].copy()),
+        tree,
+        abstract,
     )
 
 

@@ -16,6 +16,7 @@ from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
 from gpt1_jax.training.objectives import language_model_loss
+from gpt1_jax.training.pretraining import open_corpus
 from gpt1_jax.training.step import abstract_state
 
 
@@ -35,9 +36,18 @@ def evaluate_text(workdir: str, source: str | None) -> dict[str, float]:
     run = Run(workdir)
     config = run.config()
     tokenizer = load_tokenizer(run.tokenizer)
-    data = config.data
-    corpus = corpora.prepare(source or data.source, tokenizer, 0, data.cache_dir, data.tfds_dir)
-    splits = [corpus.validation] if source is None else [corpus.train, corpus.validation]
+    if source is None:
+        corpus = open_corpus(config)
+        splits = [corpus.validation]
+    else:
+        data = config.data
+        corpus = corpora.prepare(source, tokenizer, tokenizer.vocab_size, data.cache_dir, data.tfds_dir)
+        splits = [corpus.train, corpus.validation]
+    if corpus.tokenizer.fingerprint() != tokenizer.fingerprint():
+        raise UserError(
+            f"data.source={config.data.source} is no longer what {workdir} was trained on; bring it back as it was, "
+            "or name another text with --source."
+        )
 
     mesh = sharding.make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
     rows = -(-config.train.batch_size // mesh.size) * mesh.size

@@ -100,8 +100,9 @@ class MetricsLog:
             self._board.add_scalar(f"{kind}/{name}", value, step)
         shown = "  ".join(f"{name} {_short(name, value)}" for name, value in values.items())
         if kind == "train" and self._progress is not None:
-            brief = {name: values[name] for name in ("loss", "tokens_per_second", "mfu") if name in values}
-            text = "  ".join(f"{name} {_short(name, value)}" for name, value in brief.items())
+            text = f"loss {values['loss']:.4f}  {values['tokens_per_second']:,.0f} tokens/s"
+            if "mfu" in values:
+                text += f"  MFU {values['mfu']:.1%}"
             self._progress.update(self._task, completed=step, description=text)
         elif kind == "train":
             left = (

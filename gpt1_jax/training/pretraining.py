@@ -47,10 +47,7 @@ def pretrain(config: Config, workdir: str) -> None:
         run.changes(config)  # refused now rather than after the text is read
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
-    data, tokenizer = config.data, config.data.tokenizer
-    if config.init_from is not None and tokenizer == "sentencepiece":
-        tokenizer = load_tokenizer(Run(config.init_from).tokenizer)  # its parameters know no other
-    corpus = corpora.prepare(data.source, tokenizer, data.vocab_size, data.cache_dir, data.tfds_dir, tell)
+    corpus = open_corpus(config, tell)
     batches = PretrainingBatches(
         corpus.train,
         seed=config.seed,
@@ -127,6 +124,14 @@ def pretrain(config: Config, workdir: str) -> None:
             tell(
                 f"Stopped at a signal, the state saved in {run.directory}; run the same command again to go on."
             )
+
+
+def open_corpus(config: Config, progress: Callable[[str], None] | None = None) -> corpora.Corpus:
+    """The tokenized text a run reads, made now or found in the cache; raises as `corpora.prepare`."""
+    data, tokenizer = config.data, config.data.tokenizer
+    if config.init_from is not None and tokenizer == "sentencepiece":
+        tokenizer = load_tokenizer(Run(config.init_from).tokenizer)  # its parameters know no other
+    return corpora.prepare(data.source, tokenizer, data.vocab_size, data.cache_dir, data.tfds_dir, progress)
 
 
 def tell(sentence: str) -> None:

@@ -59,7 +59,9 @@ def test_exactly_the_masked_weights_are_dropped(length: int, form: str) -> None:
     query, key, _ = 0.1 * jnp.stack(inputs(length))
     value = jnp.broadcast_to(jnp.eye(length)[:, None], (BATCH, length, HEADS, length))
     weights = attend(query, key, value, form=form, rate=0.3).transpose(0, 2, 1, 3)
-    np.testing.assert_array_equal(weights > 0, keep_of(length, 0.3) & np.tril(np.ones((length, length), bool)))
+    np.testing.assert_array_equal(
+        weights > 0, keep_of(length, 0.3) & np.tril(np.ones((length, length), bool))
+    )
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
@@ -82,9 +84,7 @@ def test_masked_scores_never_win(form: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(attention, "CHUNK", 4)
     key = jnp.full((1, 6, 1, HEAD_WIDTH), -1e4)
     query, value = jnp.full_like(key, 1e3), jnp.arange(6.0)[None, :, None, None] * jnp.ones((1, 6, 1, 1))
-    output = causal_attention(
-        query, key, value, noise=None, site=SITE, rate=0.0, context_length=6, form=form
-    )
+    output = causal_attention(query, key, value, noise=None, site=SITE, rate=0.0, context_length=6, form=form)
     np.testing.assert_allclose(output[0, :, 0, 0], np.arange(6) / 2, atol=1e-5)
 
 
@@ -94,8 +94,6 @@ def test_the_softmax_of_bfloat16_is_in_float32() -> None:
     key = jnp.array([600.0, 604.0], jnp.bfloat16).reshape(1, 2, 1, 1)
     query = query * jnp.bfloat16(1.0078125)  # the exact products 604.6875 and 608.71875 are no bfloat16
     value = jnp.array([0.0, 1.0], jnp.bfloat16).reshape(1, 2, 1, 1)
-    output = causal_attention(
-        query, key, value, noise=None, site=0, rate=0.0, context_length=2, form="plain"
-    )
+    output = causal_attention(query, key, value, noise=None, site=0, rate=0.0, context_length=2, form="plain")
     assert output.dtype == jnp.bfloat16
     np.testing.assert_allclose(float(output[0, 1, 0, 0]), 1 / (1 + np.exp(-4.03125)), atol=2e-3)

