@@ -5,8 +5,7 @@ What a trained model scores on the same text stands beside them: run with the `d
 text is held in memory.
 
 `xz` finds again whatever text it has already seen, however far back; no other model here, and no model with
-a context window, looks further than its context. In the demo each held-out book is there in three
-translations, so there the row to compare with is the one that compresses each document alone.
+a context window, looks further than its context.
 """
 
 import json

@@ -18,6 +18,10 @@ TRANSLATIONS = ("kjv", "web", "asv")
 # six books about 1 % are, at most, so what is learned from the rest leaks nothing.
 HELD_OUT_BOOKS = (17, 21, 30, 43, 48, 66)
 
+# The held-out books are read in one translation: the other two would say the same again, which measures nothing
+# new and lets whatever copies over long distances (such as xz) look good.
+VALIDATION_TRANSLATION = "web"
+
 
 @cache
 def read_verses(translation: str) -> dict[int, str]:
@@ -49,8 +53,8 @@ class Demo:
     name = "demo"
 
     def documents(self, split: Literal["train", "validation"]) -> Iterator[str]:
-        """Yields the books of `split`, translation by translation."""
-        for translation in TRANSLATIONS:
+        """Yields the books of `split`, translation by translation; validation has but one."""
+        for translation in TRANSLATIONS if split == "train" else (VALIDATION_TRANSLATION,):
             for book, verses in groupby(read_verses(translation).items(), lambda item: item[0] // 1_000_000):
                 if (book in HELD_OUT_BOOKS) == (split == "validation"):
                     chapters = groupby(verses, lambda item: item[0] // 1000)
@@ -61,4 +65,4 @@ class Demo:
         for translation in TRANSLATIONS:
             read_verses(translation)  # a missing package is told of before its version is asked
         versions = [metadata.version(f"pythonbible-{translation}") for translation in TRANSLATIONS]
-        return hashlib.sha256(repr((versions, HELD_OUT_BOOKS)).encode()).hexdigest()
+        return hashlib.sha256(repr((versions, HELD_OUT_BOOKS, VALIDATION_TRANSLATION)).encode()).hexdigest()

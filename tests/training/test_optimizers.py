@@ -17,7 +17,10 @@ from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training.optimizers import applied_updates, decay_mask, make_optimizer, make_schedule
 
 STEPS = 100
-SHAPES = {"tokens": (12, 8), "blocks": {"mlp_in_kernel": (2, 8, 16), "mlp_in_bias": (2, 16), "norm_1_scale": (2, 8)}}
+SHAPES = {
+    "tokens": (12, 8),
+    "blocks": {"mlp_in_kernel": (2, 8, 16), "mlp_in_bias": (2, 16), "norm_1_scale": (2, 8)},
+}
 DECAYS = {"tokens", "blocks/mlp_in_kernel"}
 
 
@@ -123,7 +126,9 @@ def test_the_first_update_under_a_warm_up_has_rate_0_but_fills_the_moments(name:
     params, state = run(optimizer, steps=1)
     for path, value in flat(params).items():
         np.testing.assert_array_equal(value, flat(make_tree(0))[path])
-    np.testing.assert_allclose(optax.tree_utils.tree_get(state, "mu")["tokens"], 0.1 * gradients(0)["tokens"], rtol=1e-5)
+    np.testing.assert_allclose(
+        optax.tree_utils.tree_get(state, "mu")["tokens"], 0.1 * gradients(0)["tokens"], rtol=1e-5
+    )
     assert int(applied_updates(state)) == 1
 
 
@@ -138,7 +143,10 @@ def test_one_norm_over_all_gradients_is_clipped(name: str) -> None:
         state = optimizer.update(gradient, optimizer.init(params), params)[1]
         return optax.tree_utils.tree_get(state, "mu")
 
-    large = {"kernel": jnp.full(3, 4.0), "bias": jnp.array([6.0, 9.0])}  # norm √165; clipped each, ratios change
+    large = {
+        "kernel": jnp.full(3, 4.0),
+        "bias": jnp.array([6.0, 9.0]),
+    }  # norm √165; clipped each, ratios change
     np.testing.assert_allclose(clipped(large)["kernel"], large["kernel"] / math.sqrt(165), rtol=1e-6)
     np.testing.assert_allclose(clipped(large)["bias"], large["bias"] / math.sqrt(165), rtol=1e-6)
     small = {"kernel": jnp.full(3, 0.4), "bias": jnp.array([0.4, 0.5])}  # norm 0.94

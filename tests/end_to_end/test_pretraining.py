@@ -1,0 +1,269 @@
+"""Pre-training by its command: what a run leaves, and that killed, stopped and copied runs end alike."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from gpt1_jax.data.tokenizers import load_tokenizer
+
+ROOT = Path(__file__).parents[2]
+STEPS = 60
+SMALL = {
+    "model.num_layers": 1,
+    "model.num_heads": 2,
+    "model.d_model": 32,
+    "model.d_ff": 64,
+    "model.context_length": 16,
+    "data.vocab_size": 300,
+    "train.num_steps": STEPS,
+    "train.batch_size": 4,
+    "train.log_every": 1,
+    "train.eval_every": 10,
+    "train.eval_batches": 3,
+    "train.checkpoint_every": 4,
+    "optimizer.warmup_steps": 5,
+}
+WORDS = [
+    "river",
+    "stone",
+    "light",
+    "under",
+    "morning",
+    "carries",
+    "the",
+    "a",
+    "old",
+    "song",
+    "finds",
+    "again",
+]
+
+
+def make_text(seed: int, words: int) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words)) + ".\n"
+
+
+class Runner:
+    """Runs the command with small settings, on texts and a cache shared by all tests of this file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "texts").mkdir()
+        for i in range(21):
+            (directory / "texts" / f"{i:02}.txt").write_text(make_text(i, 300))
+        self.source = f"text:{directory}/texts/*.txt"
+        self.environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        self.environment.pop("XLA_FLAGS", None)
+
+    def start(self, workdir: Path, **overrides: Any) -> subprocess.Popen[str]:
+        values = SMALL | {"data.source": self.source, "data.cache_dir": self.directory / "cache"} | overrides
+        flags = [f"--config.{key}={value}" for key, value in values.items()]
+        return subprocess.Popen(
+            [sys.executable, "-m", "gpt1_jax.main", "--config=configs/pretrain.py:tiny",
+             f"--workdir={workdir}", *flags],
+            cwd=ROOT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, workdir: Path, expect: int = 0, **overrides: Any) -> str:
+        """Runs to the end; returns standard output, or standard error where failure is expected."""
+        process = self.start(workdir, **overrides)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == expect, out + err
+        return err if expect else out
+
+    def interrupt(self, workdir: Path, number: int, step: int, delay: float) -> tuple[int, str]:
+        """Runs until `step` is logged and `delay` seconds more, then sends the signal."""
+        process = self.start(workdir)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and last_step(workdir) < step and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=120)
+        return process.returncode, out
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def last_step(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def losses(workdir: Path) -> list[tuple[int, str, float]]:
+    return [(entry["step"], entry["kind"], entry["loss"]) for entry in read_metrics(workdir)]
+
+
+def parameters(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint, read by orbax alone."""
+    state = ocp.load(epath.Path(workdir / "checkpoints" / str(step)))
+    flat: dict[str, np.ndarray] = {}
+
+    def visit(prefix: str, node: Any) -> None:
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        if not isinstance(node, dict | list):
+            flat[prefix] = np.asarray(node)
+        for name, child in items:
+            visit(f"{prefix}/{name}", child)
+
+    visit("", state)
+    return flat
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Every loss ever logged is the same to the last bit, and so is the final state."""
+    assert losses(one) == losses(other)
+    ours, theirs = parameters(one, STEPS), parameters(other, STEPS)
+    assert len(ours) > 30 and ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value.tobytes() == theirs[name].tobytes(), name
+    results = [json.loads((run / "results.json").read_text()) for run in (one, other)]
+    assert results[0] == results[1]
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("pretraining"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runner: Runner) -> Path:
+    workdir = runner.directory / "undisturbed"
+    runner.run(workdir)
+    return workdir
+
+
+def test_the_run_directory_holds_everything(undisturbed: Path) -> None:
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert config["model"]["d_model"] == 32 and config["train"]["num_steps"] == STEPS
+    tokenizer = load_tokenizer(undisturbed / "tokenizer")
+    assert tokenizer.decode(tokenizer.encode("the old song\n")) == "the old song\n"
+    steps = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())
+    assert steps == [STEPS - 8, STEPS - 4, STEPS]  # the three newest
+    assert list((undisturbed / "tensorboard").iterdir())
+
+    entries = read_metrics(undisturbed)
+    train = [entry for entry in entries if entry["kind"] == "train"]
+    held_out = [entry for entry in entries if entry["kind"] == "eval"]
+    assert [entry["step"] for entry in train] == list(range(1, STEPS + 1))
+    assert [entry["step"] for entry in held_out] == list(range(10, STEPS + 1, 10))
+    for entry in train:
+        assert {"perplexity", "learning_rate", "grad_norm", "tokens_per_second"} <= entry.keys()
+        assert "mfu" not in entry  # the CPU's peak is not known
+        assert entry["perplexity"] == pytest.approx(np.exp(entry["loss"]))
+    assert train[0]["learning_rate"] == 0 and train[5]["learning_rate"] == pytest.approx(1e-3)
+    assert held_out[-1]["loss"] < held_out[0]["loss"] < np.log(300)
+
+    results = json.loads((undisturbed / "results.json").read_text())
+    assert (results["kind"], results["step"]) == ("pretrain", STEPS)
+    assert results["validation"]["loss"] == held_out[-1]["loss"]
+    assert results["best"]["loss"] == min(entry["loss"] for entry in held_out)
+    assert {"loss", "perplexity", "bits_per_byte"} <= results["validation"].keys()
+
+
+def test_the_same_command_again_says_done_and_changes_nothing(runner: Runner, undisturbed: Path) -> None:
+    before = (undisturbed / "metrics.jsonl").read_bytes()
+    assert f"done: step {STEPS} of {STEPS}" in runner.run(undisturbed)
+    assert (undisturbed / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(runner: Runner, undisturbed: Path) -> None:
+    workdir, moments, killed = runner.directory / "killed", random.Random(0), 0
+    for step in (moments.randrange(2, 15), moments.randrange(20, 33), moments.randrange(36, 50)):
+        code, _ = runner.interrupt(workdir, signal.SIGKILL, step, moments.uniform(0, 0.05))
+        killed += code == -signal.SIGKILL
+    assert killed >= 2  # the machine may have been so slow to look that one reached its end
+    runner.run(workdir)
+    assert_same_end(workdir, undisturbed)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(runner: Runner, undisturbed: Path) -> None:
+    workdir = runner.directory / "stopped"
+    code, out = runner.interrupt(workdir, signal.SIGTERM, 9, 0.0)
+    assert code == 0, out
+    assert "run the same command again" in out.splitlines()[-1]
+    stopped = last_step(workdir)
+    assert 9 <= stopped < STEPS
+    assert str(stopped) in {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert f"resuming at step {stopped}" in runner.run(workdir)
+    assert_same_end(workdir, undisturbed)
+
+
+def test_init_from_begins_with_the_other_runs_parameters(runner: Runner, undisturbed: Path) -> None:
+    workdir = runner.directory / "second"
+    still = {"optimizer.learning_rate": 0.0, "train.num_steps": 1, "init_from": undisturbed}
+    runner.run(workdir, **still)
+    entries = {entry["kind"]: entry for entry in read_metrics(workdir)}
+    assert entries["eval"]["loss"] == read_metrics(undisturbed)[-1]["loss"]
+    assert entries["train"]["step"] == 1
+    ours, theirs = parameters(workdir, 1), parameters(undisturbed, STEPS)
+    for name in [name for name in theirs if "params" in name]:
+        assert ours[name].tobytes() == theirs[name].tobytes(), name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ({"model.num_layers": 2, "train.num_steps": 1}, "model.num_layers"),
+        ({"init_from": "/nowhere/run"}, "/nowhere/run"),
+    ],
+)
+def test_init_from_a_run_that_does_not_fit_is_refused_in_a_sentence(
+    runner: Runner, undisturbed: Path, overrides: dict[str, Any], told: str
+) -> None:
+    workdir = runner.directory / "unfit"
+    error = runner.run(workdir, expect=2, **{"init_from": undisturbed} | overrides)
+    assert error.startswith("error: ") and error.count("\n") == 1 and told in error
+    assert not (workdir / "config.json").exists()
+
+
+def prepare_json_lines(directory: Path) -> dict[str, Any]:
+    lines = [json.dumps({"text": make_text(i, 200)}) for i in range(5)]
+    (directory / "corpus.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    return {"data.source": f"text:{directory}/corpus.jsonl.gz"}
+
+
+def prepare_tfds(directory: Path) -> dict[str, Any]:
+    class Stories(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager: object) -> dict[str, object]:
+            return {"train": self._generate_examples(4), "validation": self._generate_examples(1)}
+
+        def _generate_examples(self, count: int):
+            for i in range(count):
+                yield i, {"text": make_text(i + count, 200)}
+
+    Stories(data_dir=str(directory), file_format="array_record").download_and_prepare()
+    return {"data.source": "tfds:stories", "data.tfds_dir": directory}
+
+
+@pytest.mark.parametrize("prepare", [prepare_json_lines, prepare_tfds])
+def test_other_sources_train(
+    runner: Runner, tmp_path: Path, prepare: Callable[[Path], dict[str, Any]]
+) -> None:
+    overrides = prepare(tmp_path) | {"train.num_steps": 2, "train.eval_every": 1000}
+    runner.run(tmp_path / "run", **overrides)
+    kinds = [(entry["step"], entry["kind"]) for entry in read_metrics(tmp_path / "run")]
+    assert kinds == [(1, "train"), (2, "train"), (2, "eval")]

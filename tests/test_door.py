@@ -1,0 +1,142 @@
+"""The command line: wrong input is one sentence on standard error and exit code 2, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt1_jax import door
+from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.main import default_workdir
+
+ROOT = Path(__file__).parents[1]
+TINY = f"--config={ROOT}/configs/pretrain.py:tiny"
+
+
+def start(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (
+            [TINY, "--config.model.nun_layers=3"],
+            ["config.model.nun_layers", "did you mean model.num_layers?"],
+        ),
+        (
+            [TINY, "--config.modle.num_layers=3"],
+            ["config.modle.num_layers", "did you mean model.num_layers?"],
+        ),
+        ([TINY, "--config.model.num_layers=three"], ["config.model.num_layers='three'", "a whole number"]),
+        ([TINY, "--config.model.num_layers", "three"], ["config.model.num_layers='three'", "a whole number"]),
+        ([TINY, "--config.model.num_layers=2.5"], ["config.model.num_layers='2.5'", "a whole number"]),
+        ([TINY, "--config.model.num_layers=0"], ["config.model.num_layers=0", "at least 1"]),
+        ([TINY, "--config.model.dtype=float64"], ["config.model.dtype='float64'", "bfloat16"]),
+        ([TINY, "--config.optimizer.learning_rate=inf"], ["config.optimizer.learning_rate=inf"]),
+        ([TINY, "--config.model.num_heads=3"], ["model.num_heads=3", "model.d_model=256"]),
+        ([TINY, "--config.train.accumulation=3"], ["train.accumulation=3", "train.batch_size=8"]),
+        ([TINY, "--config.mesh.tensor=0"], ["mesh.tensor=0"]),
+        ([TINY, "--config.model=3"], ["config.model is a section"]),
+        ([TINY, "--config.seed"], ["--config.seed has no value"]),
+        ([], ["--config is missing"]),
+        (["--config"], ["--config has no value"]),
+        (["--config=absent.py"], ["--config=absent.py is no file"]),
+        (["--config=."], ["--config=. is no file"]),
+        ([f"--config={ROOT}/pyproject.toml"], ["pyproject.toml"]),
+        ([TINY.replace("tiny", "gigantic")], ["gigantic has no such preset", "tiny"]),
+        ([TINY, "--colour=red"], ["colour"]),
+        ([TINY, "--wrkdir=here"], ["wrkdir", "workdir"]),
+        ([TINY, "--workdir"], ["--workdir"]),
+        ([TINY, "extra"], ["'extra'"]),
+        (["--config.seed=3"], ["config"]),
+    ],
+    ids=lambda value: " ".join(value).replace(str(ROOT), "") if isinstance(value, list) else None,
+)
+def test_wrong_input_is_a_sentence_and_exit_code_2(
+    arguments: list[str], named: list[str], tmp_path: Path
+) -> None:
+    result = start(tmp_path, "-m", "gpt1_jax.main", *arguments)
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert all(name in line for name in named), line
+    assert "Traceback" not in result.stdout + result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "stderr"),
+    [
+        ("pass", 0, ""),
+        ("raise UserError('The field is wrong.')", 2, "error: The field is wrong.\n"),
+        ("raise Fault('The run failed.')", 1, "error: The run failed.\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 0, "Stopped"),
+    ],
+)
+def test_a_command_ends_with_its_exit_code(raised: str, code: int, stderr: str, tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from gpt1_jax.door import door
+from gpt1_jax.errors import Fault, UserError
+def main(_): {raised}
+door(main)
+"""
+    result = start(tmp_path, "-c", program)
+    assert result.returncode == code, result.stderr
+    assert result.stderr.startswith(stderr)
+    assert len(result.stderr.splitlines()) == bool(stderr)
+
+
+def test_a_fault_of_ours_shows_where_it_is(tmp_path: Path) -> None:
+    program = "from gpt1_jax.door import door\ndef main(_): raise ZeroDivisionError\ndoor(main)"
+    result = start(tmp_path, "-c", program)
+    assert result.returncode == 1
+    assert "ZeroDivisionError" in result.stderr
+
+
+def test_overrides_reach_the_config(tmp_path: Path) -> None:
+    """As --key=value and as --key value, the optional ones too; the last of a key counts."""
+    program = """
+import gpt1_jax.main as main
+from gpt1_jax.config import from_config_dict
+from gpt1_jax.door import door
+def show(_):
+    config = from_config_dict(main._CONFIG.value)
+    print(config.seed, config.init_from, config.optimizer.learning_rate, config.mesh.data, config.model.dtype)
+door(show)
+"""
+    flags = ["--config.seed=1", "--config.seed", "2", "--config.init_from=runs/other"]
+    flags += [
+        "--config.optimizer.learning_rate=1",
+        "--config.mesh.data=-1",
+        "--config.model.dtype",
+        "bfloat16",
+    ]
+    result = start(tmp_path, "-c", program, TINY, *flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["2", "runs/other", "1.0", "-1", "bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "directory"),
+    [
+        ("configs/pretrain.py:tiny", "runs/pretrain-tiny"),
+        ("configs/pretrain.py", "runs/pretrain"),
+        ("/a/b/mine.py:small", "runs/mine-small"),
+    ],
+)
+def test_presets_have_run_directories_of_their_own(spec: str, directory: str) -> None:
+    assert default_workdir(spec) == directory

@@ -1,0 +1,190 @@
+"""The loop, turned by a stage that costs nothing: what is logged, evaluated, saved, and when it gives up."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from support import tiny_config, use_mesh
+
+from gpt1_jax.run import Run
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.loop import PATIENCE, Diverged, Stage, train
+from gpt1_jax.training.metrics import MetricsLog
+from gpt1_jax.training.step import State
+from gpt1_jax.training.stopping import StopRequest
+
+
+class Rows(NamedTuple):
+    losses: np.ndarray
+
+
+@jax.jit
+def fake_step(state: State, batch: Rows) -> tuple[State, dict[str, jax.Array]]:
+    """Counts good steps in the only parameter; a loss that is not finite changes nothing else."""
+    loss = batch.losses[0]
+    good = jnp.isfinite(loss).astype(jnp.float32)
+    metrics = {"loss": loss, "grad_norm": jnp.abs(loss), "learning_rate": jnp.float32(0.5)}
+    return State(state.step + 1, {"good": state.params["good"] + good}, {}), metrics
+
+
+def abstract_of(mesh: Any) -> State:
+    place = jax.NamedSharding(mesh, jax.P())
+    return State(
+        jax.ShapeDtypeStruct((), jnp.int32, sharding=place),
+        {"good": jax.ShapeDtypeStruct((), jnp.float32, sharding=place)},
+        {},
+    )
+
+
+class Trial:
+    """A run directory in which the fake stage is trained, as often as is wanted."""
+
+    def __init__(self, directory: Path, **settings: int) -> None:
+        self.directory = directory
+        quiet = {"num_steps": 7, "log_every": 100, "eval_every": 100, "checkpoint_every": 100}
+        self.settings = quiet | settings
+        self.bad: set[int] = set()  # the steps whose loss is not finite
+        self.held_out: dict[int, float] = {}  # by the number of good steps the parameter tells
+        self.stop_at = 0
+        self.asked: list[int] = []
+
+    def train(self, **settings: int) -> bool:
+        overrides = {f"train.{name}": value for name, value in (self.settings | settings).items()}
+        config = tiny_config(**overrides).train
+        run, stop = Run(str(self.directory)), StopRequest()
+        run.directory.mkdir(exist_ok=True)
+
+        def rows(step: int, start: int, end: int) -> Rows:
+            self.asked.append(step)
+            if step + 1 == self.stop_at:
+                stop.requested = True
+            return Rows(np.full(end - start, np.nan if step + 1 in self.bad else 10.0 - step, np.float32))
+
+        def evaluate(params: dict[str, jax.Array]) -> dict[str, float]:
+            return {"loss": self.held_out.get(int(params["good"]), 1.0)}
+
+        with use_mesh() as mesh:
+            checkpoints = Checkpoints(run.checkpoints, 2)
+            state = checkpoints.restore_newest(abstract_of(mesh), pytest.fail)
+            if state is None:
+                place = jax.NamedSharding(mesh, jax.P())
+                state = jax.device_put(State(jnp.int32(0), {"good": jnp.float32(0)}, {}), place)
+            log = MetricsLog(run.directory, int(state.step), config.num_steps)
+            stage = Stage("pretrain", fake_step, rows, evaluate, "loss", 128, 1e6)
+            try:
+                return train(stage, config, run, state, checkpoints, log, mesh, stop)
+            finally:
+                checkpoints.close()
+                log.close()
+
+    def entries(self, kind: str) -> list[dict[str, Any]]:
+        lines = map(json.loads, (self.directory / "metrics.jsonl").read_text().splitlines())
+        return [entry for entry in lines if entry["kind"] == kind]
+
+    def logged(self, kind: str) -> list[int]:
+        return [entry["step"] for entry in self.entries(kind)]
+
+    def checkpoint(self, step: int) -> State:
+        with use_mesh() as mesh:
+            return Checkpoints(epath.Path(self.directory) / "checkpoints", 2).restore(step, abstract_of(mesh))
+
+    def steps(self) -> list[int]:
+        return sorted(int(path.name) for path in (self.directory / "checkpoints").iterdir())
+
+    def results(self) -> dict[str, Any]:
+        return json.loads((self.directory / "results.json").read_text())
+
+
+def test_first_and_last_steps_are_logged_and_the_last_is_evaluated_and_saved(tmp_path: Path) -> None:
+    """Though log_every, eval_every and checkpoint_every are longer than the run."""
+    trial = Trial(tmp_path)
+    assert trial.train()
+    assert trial.logged("train") == [1, 7] and trial.logged("eval") == [7] and trial.steps() == [7]
+    assert trial.asked == list(range(7))  # step n takes batch n − 1, each once
+    assert [entry["loss"] for entry in trial.entries("train")] == [10.0, 4.0]
+    assert int(trial.checkpoint(7).step) == 7
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 12])
+def test_things_are_done_when_they_are_due(tmp_path: Path, num_steps: int) -> None:
+    trial = Trial(tmp_path, num_steps=num_steps, log_every=3, eval_every=4, checkpoint_every=5)
+    assert trial.train()
+    steps = range(1, num_steps + 1)
+    assert trial.logged("train") == [s for s in steps if s % 3 == 0 or s in (1, num_steps)]
+    assert trial.logged("eval") == [s for s in steps if s % 4 == 0 or s == num_steps]
+    assert trial.steps() == [s for s in steps if s % 5 == 0 or s == num_steps][-2:]
+    for entry, step in zip(trial.entries("train"), trial.logged("train"), strict=True):
+        assert entry["loss"] == 11.0 - step  # each step's own, though read a step later
+        assert entry["tokens_per_second"] == pytest.approx(128 / entry["seconds_per_step"])
+
+
+@pytest.mark.parametrize("begin", [1, 2, 8])
+@pytest.mark.parametrize("every", [100, 1, 4])
+def test_ten_steps_in_a_row_that_are_not_finite_end_the_run_and_keep_the_last_good_state(
+    tmp_path: Path, begin: int, every: int
+) -> None:
+    end = begin + PATIENCE - 1
+    trial = Trial(tmp_path, num_steps=40, eval_every=every, checkpoint_every=every)
+    trial.bad = set(range(begin, 41))
+    with pytest.raises(Diverged, match=f"Steps {begin} to {end} were not finite"):
+        trial.train()
+    assert max(trial.steps()) == end
+    saved = trial.checkpoint(end)
+    assert (int(saved.step), float(saved.params["good"])) == (end, begin - 1)
+
+
+def test_nine_in_a_row_are_survived_however_often(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, num_steps=35, log_every=1)
+    trial.bad = set(range(1, 36)) - {10, 20, 30}
+    assert trial.train()
+    assert float(trial.checkpoint(35).params["good"]) == 3
+    assert [entry["loss"] for entry in trial.entries("train")][8:11] == [None, 1.0, None]
+
+
+def test_results_tell_the_last_and_the_best_evaluation(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, num_steps=4, eval_every=1)
+    trial.held_out = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.25}
+    assert trial.train()
+    assert trial.results() == {
+        "kind": "pretrain",
+        "task": None,
+        "step": 4,
+        "validation": {"loss": 2.25},
+        "best": {"step": 2, "loss": 2.0},
+    }
+
+
+def test_the_best_is_remembered_over_a_restart(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, num_steps=6, eval_every=1)
+    trial.held_out = {1: 3.0, 2: 2.0, 3: 2.5, 4: 2.25, 5: 2.1, 6: 2.2}
+    trial.stop_at = 3
+    assert not trial.train()
+    assert trial.train()
+    assert trial.results()["best"] == {"step": 2, "loss": 2.0}
+
+
+def test_a_stop_request_saves_the_step_at_hand_and_going_on_repeats_nothing(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, log_every=1)
+    trial.stop_at = 4
+    assert not trial.train()
+    assert trial.steps() == [4] and trial.logged("train") == [1, 2, 3, 4]
+    assert trial.train()
+    assert trial.logged("train") == [1, 2, 3, 4, 5, 6, 7] and trial.asked == list(range(7))
+    assert float(trial.checkpoint(7).params["good"]) == 7
+
+
+def test_a_stop_request_in_the_last_step_is_the_end(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    trial.stop_at = 7
+    assert trial.train()
+
+
+def test_a_longer_run_goes_on_from_the_end(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    assert trial.train() and trial.train(num_steps=9)
+    assert trial.logged("train") == [1, 7, 9] and trial.asked == list(range(9))

@@ -1,0 +1,99 @@
+"""Metrics: FLOPs and MFU are counted as the paper's model has them, the log survives crashes and resumes."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import jax
+import pytest
+from etils import epath
+from support import tiny_model
+
+from configs import pretrain
+from gpt1_jax.training import metrics
+from gpt1_jax.training.metrics import (
+    PEAK_FLOPS,
+    MetricsLog,
+    Stopwatch,
+    model_flops_utilization,
+    peak_memory,
+    training_flops_per_token,
+)
+
+
+def read(directory: Path) -> list[dict[str, object]]:
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
+
+
+def test_gpt_1_costs_725_megaflop_a_token() -> None:
+    assert training_flops_per_token(pretrain.paper().model, 40_478) == pytest.approx(725e6, abs=0.5e6)
+
+
+def test_longer_contexts_cost_their_causal_attention() -> None:
+    """Scores and mixing, two FLOPs each for half of T keys, forward once and backward twice: 6 · L · T · D."""
+    model = tiny_model()
+    longer = dataclasses.replace(model, context_length=model.context_length + 100)
+    more = training_flops_per_token(longer, 300) - training_flops_per_token(model, 300)
+    assert more == 3 * 2 * (2 * 32) * 100 / 2 * model.num_layers
+
+
+def test_mfu_is_none_where_the_peak_is_not_known_and_a_share_of_all_devices_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert model_flops_utilization(1000, 725e6, 8) is None
+    monkeypatch.setitem(PEAK_FLOPS, jax.devices()[0].device_kind, 1e12)
+    assert model_flops_utilization(1000, 725e6, 8) == pytest.approx(0.725 / 8)
+
+
+def test_entries_of_later_steps_and_a_torn_last_line_are_dropped_on_resume(tmp_path: Path) -> None:
+    entries = [{"step": s, "kind": k, "loss": 1.0} for s in range(1, 7) for k in ("train", "eval")]
+    text = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"step": 4, "kind": "tr')
+    log = MetricsLog(epath.Path(tmp_path), step=4, num_steps=9)
+    assert read(tmp_path) == entries[:8]  # at once, so that a second crash finds it right
+    log.write(5, "train", {"loss": 0.5})
+    log.close()
+    assert read(tmp_path) == [*entries[:8], {"step": 5, "kind": "train", "loss": 0.5}]
+
+
+def test_each_call_is_one_line_on_disk_at_once_and_in_tensorboard(tmp_path: Path) -> None:
+    log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
+    for number, kind in enumerate(("train", "eval", "train"), start=1):
+        log.write(number, kind, {"loss": 1.0, "seconds_per_step": 0.1})
+        assert len(read(tmp_path)) == number
+    log.close()
+    assert [path.stat().st_size > 0 for path in (tmp_path / "tensorboard").iterdir()] == [True]
+
+
+def test_numbers_that_are_not_finite_are_null_in_valid_json(tmp_path: Path) -> None:
+    log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
+    log.write(1, "train", {"loss": math.nan, "perplexity": math.inf, "grad_norm": -math.inf, "rate": 0.5})
+    log.close()
+    assert read(tmp_path) == [
+        {"step": 1, "kind": "train", "loss": None, "perplexity": None, "grad_norm": None, "rate": 0.5}
+    ]
+
+
+def test_the_stopwatch_counts_steps_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: now)
+    watch = Stopwatch()
+    now += 6
+    watch.step()
+    watch.step()
+    watch.pause()
+    now += 1000  # evaluation
+    watch.resume()
+    now += 3
+    watch.step()
+    assert watch.lap() == 3
+    now += 5
+    watch.step()
+    assert watch.lap() == 5
+
+
+def test_peak_memory_is_told_in_gigabytes() -> None:
+    amount, unit, *_ = peak_memory().split()
+    assert 0.05 < float(amount) < 500 and unit == "GB"

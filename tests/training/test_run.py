@@ -1,0 +1,122 @@
+"""The run directory: what may change between starts and what may not, and that one process trains in it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import tiny_config
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.run import FIXED, Run, write_json
+
+IDENTITY = {"text": "aaa", "tokenizer": "bbb"}
+OTHER: dict[str, Any] = {
+    "seed": 5,
+    "init_from": "/some/run",
+    "model.num_layers": 3,
+    "model.num_heads": 8,
+    "model.d_model": 64,
+    "model.d_ff": 96,
+    "model.context_length": 32,
+    "data.source": "text:/other/*.txt",
+    "data.tokenizer": "sentencepiece:/other.model",
+    "data.vocab_size": 999,
+    "train.batch_size": 16,
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(str(tmp_path / "run"))
+    assert not run.exists()
+    assert run.begin(tiny_config(), IDENTITY) == []
+    assert run.exists()
+    return run
+
+
+def test_the_config_comes_back_as_it_was(run: Run) -> None:
+    assert run.config() == tiny_config()
+    assert run.begin(tiny_config(), IDENTITY) == []
+
+
+@pytest.mark.parametrize("key", FIXED)
+def test_what_decides_shapes_or_batches_is_refused_in_a_sentence(run: Run, key: str) -> None:
+    config = tiny_config(**{key: OTHER[key]})
+    for attempt in (run.changes, lambda config: run.begin(config, IDENTITY)):
+        with pytest.raises(UserError) as error:
+            attempt(config)
+        told = str(error.value)
+        assert key in told and str(OTHER[key]) in told and "\n" not in told and told.endswith(".")
+    assert run.config() == tiny_config()  # as before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.num_steps", 99),
+        ("train.accumulation", 2),
+        ("optimizer.learning_rate", 0.5),
+        ("mesh.fsdp", 2),
+        ("model.residual_dropout", 0.2),
+        ("data.cache_dir", "/elsewhere"),
+    ],
+)
+def test_other_keys_may_change_and_are_told(run: Run, key: str, value: Any) -> None:
+    config = tiny_config(**{key: value})
+    (change,) = run.changes(config)
+    assert change.startswith(f"{key}: ") and change.endswith(f" → {value}")
+    assert run.begin(config, IDENTITY) == [change]
+    assert run.config() == config and run.changes(config) == []
+
+
+@pytest.mark.parametrize("name", ["text", "tokenizer"])
+def test_another_text_or_tokenizer_is_refused(run: Run, name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        run.begin(tiny_config(), IDENTITY | {name: "ccc"})
+    assert run.begin(tiny_config(), IDENTITY) == []
+
+
+def test_a_second_process_is_refused_until_the_first_ends(run: Run) -> None:
+    code = f"from gpt1_jax.run import Run; run = Run({str(run.directory)!r}); run.lock(); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None and first.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=r"--workdir=.* is in use"):
+            run.lock()
+        first.kill()
+        first.wait()
+        run.lock()  # a killed process leaves nothing behind that would block
+
+
+def test_a_directory_without_a_run_or_with_a_broken_one_is_told(tmp_path: Path, run: Run) -> None:
+    with pytest.raises(UserError, match="is not a run directory"):
+        Run(str(tmp_path)).config()
+    (run.directory / "config.json").write_text('{"seed": ')
+    with pytest.raises(UserError, match=r"config\.json is not readable"):
+        run.config()
+
+
+def test_results_are_empty_and_then_what_was_written(run: Run) -> None:
+    assert run.results() == {}
+    run.write_results({"step": 3})
+    assert run.results() == {"step": 3}
+    assert json.loads((run.directory / "results.json").read_text()) == {"step": 3}
+
+
+def test_a_write_that_fails_leaves_the_old_file(run: Run) -> None:
+    with pytest.raises(TypeError):
+        write_json(run.directory / "config.json", {"seed": object()})
+    assert run.config() == tiny_config()
+
+
+def test_every_fixed_key_exists() -> None:
+    values = dataclasses.asdict(tiny_config())
+    for key in FIXED:
+        section: Any = values
+        for name in key.split("."):
+            section = section[name]
