@@ -54,5 +54,5 @@ def _check_config_flags(arguments: list[str]) -> None:
             value = following[0]
         if name != "config":
             parse_override(name.removeprefix("config."), value)
-        elif not Path(value.partition(":")[0]).is_file():
-            raise UserError(f"--config={value} is no file; name one such as configs/pretrain.py:tiny.")
+        elif not (file := Path(value.partition(":")[0])).is_file() or file.suffix != ".py":
+            raise UserError(f"--config={value} is no Python file; name one such as configs/pretrain.py:tiny.")

@@ -9,7 +9,7 @@ from etils import epath
 from gpt1_jax.config import Config, from_dict, to_dict
 from gpt1_jax.errors import UserError
 
-# What a resumed run must share with its beginning: these decide the parameters' shapes and which batch is next.
+# What a resumed run must share with its beginning: these decide the state's shapes and which batch is next.
 FIXED = (
     "seed",
     "init_from",
@@ -22,6 +22,7 @@ FIXED = (
     "data.tokenizer",
     "data.vocab_size",
     "train.batch_size",
+    "optimizer.name",
 )
 
 

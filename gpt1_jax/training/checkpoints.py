@@ -76,7 +76,9 @@ class Checkpoints:
             saved = _unseal(ocp.metadata(path).custom_metadata)
             with _partial_loading():
                 state = ocp.load(path, abstract)
-        except (Damaged, ValueError, OSError, KeyError, TypeError, ocp.errors.InvalidLayoutError) as error:
+        except (MemoryError, jax.errors.JaxRuntimeError):  # the machine's fault, not the checkpoint's
+            raise
+        except Exception as error:  # orbax and tensorstore raise everything, a bare Exception too
             raise Damaged(_reason(error)) from error
         found = checksums(state)
         wrong = [name for name, value in found.items() if saved.get(name) != value]

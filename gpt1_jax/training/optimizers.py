@@ -85,9 +85,8 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
             weight_decay=config.weight_decay,
             mask=decay_mask,
         )
-    if not config.clip_norm:
-        return rule
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    return optax.chain(clip, rule)  # in any case: a run may go on with another clip_norm
 
 
 def applied_updates(optimizer_state: Any) -> jax.Array:

@@ -1,5 +1,7 @@
 """Causal attention: chunked or whole, it is the formula, and drops what the mask says."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,11 @@ from gpt1_jax.model import attention
 from gpt1_jax.model.attention import CHUNK, causal_attention
 from gpt1_jax.model.dropout import keep_mask
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 BATCH, HEADS, HEAD_WIDTH, CONTEXT, SITE = 2, 2, 8, 320, 4
 LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 300]
+FORMS = ["plain", "chunked"]
 NOISE = jnp.array([3, 4], jnp.uint32)
 
 
@@ -19,9 +24,10 @@ def inputs(length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     return tuple(2 * jax.random.normal(jax.random.key(0), (3, BATCH, length, HEADS, HEAD_WIDTH)))
 
 
-def attend(query, key, value, *, form: str, rate: float = 0.0, context: int = CONTEXT) -> jax.Array:
+@partial(jax.jit, static_argnames=("form", "rate"))
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, form: str, rate: float) -> jax.Array:
     return causal_attention(
-        query, key, value, noise=NOISE, site=SITE, rate=rate, context_length=context, form=form
+        query, key, value, noise=NOISE, site=SITE, rate=rate, context_length=CONTEXT, form=form
     )
 
 
@@ -42,7 +48,7 @@ def weights_of(query: jax.Array, key: jax.Array) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-@pytest.mark.parametrize("form", ["plain", "chunked", "auto"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_attention_is_the_formula(length: int, form: str, rate: float) -> None:
     query, key, value = inputs(length)
@@ -52,7 +58,7 @@ def test_attention_is_the_formula(length: int, form: str, rate: float) -> None:
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("form", ["plain", "chunked"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_exactly_the_masked_weights_are_dropped(length: int, form: str) -> None:
     """With the identity as values the output is the weights themselves; they are nowhere else 0."""
@@ -78,7 +84,13 @@ def test_chunks_change_no_gradient(length: int, rate: float) -> None:
         assert length == 1 or np.abs(plain).max() > 0.01
 
 
-@pytest.mark.parametrize("form", ["plain", "chunked"])
+def test_auto_is_one_of_the_forms() -> None:
+    query, key, value = inputs(CHUNK + 1)
+    outputs = [attend(query, key, value, form=form, rate=0.3) for form in ("auto", "chunked")]
+    np.testing.assert_allclose(*outputs, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_masked_scores_never_win(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However low the scores of the past, the future gets no weight."""
     monkeypatch.setattr(attention, "CHUNK", 4)
@@ -89,11 +101,10 @@ def test_masked_scores_never_win(form: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_softmax_of_bfloat16_is_in_float32() -> None:
-    """Scores of 600 and 601 are one number in bfloat16; their weights tell them apart."""
-    query = jnp.ones((1, 2, 1, 1), jnp.bfloat16)
-    key = jnp.array([600.0, 604.0], jnp.bfloat16).reshape(1, 2, 1, 1)
-    query = query * jnp.bfloat16(1.0078125)  # the exact products 604.6875 and 608.71875 are no bfloat16
-    value = jnp.array([0.0, 1.0], jnp.bfloat16).reshape(1, 2, 1, 1)
+    """Scores of 320 and 322.5, which bfloat16 would round to 322."""
+    query = jnp.full((1, 2, 1, 1), 1.25, jnp.bfloat16)
+    key = jnp.array([256, 258], jnp.bfloat16).reshape(1, 2, 1, 1)
+    value = jnp.array([0, 1], jnp.bfloat16).reshape(1, 2, 1, 1)
     output = causal_attention(query, key, value, noise=None, site=0, rate=0.0, context_length=2, form="plain")
     assert output.dtype == jnp.bfloat16
-    np.testing.assert_allclose(float(output[0, 1, 0, 0]), 1 / (1 + np.exp(-4.03125)), atol=2e-3)
+    assert float(output[0, 1, 0, 0]) == pytest.approx(1 / (1 + np.exp(-2.5)), abs=3e-3)

@@ -215,7 +215,8 @@ def test_the_table_has_room_for_three_specials_and_divides(vocab_size: int) -> N
 
 def fresh_params(axes: tuple[int, int, int], seed: int = 0) -> Any:
     with use_mesh(*axes) as mesh:
-        state = initial_state(Transformer(tiny_model(), VOCAB), optax.identity(), mesh, seed)
+        config = tiny_model(d_model=64, d_ff=256)
+        state = initial_state(Transformer(config, VOCAB), optax.identity(), mesh, seed)
         return jax.tree.map(np.asarray, state.params)
 
 
@@ -233,6 +234,8 @@ def test_weights_start_normal_with_deviation_two_hundredths(fresh: Any) -> None:
         assert abs(array.mean()) < 5 * 0.02 / np.sqrt(array.size), name
         assert abs(array.std() - 0.02) < 5 * 0.02 / np.sqrt(2 * array.size), name
         assert scipy.stats.kstest(array.ravel() / 0.02, "norm").pvalue > 1e-3, name
+    together = np.concatenate([array.ravel() for array in weights.values()])
+    assert abs(together.std() - 0.02) < 0.01 * 0.02
 
 
 def test_biases_start_at_zero_and_gains_at_one(fresh: Any) -> None:

@@ -191,6 +191,20 @@ def test_damage_is_told_and_the_checkpoint_before_is_taken(copied, damage: Calla
     assert_falls_back(directory, abstract, states)
 
 
+def test_changed_checksums_are_not_taken_for_changed_arrays(copied) -> None:
+    directory, abstract, _ = copied
+    change_a_checksum(directory / "checkpoints" / "2")
+    with pytest.raises(Damaged, match="metadata has changed"):
+        open_checkpoints(directory).restore(2, abstract)
+
+
+def test_a_flipped_bit_names_the_array(copied) -> None:
+    directory, abstract, _ = copied
+    flip_a_bit(directory / "checkpoints" / "2")
+    with pytest.raises(Damaged, match=r"checksum of (params|optimizer)/\S+ differs"):
+        open_checkpoints(directory).restore(2, abstract)
+
+
 def metadata_files(directory: Path) -> list[Path]:
     """The small files of checkpoint 2 that describe it."""
     step = directory / "checkpoints" / "2"
@@ -254,7 +268,7 @@ def test_what_a_killed_save_left_is_ignored_and_cleared_away(copied) -> None:
     assert_bit_equal(checkpoints.restore_newest(abstract, pytest.fail), states[2])
     checkpoints.save(3, states[1])
     checkpoints.close()
-    assert checkpoints.steps() == [1, 2, 3]
+    assert checkpoints.steps() == [1, 2, 3] and not leftover.exists()
     assert_bit_equal(checkpoints.restore(3, abstract), states[1])
 
 

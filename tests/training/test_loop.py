@@ -168,6 +168,15 @@ def test_the_best_is_remembered_over_a_restart(tmp_path: Path) -> None:
     assert trial.results()["best"] == {"step": 2, "loss": 2.0}
 
 
+def test_a_best_evaluation_that_a_crash_undid_does_not_count(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, num_steps=4, eval_every=1)
+    assert trial.train()
+    undone = trial.results() | {"best": {"step": 6, "loss": 0.1}}
+    (tmp_path / "results.json").write_text(json.dumps(undone))
+    assert trial.train(num_steps=5)
+    assert trial.results()["best"] == {"step": 5, "loss": 1.0}
+
+
 def test_a_stop_request_saves_the_step_at_hand_and_going_on_repeats_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, log_every=1)
     trial.stop_at = 4

@@ -153,6 +153,20 @@ def test_one_norm_over_all_gradients_is_clipped(name: str) -> None:
     np.testing.assert_allclose(clipped(small)["bias"], small["bias"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["openai_adam", "adamw"])
+def test_a_run_may_go_on_with_another_clipping_and_schedule(name: str) -> None:
+    """Its optimizer state keeps its form, so that the checkpoint still fits."""
+    forms = set()
+    for config in (
+        setting(name=name),
+        setting(name=name, clip_norm=1.0),
+        setting(name=name, schedule="linear"),
+    ):
+        state = make_optimizer(config, make_schedule(config, STEPS)).init(make_tree(0))
+        forms.add(jax.tree.structure(state))
+    assert len(forms) == 1
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 @pytest.mark.parametrize(("warmup", "total"), [(0, 50), (1, 50), (10, 50), (2000, 100_000), (49, 50)])
 def test_schedules_are_the_published_ones(schedule: str, warmup: int, total: int) -> None:

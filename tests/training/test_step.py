@@ -108,7 +108,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(accumulating, 
     assert int(after.step) == int(before.step) + 1
     assert_bit_equal(after.params, before.params)
     assert_bit_equal(after.optimizer, before.optimizer)
-    again, metrics = parts.train_step(after, good)
+    _, metrics = parts.train_step(after, good)
     assert np.isfinite(metrics["loss"])
     assert float(metrics["learning_rate"]) == float(parts.schedule(1))  # the schedule counts updates made
 
