@@ -19,26 +19,18 @@ from gpt1_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Range:
-    """The closed interval a number must lie in; `below` excludes its upper end."""
+    """Where a number must lie: at least `minimum`, and below `below` where that is set."""
 
     minimum: float
-    maximum: float | None = None
     below: float | None = None
 
     def allows(self, value: float) -> bool:
         """Whether a finite value lies within."""
-        return (
-            math.isfinite(value)
-            and value >= self.minimum
-            and (self.maximum is None or value <= self.maximum)
-            and (self.below is None or value < self.below)
-        )
+        return math.isfinite(value) and value >= self.minimum and (self.below is None or value < self.below)
 
     def __str__(self) -> str:
         if self.below is not None:
             return f"at least {self.minimum:g} and below {self.below:g}"
-        if self.maximum is not None:
-            return f"from {self.minimum:g} to {self.maximum:g}"
         return f"at least {self.minimum:g}"
 
 
@@ -63,7 +55,9 @@ class ModelConfig:
     residual_dropout: Rate
     dtype: Literal["float32", "bfloat16"]  # of activations; parameters are always float32
     attention: Literal["auto", "plain", "chunked"]
-    unroll: Amount  # layers a scan iteration holds; 0 is all of them
+    unroll: (
+        Amount  # layers a scan iteration holds; 0 is all of them, or one under remat, which needs the loop
+    )
     remat: Literal["none", "full", "dots"]  # what the backward pass computes again; dots keeps matmuls
 
 
@@ -108,7 +102,7 @@ class OptimizerConfig:
     clip_norm: NonNegative  # of all gradients together; 0 does not clip
     beta1: Rate
     beta2: Rate
-    epsilon: NonNegative
+    epsilon: Annotated[float, Range(1e-30)]
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ class MeshConfig:
 class Config:
     """A run, whole."""
 
-    seed: Amount
+    seed: Annotated[int, Range(0, below=2**32)]
     init_from: str | None  # another run directory whose parameters a new run starts from
     model: ModelConfig
     data: DataConfig
@@ -144,6 +138,11 @@ def check(config: Config) -> Config:
         raise UserError(
             f"model.d_model={model.d_model} does not divide into model.num_heads={model.num_heads} heads; "
             "set one so that the width is a multiple of the heads."
+        )
+    if model.num_heads * model.context_length**2 > 2**32:
+        raise UserError(
+            f"model.num_heads={model.num_heads} times the square of model.context_length={model.context_length} is "
+            "more than 2**32, the attention weights that dropout tells apart; shorten the context."
         )
     if train.batch_size % train.accumulation:
         raise UserError(

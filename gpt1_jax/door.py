@@ -21,12 +21,17 @@ def door(main: Callable[[list[str]], None]) -> None:
     except (UserError, Fault) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        print(
+            f"error: {error.filename}: {error.strerror}; name another path or mend this one.", file=sys.stderr
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    print("Stopped before there was anything to save; run the same command again to start.", file=sys.stderr)
+    print("Stopped before there was anything new to save; run the same command again.", file=sys.stderr)
     sys.exit(0)
 
 
@@ -34,7 +39,7 @@ def _parse(argv: list[str]) -> list[str]:
     _check_config_flags(argv[1:])
     try:
         rest = flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, AttributeError) as error:  # the latter: a config file without get_config
         raise UserError(f"{error}; --help lists the flags.") from error
     if len(rest) > 1:
         raise UserError(f"The argument {rest[1]!r} belongs to no flag; write --flag=value.")

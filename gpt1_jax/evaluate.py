@@ -14,7 +14,7 @@ _SOURCE = flags.DEFINE_string(
 
 
 def main(_: list[str]) -> None:
-    """Prints one JSON object: loss (nats a token), perplexity, bits_per_byte, tokens, bytes, step."""
+    """Prints one JSON object: step, loss (nats a token), perplexity, bits_per_byte, tokens, bytes."""
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing; name the run directory to measure.")
 

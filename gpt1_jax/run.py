@@ -88,18 +88,23 @@ class Run:
         changed = []
         if self.exists():
             changed = self.changes(config)
-            before = json.loads((self.directory / "corpus.json").read_text())
+            before = self.identity()
             for name in identity:
-                if before[name] != identity[name]:
+                if before.get(name) != identity[name]:
                     raise UserError(
                         f"data.source={config.data.source} is not what {self.directory} was begun with (its {name} "
-                        f"was {before[name]}, now {identity[name]}); bring the text back as it was, or start a new "
-                        "run with another --workdir."
+                        f"was {before.get(name)}, now {identity[name]}); bring the text back as it was, or start a "
+                        "new run with another --workdir."
                     )
         self.directory.mkdir(parents=True, exist_ok=True)
         write_json(self.directory / "corpus.json", identity)
         write_json(self.directory / "config.json", to_dict(config))
         return changed
+
+    def identity(self) -> dict[str, Any]:
+        """What the corpus and the tokenizer were when the run was begun; empty where that is lost."""
+        path = self.directory / "corpus.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def lock(self) -> None:
         """Holds the directory for this process until it ends; a remote directory is not locked.
@@ -113,7 +118,7 @@ class Run:
         self._lock = (self.directory / ".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(
                 f"--workdir={self.directory} is in use by another process; wait for it or name another directory."
             ) from None

@@ -176,6 +176,10 @@ class TfdsSet:
     def _read_all(self, split: str) -> Iterator[str]:
         try:
             examples = self._builder.as_data_source(split)
+        except ValueError as error:
+            raise UserError(
+                f"data.source is {self.name!r}, which has no split {split!r} ({error}): name another set"
+            ) from error
         except NotImplementedError as error:
             raise UserError(
                 f"data.source is {self.name!r}, prepared in {self._builder.data_dir} in a format that only "

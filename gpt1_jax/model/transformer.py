@@ -60,8 +60,10 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
     def local(table: jax.Array, tokens: jax.Array) -> jax.Array:
         table = jax.lax.all_gather(table, "fsdp", axis=1, tiled=True)
         rows = tokens - jax.lax.axis_index("tensor") * table.shape[0]
-        here = (rows >= 0) & (rows < table.shape[0])
-        return jax.lax.psum(jnp.where(here[..., None], table[jnp.where(here, rows, 0)], 0), "tensor")
+        rows = jnp.where(
+            rows < 0, table.shape[0], rows
+        )  # out of range either way: filled with 0, no gradient
+        return jax.lax.psum(table.at[rows].get(mode="fill", fill_value=0), "tensor")
 
     batch = PartitionSpec(("data", "fsdp"))
     return jax.shard_map(
@@ -177,7 +179,7 @@ class Transformer(nn.Module):
             split_rngs={"params": True},
             in_axes=cast(Any, (0, nn.broadcast)),
             length=config.num_layers,
-            unroll=config.unroll or config.num_layers,
+            unroll=config.unroll or (config.num_layers if config.remat == "none" else 1),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x, _ = blocks(config, name="blocks")(x, jnp.arange(config.num_layers), noise)

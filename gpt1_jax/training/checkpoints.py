@@ -23,8 +23,8 @@ class Damaged(Exception):
 class Checkpoints:
     """The checkpoints of one run directory: RUN/checkpoints/STEP/."""
 
-    def __init__(self, directory: epath.Path, keep: int) -> None:
-        """Opens RUN/checkpoints; saving keeps the newest `keep` of them."""
+    def __init__(self, directory: epath.Path, keep: int | None = None) -> None:
+        """Opens RUN/checkpoints; saving keeps the newest `keep` of them, without it they are only read."""
         self.directory = directory if directory.is_absolute() else directory.resolve()  # for orbax
         self._keep = keep
         self._checkpointer: ocp.training.Checkpointer | None = None
@@ -91,28 +91,38 @@ class Checkpoints:
     def restore_newest(self, abstract: Any, tell: Callable[[str], None]) -> Any | None:
         """What the newest sound checkpoint holds of `abstract`, see `restore`; None where there is none yet.
 
-        Damaged ones are named and moved aside to RUN/damaged.
+        Damaged ones are named, and once an older one is found sound they are moved aside to RUN/damaged, unless
+        the checkpoints are only read.
 
         Raises:
             UserError: there are checkpoints, and all are damaged.
         """
         steps = self.steps()
+        damaged = []
         for step in reversed(steps):
             try:
-                return self.restore(step, abstract)
+                state = self.restore(step, abstract)
             except Damaged as error:
-                aside = self.directory.parent / DAMAGED / str(step)
-                aside.parent.mkdir(exist_ok=True)
-                if aside.exists():
-                    aside.rmtree()
-                (self.directory / str(step)).rename(aside)
-                tell(f"checkpoint {step} is damaged ({error}); moved to {aside}")
+                tell(f"checkpoint {step} is damaged ({error}); passing it over")
+                damaged.append(step)
+                continue
+            if self._keep is not None:
+                for bad in damaged:
+                    tell(f"checkpoint {bad} is moved to {self._set_aside(bad)}")
+            return state
         if steps:
             raise UserError(
                 f"All checkpoints of {self.directory} are damaged (steps {steps}); "
                 "start again with another --workdir, or restore that directory from a copy."
             )
         return None
+
+    def _set_aside(self, step: int) -> epath.Path:
+        aside = self.directory.parent / DAMAGED / str(step)
+        aside.parent.mkdir(exist_ok=True)
+        if aside.exists():
+            aside.rmtree()
+        return (self.directory / str(step)).rename(aside)
 
 
 def _partial_loading() -> ocp.Context:
@@ -124,8 +134,10 @@ def _partial_loading() -> ocp.Context:
 @jax.jit
 def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
     def one(x: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(x, jnp.uint32).reshape(-1)
-        index = jnp.arange(bits.size, dtype=jnp.uint32)
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+        index = jnp.uint32(0)  # row-major; made without a reshape, which would gather a sharded array
+        for axis, size in enumerate(x.shape):
+            index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         return mix(bits + mix(index + 1)).sum(dtype=jnp.uint32)
 
     return [one(x) for x in leaves]

@@ -71,7 +71,6 @@ def train(
     first, last = int(state.step), config.num_steps
     devices = mesh.devices.size
     failed: list[int] = []
-    saved = first
     watch = Stopwatch()
 
     def read(step: int, metrics: dict[str, jax.Array]) -> None:
@@ -106,16 +105,20 @@ def train(
 
         stopping = stop.requested
         evaluating = step % config.eval_every == 0 or step == last
-        saving = step % config.checkpoint_every == 0 or step == last or stopping
-        if evaluating or saving or len(failed) == PATIENCE - 1:
+        saving = step % config.checkpoint_every == 0 or step == last
+        if evaluating or saving or stopping or len(failed) == PATIENCE - 1:
             read(*pending)
             pending = None
             watch.pause()
+            if stopping:  # what stops us may not wait for an evaluation
+                checkpoints.save(step, state)
+                checkpoints.wait()
             if evaluating:
                 _evaluate(stage, run, state, step, log)
+            if stopping:
+                return step == last
             if saving or len(failed) >= PATIENCE:
                 checkpoints.save(step, state)
-                saved = step
             watch.resume()
         if len(failed) >= PATIENCE:
             checkpoints.wait()
@@ -124,10 +127,8 @@ def train(
                 f"are saved as step {step} of {run.directory}. A lower optimizer.learning_rate or a longer "
                 "warm-up may help."
             )
-        if stopping:
-            break
     checkpoints.wait()
-    return saved >= last
+    return True
 
 
 def _evaluate(stage: Stage, run: Run, state: State, step: int, log: MetricsLog) -> None:

@@ -16,7 +16,7 @@ from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.pretraining import open_corpus
+from gpt1_jax.training.pretraining import keep_compiled, open_corpus
 from gpt1_jax.training.step import abstract_state
 
 
@@ -28,22 +28,24 @@ def evaluate_text(workdir: str, source: str | None) -> dict[str, float]:
         source: a text source, measured whole; None is the held-out part of the run's own.
 
     Returns:
-        {"loss" (nats a token), "perplexity", "bits_per_byte", "tokens", "bytes"}.
+        {"step" of the checkpoint, "loss" (nats a token), "perplexity", "bits_per_byte", "tokens", "bytes"}.
 
     Raises:
         UserError: no run or checkpoint there, or no text behind the source.
     """
     run = Run(workdir)
     config = run.config()
+    keep_compiled(config.data.cache_dir)
     tokenizer = load_tokenizer(run.tokenizer)
     if source is None:
-        corpus = open_corpus(config)
+        corpus = open_corpus(config, run)
         splits = [corpus.validation]
     else:
         data = config.data
         corpus = corpora.prepare(source, tokenizer, tokenizer.vocab_size, data.cache_dir, data.tfds_dir)
         splits = [corpus.train, corpus.validation]
-    if corpus.tokenizer.fingerprint() != tokenizer.fingerprint():
+    changed = corpus.tokenizer.fingerprint() != tokenizer.fingerprint()
+    if changed or (source is None and corpus.fingerprint != run.identity().get("text")):
         raise UserError(
             f"data.source={config.data.source} is no longer what {workdir} was trained on; bring it back as it was, "
             "or name another text with --source."
@@ -54,8 +56,8 @@ def evaluate_text(workdir: str, source: str | None) -> dict[str, float]:
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
         model = Transformer(config.model, tokenizer.vocab_size)
         abstract = abstract_state(model, optax.identity(), mesh)
-        restored = Checkpoints(run.checkpoints, 2).restore_newest(
-            {"params": abstract.params}, logging.warning
+        restored = Checkpoints(run.checkpoints).restore_newest(
+            {"step": abstract.step, "params": abstract.params}, logging.warning
         )
         if restored is None:
             raise UserError(f"--workdir={workdir} has no checkpoint yet; train it first.")
@@ -68,6 +70,7 @@ def evaluate_text(workdir: str, source: str | None) -> dict[str, float]:
             nats += mean * (len(split) - 1)
     size = sum(split.bytes for split in splits)
     return {
+        "step": int(restored["step"]),
         "loss": nats / tokens,
         "perplexity": perplexity(nats / tokens),
         "bits_per_byte": bits_per_byte(nats / tokens, size / tokens),

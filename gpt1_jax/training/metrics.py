@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import sys
 import time
 
 import jax
@@ -22,15 +23,13 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
     "TPU v6e": 918e12,
-    "TPU7x": 2307e12,
+    "TPU7x": 1153.5e12,  # a chip is two devices
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H100 PCIe": 756e12,
     "NVIDIA H200": 989e12,
     "NVIDIA L4": 121e12,
-    "Tesla T4": 65e12,
-    "Tesla V100-SXM2-16GB": 125e12,
 }
 
 
@@ -56,7 +55,8 @@ def peak_memory() -> str:
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
     if max(peaks):
         return f"{max(peaks) / 1e9:.2f} GB a device"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB in the process"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.2f} GB in the process"
 
 
 class MetricsLog:

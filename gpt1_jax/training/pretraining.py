@@ -16,7 +16,7 @@ from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.transformer import Transformer, parameter_count
+from gpt1_jax.model.transformer import Transformer, parameter_count, table_rows
 from gpt1_jax.run import Run
 from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -47,7 +47,7 @@ def pretrain(config: Config, workdir: str) -> None:
         run.changes(config)  # refused now rather than after the text is read
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
-    corpus = open_corpus(config, tell)
+    corpus = open_corpus(config, run, tell)
     batches = PretrainingBatches(
         corpus.train,
         seed=config.seed,
@@ -55,8 +55,9 @@ def pretrain(config: Config, workdir: str) -> None:
         context_length=config.model.context_length,
     )
     config = _with_num_steps(config, batches)
-    if config.init_from is not None:
+    if config.init_from is not None and not run.exists():
         _check_start(config, config.init_from, corpus.tokenizer)
+    _check_table(corpus.tokenizer, mesh)
 
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
     run.lock()
@@ -78,7 +79,7 @@ def pretrain(config: Config, workdir: str) -> None:
         else:
             state = initial_state(model, optimizer, mesh, config.seed)
             if config.init_from is not None:
-                start = Checkpoints(Run(config.init_from).checkpoints, 2)
+                start = Checkpoints(Run(config.init_from).checkpoints)
                 parts = start.restore_newest({"params": abstract.params}, tell) or {}
                 state = state._replace(params=parts["params"])
         step = int(state.step)
@@ -126,11 +127,12 @@ def pretrain(config: Config, workdir: str) -> None:
             )
 
 
-def open_corpus(config: Config, progress: Callable[[str], None] | None = None) -> corpora.Corpus:
+def open_corpus(config: Config, run: Run, progress: Callable[[str], None] | None = None) -> corpora.Corpus:
     """The tokenized text a run reads, made now or found in the cache; raises as `corpora.prepare`."""
     data, tokenizer = config.data, config.data.tokenizer
     if config.init_from is not None and tokenizer == "sentencepiece":
-        tokenizer = load_tokenizer(Run(config.init_from).tokenizer)  # its parameters know no other
+        begun = run if run.exists() else Run(config.init_from)
+        tokenizer = load_tokenizer(begun.tokenizer)  # the parameters know no other
     return corpora.prepare(data.source, tokenizer, data.vocab_size, data.cache_dir, data.tfds_dir, progress)
 
 
@@ -152,10 +154,15 @@ def _make_evaluate(
     """Parameters → {"loss" (nats a token), "perplexity", "bits_per_byte"} of the held-out text."""
     batches = EvaluationBatches(
         corpus.validation,
-        batch_size=config.train.batch_size,
+        batch_size=config.train.batch_size // config.train.accumulation,
         context_length=config.model.context_length,
     )
-    mean = make_evaluate(language_model_loss(model, dropout=False), batches, config.train.eval_batches, mesh)
+    mean = make_evaluate(
+        language_model_loss(model, dropout=False),
+        batches,
+        config.train.eval_batches * config.train.accumulation,
+        mesh,
+    )
     bytes_per_token = corpus.validation.bytes / (len(corpus.validation) - 1)
 
     def evaluate(params: Any) -> dict[str, float]:
@@ -191,8 +198,17 @@ def _check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
             f"data.tokenizer={config.data.tokenizer} is not the tokenizer of init_from={init_from}; leave "
             "data.tokenizer=sentencepiece to read with that run's own."
         )
-    if not Checkpoints(start.checkpoints, 2).steps():
+    if not Checkpoints(start.checkpoints).steps():
         raise UserError(f"init_from={init_from} has no checkpoint yet; name a run that has saved one.")
+
+
+def _check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
+    rows, parts = table_rows(tokenizer.vocab_size), mesh.shape["tensor"]
+    if rows % parts:
+        raise UserError(
+            f"mesh.tensor={parts} does not divide the {rows} rows of the token table (a multiple of 128); set a power "
+            "of two."
+        )
 
 
 def _compile(

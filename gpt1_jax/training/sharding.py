@@ -37,7 +37,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
     if used == 0 or used > len(devices) or (-1 in sizes.values() and used != len(devices)):
         raise UserError(
             f"mesh={sizes} does not fit the {len(devices)} devices at hand; "
-            "choose axes whose product divides them (-1 takes what remains)."
+            "choose axes whose product is no more (-1 takes what remains, and must fit)."
         )
     return jax.make_mesh(tuple(filled.values()), tuple(filled), (AxisType.Auto,) * 3, devices=devices[:used])
 

@@ -80,7 +80,7 @@ def make_train_step(
 
     def train_step(state: State, batch: Any) -> tuple[State, dict[str, jax.Array]]:
         loss, gradients = accumulated(state.params, batch)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         params, moments = jax.tree.map(

@@ -1,6 +1,6 @@
 """Causal attention: chunked or whole, it is the formula, and drops what the mask says."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, form: str, rat
     )
 
 
+@cache
 def keep_of(length: int, rate: float) -> np.ndarray:
     """The kept weights [B, H, T, T], told element by element."""
     head, row, column = np.indices((HEADS, length, length))
@@ -70,12 +71,11 @@ def test_exactly_the_masked_weights_are_dropped(length: int, form: str) -> None:
     )
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_chunks_change_no_gradient(length: int, rate: float) -> None:
+def test_chunks_change_no_gradient(length: int) -> None:
     def gradients(form: str) -> tuple[jax.Array, ...]:
         def loss(query, key, value):
-            return jnp.sin(attend(query, key, value, form=form, rate=rate)).sum()
+            return jnp.sin(attend(query, key, value, form=form, rate=0.3)).sum()
 
         return jax.jit(jax.grad(loss, (0, 1, 2)))(*inputs(length))
 

@@ -172,8 +172,8 @@ def assert_falls_back(directory: Path, abstract: Any, states: dict[int, State]) 
     told: list[str] = []
     checkpoints = open_checkpoints(directory)
     assert_bit_equal(checkpoints.restore_newest(abstract, told.append), states[1])
-    assert len(told) == 1 and "\n" not in told[0]
-    assert told[0].startswith("checkpoint 2 is damaged") and str(directory / "damaged" / "2") in told[0]
+    assert len(told) == 2 and "\n" not in "".join(told)
+    assert told[0].startswith("checkpoint 2 is damaged") and str(directory / "damaged" / "2") in told[1]
     assert checkpoints.steps() == [1] and (directory / "damaged" / "2").is_dir()
     checkpoints.save(2, states[2])
     checkpoints.close()
@@ -257,11 +257,21 @@ def test_when_all_are_damaged_the_user_is_told(copied) -> None:
     with pytest.raises(UserError, match=r"All checkpoints .* damaged \(steps \[1, 2\]\)"):
         open_checkpoints(directory).restore_newest(abstract, told.append)
     assert len(told) == 2
+    assert open_checkpoints(directory).steps() == [1, 2], "the next start must not take the run for a new one"
+
+
+def test_a_run_that_is_only_read_is_left_as_it_is(copied) -> None:
+    directory, abstract, states = copied
+    flip_a_bit(directory / "checkpoints" / "2")
+    told: list[str] = []
+    read_only = Checkpoints(epath.Path(directory / "checkpoints"))
+    assert_bit_equal(read_only.restore_newest(abstract, told.append), states[1])
+    assert len(told) == 1 and read_only.steps() == [1, 2] and not (directory / "damaged").exists()
 
 
 def test_what_a_killed_save_left_is_ignored_and_cleared_away(copied) -> None:
     directory, abstract, states = copied
-    leftover = directory / "checkpoints" / "3.orbax-checkpoint-tmp"
+    leftover = directory / "checkpoints" / "7.orbax-checkpoint-tmp"
     shutil.copytree(directory / "checkpoints" / "2", leftover)
     checkpoints = open_checkpoints(directory)
     assert checkpoints.steps() == [1, 2]
