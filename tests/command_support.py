@@ -1,0 +1,96 @@
+"""Commands run as a user runs them, with small settings."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+STEPS = 60
+SMALL = {
+    "model.num_layers": 1,
+    "model.num_heads": 2,
+    "model.d_model": 32,
+    "model.d_ff": 64,
+    "model.context_length": 16,
+    "data.vocab_size": 300,
+    "train.num_steps": STEPS,
+    "train.batch_size": 4,
+    "train.log_every": 1,
+    "train.eval_every": 10,
+    "train.eval_batches": 3,
+    "train.checkpoint_every": 4,
+    "optimizer.warmup_steps": 5,
+}
+WORDS = [
+    "river",
+    "stone",
+    "light",
+    "under",
+    "morning",
+    "carries",
+    "the",
+    "a",
+    "old",
+    "song",
+    "finds",
+    "again",
+]
+
+
+def make_text(seed: int, words: int) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words)) + ".\n"
+
+
+class Runner:
+    """Runs the command with small settings, on texts and a cache shared by all tests of this file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "texts").mkdir()
+        for i in range(21):
+            (directory / "texts" / f"{i:02}.txt").write_text(make_text(i, 300))
+        self.source = f"text:{directory}/texts/*.txt"
+        self.environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        self.environment.pop("XLA_FLAGS", None)
+
+    def start(self, workdir: Path, **overrides: Any) -> subprocess.Popen[str]:
+        values = SMALL | {"data.source": self.source, "data.cache_dir": self.directory / "cache"} | overrides
+        flags = [f"--config.{key}={value}" for key, value in values.items()]
+        return subprocess.Popen(
+            [sys.executable, "-m", "gpt1_jax.main", "--config=configs/pretrain.py:tiny",
+             f"--workdir={workdir}", *flags],
+            cwd=ROOT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, workdir: Path, expect: int = 0, **overrides: Any) -> str:
+        """Runs to the end; returns standard output, or standard error where failure is expected."""
+        process = self.start(workdir, **overrides)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == expect, out + err
+        return err if expect else out
+
+    def interrupt(self, workdir: Path, number: int, step: int, delay: float) -> tuple[int, str]:
+        """Runs until `step` is logged and `delay` seconds more, then sends the signal."""
+        process = self.start(workdir)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and last_step(workdir) < step and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=120)
+        return process.returncode, out
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def last_step(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
