@@ -55,7 +55,7 @@ def pretrain(config: Config, workdir: str) -> None:
         context_length=config.model.context_length,
     )
     config = _with_num_steps(config, batches)
-    if config.init_from is not None and not run.exists():
+    if config.init_from is not None and not Checkpoints(run.checkpoints).steps():
         _check_start(config, config.init_from, corpus.tokenizer)
     _check_table(corpus.tokenizer, mesh)
 
