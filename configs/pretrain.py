@@ -27,6 +27,7 @@ def paper() -> Config:
         seed=0,
         init_from=None,
         model=ModelConfig(
+            kind="transformer",
             num_layers=12,
             num_heads=12,
             d_model=768,
@@ -63,6 +64,7 @@ def paper() -> Config:
             learning_rate=2.5e-4,
             schedule="cosine",  # to 0
             warmup_steps=2_000,
+            warmup_fraction=0.0,
             total_steps=0,
             weight_decay=0.01,  # not on biases and gains
             clip_norm=1.0,  # code
@@ -80,6 +82,7 @@ def tiny() -> Config:
         seed=0,
         init_from=None,
         model=ModelConfig(
+            kind="transformer",
             num_layers=4,
             num_heads=4,
             d_model=256,
@@ -116,6 +119,7 @@ def tiny() -> Config:
             learning_rate=1e-3,
             schedule="cosine",
             warmup_steps=200,
+            warmup_fraction=0.0,
             total_steps=0,
             weight_decay=0.01,
             clip_norm=1.0,
@@ -133,6 +137,7 @@ def small() -> Config:
         seed=0,
         init_from=None,
         model=ModelConfig(
+            kind="transformer",
             num_layers=6,
             num_heads=5,
             d_model=320,
@@ -169,6 +174,7 @@ def small() -> Config:
             learning_rate=1e-3,
             schedule="cosine",
             warmup_steps=300,
+            warmup_fraction=0.0,
             total_steps=0,
             weight_decay=0.01,
             clip_norm=1.0,

@@ -43,8 +43,13 @@ MeshAxis = Annotated[int, Range(-1)]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The decoder. Letters: L layers, H heads, D d_model, F d_ff, C context_length."""
+    """The decoder. Letters: L layers, H heads, D d_model, F d_ff, C context_length.
 
+    The LSTM of the paper's ablation reads d_ff as its units and d_model as the width of its embeddings; it has
+    one layer, and no heads or attention dropout.
+    """
+
+    kind: Literal["transformer", "lstm"]
     num_layers: Count
     num_heads: Count
     d_model: Count
@@ -65,7 +70,7 @@ class ModelConfig:
 class DataConfig:
     """Where the text and the tokenizer come from."""
 
-    source: str  # demo | text:GLOB | tfds:NAME[#FEATURE]
+    source: str  # demo | text:GLOB | tfds:NAME[#FEATURE]; of a task: tfds | files:PATH | demo
     tokenizer: str  # sentencepiece | sentencepiece:FILE.model
     vocab_size: Count  # pieces of a tokenizer trained here
     cache_dir: str  # tokenized corpora, shared between runs
@@ -81,9 +86,9 @@ class TrainConfig:
     batch_size: Count  # sequences an update, over all devices
     accumulation: Count  # micro-batches an update is split into
     log_every: Count
-    eval_every: Count
-    eval_batches: Amount  # 0 is the whole validation part
-    checkpoint_every: Count
+    eval_every: Amount  # 0 is once an epoch
+    eval_batches: Amount  # 0 is the whole validation part, as it always is in fine-tuning
+    checkpoint_every: Amount  # 0 is once an epoch; the best evaluation's is saved and kept in any case
     keep_checkpoints: Annotated[
         int, Range(2)
     ]  # the newest ones; two, so that a damaged one can be passed over
@@ -97,12 +102,27 @@ class OptimizerConfig:
     learning_rate: NonNegative
     schedule: Literal["cosine", "linear"]
     warmup_steps: Amount
+    warmup_fraction: Rate  # of total_steps, where warmup_steps is 0
     total_steps: Amount  # the schedule's length; 0 is num_steps
     weight_decay: NonNegative
     clip_norm: NonNegative  # of all gradients together; 0 does not clip
     beta1: Rate
     beta2: Rate
     epsilon: Annotated[float, Range(1e-30)]
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Stage two: the task, and what the paper's ablations vary."""
+
+    task: str  # of gpt1_jax/tasks/catalog.py
+    auxiliary_weight: NonNegative  # λ of L3 = L2 + λ · L1
+    num_transfer_layers: Annotated[int, Range(-1)] | None  # blocks; none is all, 0 embeddings only, -1 nothing
+    classifier_dropout: Rate
+    scores: Literal["classes", "regression"]  # how a scored task such as STS-B is learned
+    max_examples: Amount  # of training, drawn by the seed; 0 is all
+    kind: Literal["classification", "entailment", "similarity", "choice"] | None  # of the task `custom`
+    columns: str  # of the task `custom`: "premise=COLUMN,hypothesis=COLUMN,label=COLUMN" where names differ
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,7 @@ class Config:
     train: TrainConfig
     optimizer: OptimizerConfig
     mesh: MeshConfig
+    finetune: FinetuneConfig | None = None  # none is pre-training
 
 
 def check(config: Config) -> Config:
@@ -153,6 +174,20 @@ def check(config: Config) -> Config:
         raise UserError(
             "train.num_steps=0 and train.num_epochs=0 leave nothing to do; set one of them above 0."
         )
+    if model.kind == "lstm" and model.num_layers != 1:
+        raise UserError(
+            f"model.num_layers={model.num_layers} does not go with model.kind=lstm, the paper's single layer; set 1."
+        )
+    if config.finetune and config.init_from is None:
+        raise UserError(
+            "config.init_from is missing; name the run directory of a pre-trained model (it gives architecture and "
+            "tokenizer even with finetune.num_transfer_layers=-1)."
+        )
+    if config.finetune and (config.finetune.num_transfer_layers or 0) > model.num_layers:
+        raise UserError(
+            f"finetune.num_transfer_layers={config.finetune.num_transfer_layers} is more than the "
+            f"{model.num_layers} blocks of the model; set at most {model.num_layers}."
+        )
     axes = dataclasses.asdict(mesh)
     for name, size in axes.items():
         if size == 0:
@@ -165,16 +200,18 @@ def check(config: Config) -> Config:
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """The config as a ConfigDict whose optional fields are placeholders, so that flags can override them."""
+    """The config as a ConfigDict whose fields without a value are placeholders, so that flags can override them."""
 
     def convert(section: Any) -> ml_collections.ConfigDict:
         fields = {}
         for name, hint in typing.get_type_hints(type(section)).items():
-            value = getattr(section, name)
+            value, kind = getattr(section, name), _unwrap(hint)[0]
             if dataclasses.is_dataclass(value):
                 value = convert(value)
+            elif value is None and _section(hint):
+                continue
             elif value is None:
-                value = config_dict.placeholder(_unwrap(hint)[0])
+                value = config_dict.placeholder(str if typing.get_origin(kind) is Literal else kind)
             fields[name] = value
         return ml_collections.ConfigDict(fields)
 
@@ -210,12 +247,13 @@ def parse_override(key: str, text: str) -> Any:
     *path, last = key.split(".")
     for depth, name in enumerate(path):
         hint = _hint(section, name, ".".join(path[:depth]), key)
-        if not dataclasses.is_dataclass(hint):
+        inner = _section(hint)
+        if inner is None:
             raise UserError(f"config.{key} does not exist: {'.'.join(path[: depth + 1])} is a value.")
-        section = typing.cast(type, hint)
+        section = inner
     hint = _hint(section, last, ".".join(path), key)
-    if dataclasses.is_dataclass(hint):
-        known = ", ".join(f"{key}.{name}" for name in typing.get_type_hints(hint))
+    if inner := _section(hint):
+        known = ", ".join(f"{key}.{name}" for name in typing.get_type_hints(inner))
         raise UserError(f"config.{key} is a section, not a value; set one of {known}.")
     kind, _, _ = _unwrap(hint)
     value: Any = text
@@ -246,11 +284,8 @@ def _unknown(name: str, prefix: str, known: typing.Iterable[str], key: str) -> U
 def _all_keys(section: type = Config, prefix: str = "") -> list[str]:
     keys = []
     for name, hint in typing.get_type_hints(section).items():
-        keys += (
-            _all_keys(typing.cast(type, hint), f"{prefix}{name}.")
-            if dataclasses.is_dataclass(hint)
-            else [prefix + name]
-        )
+        inner = _section(hint)
+        keys += _all_keys(inner, f"{prefix}{name}.") if inner else [prefix + name]
     return keys
 
 
@@ -261,13 +296,15 @@ def _build(section: type, values: dict[str, Any], prefix: str) -> Any:
             raise _unknown(name, prefix.rstrip("."), hints, prefix + name)
     fields = {}
     for name, hint in hints.items():
-        key = prefix + name
+        key, inner = prefix + name, _section(hint)
+        if inner and _unwrap(hint)[2] and values.get(name) is None:
+            continue
         if name not in values:
             raise UserError(f"config.{key} is missing; a config sets every key of gpt1_jax/config.py.")
-        if not dataclasses.is_dataclass(hint):
+        if inner is None:
             fields[name] = _checked(values[name], hint, key)
         elif isinstance(values[name], dict):
-            fields[name] = _build(typing.cast(type, hint), values[name], key + ".")
+            fields[name] = _build(inner, values[name], key + ".")
         else:
             raise UserError(f"config.{key}={values[name]!r} is a section and takes keys, not a value.")
     return section(**fields)
@@ -295,6 +332,12 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
 def _wrong_type(key: str, value: Any, kind: type) -> UserError:
     expected = {int: "a whole number", float: "a number", str: "a text"}[kind]
     return UserError(f"config.{key}={value!r} is not {expected}; set it to {expected}.")
+
+
+def _section(hint: Any) -> type | None:
+    """The dataclass of a field that is a section, None for a value."""
+    kind = _unwrap(hint)[0]
+    return kind if dataclasses.is_dataclass(kind) and isinstance(kind, type) else None
 
 
 def _unwrap(hint: Any) -> tuple[Any, list[Range], bool]:

@@ -13,6 +13,7 @@ from gpt1_jax.errors import UserError
 FIXED = (
     "seed",
     "init_from",
+    "model.kind",
     "model.num_layers",
     "model.num_heads",
     "model.d_model",
@@ -23,6 +24,12 @@ FIXED = (
     "data.vocab_size",
     "train.batch_size",
     "optimizer.name",
+    "finetune.task",
+    "finetune.num_transfer_layers",
+    "finetune.scores",
+    "finetune.max_examples",
+    "finetune.kind",
+    "finetune.columns",
 )
 
 
@@ -63,13 +70,13 @@ class Run:
         """
         changed = []
         old, new = _flatten(to_dict(self.config())), _flatten(to_dict(config))
-        for key in [key for key in new if old[key] != new[key]]:
+        for key in [key for key in old | new if old.get(key) != new.get(key)]:
             if key in FIXED:
                 raise UserError(
-                    f"{self.directory} was begun with {key}={old[key]}, not {new[key]}, and cannot go on with "
+                    f"{self.directory} was begun with {key}={old.get(key)}, not {new.get(key)}, and cannot go on with "
                     "another; set it back, or start a new run with another --workdir."
                 )
-            changed.append(f"{key}: {old[key]} → {new[key]}")
+            changed.append(f"{key}: {old.get(key)} → {new.get(key)}")
         return changed
 
     def begin(self, config: Config, identity: dict[str, Any]) -> list[str]:

@@ -141,7 +141,8 @@ class Transformer(nn.Module):
     """Tokens to the final block's states; the output weights are the token table itself."""
 
     config: ModelConfig
-    vocab_size: int
+    vocab_size: int  # the tokenizer's pieces; more rows are there for the specials
+    specials: int = 0  # of those rows, how many are in use
 
     @nn.compact
     def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> jax.Array:
@@ -158,7 +159,7 @@ class Transformer(nn.Module):
         width, length = config.d_model, tokens.shape[1]
 
         def token_init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
-            real = jnp.arange(shape[0])[:, None] < self.vocab_size
+            real = jnp.arange(shape[0])[:, None] < self.vocab_size + self.specials
             return jnp.where(real, normal(key, shape, dtype), 0)  # padding stays exactly zero
 
         table = _parameter(self, "tokens", ("vocab", "embed"), token_init, table_rows(self.vocab_size), width)

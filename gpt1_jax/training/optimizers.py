@@ -18,8 +18,8 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
     "cosine" (pre-training, the paper's section 4.1): linear warm-up, then half a cosine to 0. "linear"
     (fine-tuning, the authors' `warmup_linear`): (x / w below w, else 1) · (1 − x) with x = update / total.
     """
-    total = config.total_steps or num_steps
-    warmup, peak = config.warmup_steps, config.learning_rate
+    total, peak = config.total_steps or num_steps, config.learning_rate
+    warmup = config.warmup_steps or config.warmup_fraction * total
 
     def schedule(update: Any) -> jax.Array:
         update = jnp.asarray(update, jnp.float32)
