@@ -117,7 +117,9 @@ class FinetuneConfig:
 
     task: str  # of gpt1_jax/tasks/catalog.py
     auxiliary_weight: NonNegative  # λ of L3 = L2 + λ · L1
-    num_transfer_layers: Annotated[int, Range(-1)] | None  # blocks; none is all, 0 embeddings only, -1 nothing
+    num_transfer_layers: (
+        Annotated[int, Range(-1)] | None
+    )  # blocks; none is all, 0 embeddings only, -1 nothing
     classifier_dropout: Rate
     scores: Literal["classes", "regression"]  # how a scored task such as STS-B is learned
     max_examples: Amount  # of training, drawn by the seed; 0 is all
@@ -155,7 +157,7 @@ def check(config: Config) -> Config:
         UserError: a sentence that names the fields that do not fit.
     """
     model, train, mesh = config.model, config.train, config.mesh
-    if model.d_model % model.num_heads:
+    if model.kind == "transformer" and model.d_model % model.num_heads:
         raise UserError(
             f"model.d_model={model.d_model} does not divide into model.num_heads={model.num_heads} heads; "
             "set one so that the width is a multiple of the heads."
@@ -180,8 +182,7 @@ def check(config: Config) -> Config:
         )
     if config.finetune and config.init_from is None:
         raise UserError(
-            "config.init_from is missing; name the run directory of a pre-trained model (it gives architecture and "
-            "tokenizer even with finetune.num_transfer_layers=-1)."
+            "config.init_from is missing; fine-tuning takes the run directory of a pre-trained model."
         )
     if config.finetune and (config.finetune.num_transfer_layers or 0) > model.num_layers:
         raise UserError(
@@ -342,7 +343,7 @@ def _section(hint: Any) -> type | None:
 
 def _unwrap(hint: Any) -> tuple[Any, list[Range], bool]:
     """The type, the ranges and whether None is allowed, of a field's annotation."""
-    optional = typing.get_origin(hint) is types.UnionType
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
     if optional:
         hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
     if typing.get_origin(hint) is Annotated:

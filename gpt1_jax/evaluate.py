@@ -1,4 +1,4 @@
-"""Measures a run: python -m gpt1_jax.evaluate --workdir=RUN [--source=text:GLOB]."""
+"""Measures a run: python -m gpt1_jax.evaluate --workdir=RUN [--source=SOURCE] [--zero_shot=TASK]."""
 
 import json
 
@@ -9,18 +9,35 @@ from gpt1_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
 _SOURCE = flags.DEFINE_string(
-    "source", None, "text to measure, all of it; by default the run's own held-out part"
+    "source", None, "text:GLOB, or data of its task: files:DIR, tfds; by default the run's own held-out part"
 )
+_ZERO_SHOT = flags.DEFINE_string(
+    "zero_shot", None, "a task to score without fine-tuning: cola, sst2, dprd, or any multiple choice"
+)
+_STEPS = flags.DEFINE_string("steps", "", "checkpoints, such as 500,1000 or all; by default the newest")
 
 
 def main(_: list[str]) -> None:
-    """Prints one JSON object: step, loss (nats a token), perplexity, bits_per_byte, tokens, bytes."""
-    if _WORKDIR.value is None:
+    """Prints a JSON object for each checkpoint: its step, and loss, perplexity, bits_per_byte or a task's metrics.
+
+    The zero-shot scores of several checkpoints are drawn too, as RUN/zero_shot-TASK.png.
+    """
+    workdir, source, task = _WORKDIR.value, _SOURCE.value, _ZERO_SHOT.value
+    if workdir is None:
         raise UserError("--workdir is missing; name the run directory to measure.")
 
-    from gpt1_jax.training.measuring import evaluate_text
+    from gpt1_jax.training import measuring, pictures  # jax and the rest, once the input is known to be right
 
-    print(json.dumps(evaluate_text(_WORKDIR.value, _SOURCE.value)))
+    found = []
+    for step in measuring.checkpoint_steps(workdir, _STEPS.value or ""):
+        found.append(
+            measuring.zero_shot(workdir, task, source, step)
+            if task is not None
+            else measuring.evaluate(workdir, source, step)
+        )
+        print(json.dumps(found[-1]), flush=True)
+    if task is not None and len(found) > 1:
+        pictures.draw_scores(f"{workdir}/zero_shot-{task}.png", f"{task}, zero-shot", found)
 
 
 if __name__ == "__main__":

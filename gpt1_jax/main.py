@@ -1,18 +1,19 @@
-"""Trains a model: python -m gpt1_jax.main --config=configs/pretrain.py[:PRESET] [--workdir=RUN]."""
+"""Trains a model: python -m gpt1_jax.main --config=FILE.py[:PRESET] [--workdir=RUN]."""
 
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from gpt1_jax.config import from_config_dict
+from gpt1_jax.config import from_dict
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.run import inherit
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "the config file, :preset behind it", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run directory [runs/<config>-<preset>]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run directory [runs/<config>-<preset or task>]")
 
 
 def default_workdir(spec: str) -> str:
@@ -25,14 +26,18 @@ def main(_: list[str]) -> None:
     """Reads the config, then hands over to the stage."""
     if _CONFIG.value is None:
         raise UserError("--config is missing; name a file such as --config=configs/pretrain.py:tiny.")
-    config = from_config_dict(_CONFIG.value)
     workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
+    config = from_dict(inherit(_CONFIG.value.to_dict(), workdir))
 
-    from gpt1_jax.training.pretraining import (
-        pretrain,
-    )  # jax and the rest, once the input is known to be right
+    # jax and the rest are imported once the input is known to be right
+    if config.finetune is None:
+        from gpt1_jax.training.pretraining import pretrain
 
-    pretrain(config, workdir)
+        pretrain(config, workdir)
+    else:
+        from gpt1_jax.training.finetuning import finetune
+
+        finetune(config, workdir)
 
 
 if __name__ == "__main__":

@@ -140,6 +140,33 @@ class Run:
         write_json(self.directory / "results.json", results)
 
 
+def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
+    """A config's dictionaries with the architecture and the tokenizer it leaves open, as fine-tuning does.
+
+    They are those of the run in `workdir`, or, where none was begun there, of the run that init_from names.
+
+    Raises:
+        UserError: there is something to fill in, and no init_from to take it from.
+    """
+    keys = [("model", name) for name in values["model"]] + [("data", "tokenizer"), ("data", "vocab_size")]
+    open_keys = [(section, name) for section, name in keys if values[section][name] is None]
+    if not open_keys:
+        return values
+    begun = Run(workdir)
+    if not begun.exists():
+        if values["init_from"] is None:
+            raise UserError(
+                "config.init_from is missing; name the run directory of a pre-trained model, which gives architecture "
+                "and tokenizer even where finetune.num_transfer_layers=-1 transfers no parameters."
+            )
+        begun = Run(values["init_from"])
+    theirs = to_dict(begun.config())
+    filled = {section: dict(values[section]) for section in ("model", "data")}
+    for section, name in open_keys:
+        filled[section][name] = theirs[section][name]
+    return values | filled
+
+
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes JSON so that the file is the old or the new one at every moment."""
     temporary = path.parent / f"{path.name}.tmp"

@@ -8,7 +8,7 @@ import jax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from configs import pretrain
+from configs import finetune, pretrain
 from gpt1_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict
 from gpt1_jax.training.sharding import RULES, make_mesh
 
@@ -30,8 +30,13 @@ SMALL = {
 
 
 def tiny_config(**overrides: Any) -> Config:
-    """The `tiny` preset made smaller still; overrides are dotted: tiny_config(**{"train.num_steps": 3})."""
+    """The `tiny` preset made smaller still; overrides are dotted: tiny_config(**{"train.num_steps": 3}).
+
+    With any of `finetune` it is a fine-tuning's, from a run of the same model.
+    """
     values = to_dict(pretrain.tiny())
+    if any(key.startswith("finetune.") for key in overrides):
+        values |= {"init_from": "runs/begun", "finetune": to_dict(finetune.paper("cola"))["finetune"]}
     for key, value in (SMALL | overrides).items():
         *path, name = key.split(".")
         section = values

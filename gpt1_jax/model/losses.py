@@ -111,3 +111,27 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
     d_hidden = jax.lax.psum(d_hidden, "tensor")
     d_table = jax.lax.psum(d_table, "data")
     return loss, d_hidden, jax.lax.psum_scatter(d_table, "fsdp", scatter_dimension=1, tiled=True)
+
+
+def token_log_probabilities(
+    hidden: jax.Array, table: jax.Array, targets: jax.Array, vocab_size: int
+) -> jax.Array:
+    """log softmax(hidden · tableᵀ)[targets] of each position, for measuring: it has no gradient of its own.
+
+    Args:
+        hidden: [B, T, D].
+        table, targets, vocab_size: as in `tied_cross_entropy`.
+
+    Returns:
+        float32 [B, T].
+    """
+    sequences, length = targets.shape
+    chunk = max(1, CHUNK_ROWS // sequences)
+    tokens = table[:vocab_size].astype(hidden.dtype)
+    parts = []
+    for start in range(0, length, chunk):
+        h, target = hidden[:, start : start + chunk], targets[:, start : start + chunk]
+        logits = jnp.einsum("btd,vd->btv", h, tokens, preferred_element_type=jnp.float32)
+        chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+        parts.append(chosen - jax.nn.logsumexp(logits, axis=-1))
+    return jnp.concatenate(parts, axis=1)

@@ -4,6 +4,7 @@ Letters: B sequences, T positions, D width, H heads, K head width, F hidden, V v
 C context length. Parameters of the blocks are stacked [L, ...].
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -31,10 +32,10 @@ def table_rows(vocab_size: int) -> int:
 
 
 def parameter_count(params: Any, vocab_size: int) -> int:
-    """The number of parameters without the token table's padding."""
-    width = params["tokens"].shape[1]
+    """The number of parameters, of a trunk or one with a head, without the token table's padding."""
+    rows, width = params.get("trunk", params)["tokens"].shape
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return total - (table_rows(vocab_size) - vocab_size) * width
+    return total - (rows - vocab_size) * width
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
@@ -71,18 +72,36 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
     )(table, tokens)
 
 
-def _parameter(
+def parameter(
     module: nn.Module, name: str, axes: tuple[str | None, ...], init: Any, *shape: int
 ) -> jax.Array:
+    """A float32 parameter of a module, its logical axes named; call it where the module is called."""
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
 
 
-def _batch_sharded(x: jax.Array) -> jax.Array:
-    return _constrained(x, "batch", *(None,) * (x.ndim - 1))
+def token_table(module: nn.Module, vocab_size: int, specials: int, width: int) -> jax.Array:
+    """A trunk's parameter "tokens" [V, D], of which the rows beyond the specials are padding."""
+
+    def init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
+        real = jnp.arange(shape[0])[:, None] < vocab_size + specials
+        return jnp.where(real, normal(key, shape, dtype), 0)  # padding stays exactly zero
+
+    return parameter(module, "tokens", ("vocab", "embed"), init, table_rows(vocab_size), width)
 
 
-def _constrained(x: jax.Array, *axes: str | None) -> jax.Array:
+def constrained(x: jax.Array, *axes: str | None) -> jax.Array:
+    """x, split over the mesh by its logical axes."""
     return cast(jax.Array, spmd.with_logical_constraint(x, axes))
+
+
+def batch_sharded(x: jax.Array) -> jax.Array:
+    """x [B, ...], split over the mesh by its sequences alone."""
+    return constrained(x, "batch", *(None,) * (x.ndim - 1))
+
+
+def remat_policy(config: ModelConfig) -> Callable[..., bool] | None:
+    """What `config.remat`, where it is not "none", keeps for the backward pass: None is nothing."""
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
 
 
 class Block(nn.Module):
@@ -99,25 +118,23 @@ class Block(nn.Module):
         attention_site, output_site, mlp_site = layer_sites(layer)
         index = grid_index((jnp.arange(x.shape[1]), width), (jnp.arange(width), 1))
 
-        qkv_kernel = _parameter(
+        qkv_kernel = parameter(
             self, "qkv_kernel", ("embed", None, "heads", None), normal, width, 3, heads, head_width
         )
-        qkv_bias = _parameter(self, "qkv_bias", (None, "heads", None), zeros, 3, heads, head_width)
-        out_kernel = _parameter(
-            self, "out_kernel", ("heads", None, "embed"), normal, heads, head_width, width
-        )
-        out_bias = _parameter(self, "out_bias", ("embed",), zeros, width)
-        norm_1_scale = _parameter(self, "norm_1_scale", ("embed",), ones, width)
-        norm_1_bias = _parameter(self, "norm_1_bias", ("embed",), zeros, width)
-        in_kernel = _parameter(self, "mlp_in_kernel", ("embed", "mlp"), normal, width, hidden)
-        in_bias = _parameter(self, "mlp_in_bias", ("mlp",), zeros, hidden)
-        mlp_kernel = _parameter(self, "mlp_out_kernel", ("mlp", "embed"), normal, hidden, width)
-        mlp_bias = _parameter(self, "mlp_out_bias", ("embed",), zeros, width)
-        norm_2_scale = _parameter(self, "norm_2_scale", ("embed",), ones, width)
-        norm_2_bias = _parameter(self, "norm_2_bias", ("embed",), zeros, width)
+        qkv_bias = parameter(self, "qkv_bias", (None, "heads", None), zeros, 3, heads, head_width)
+        out_kernel = parameter(self, "out_kernel", ("heads", None, "embed"), normal, heads, head_width, width)
+        out_bias = parameter(self, "out_bias", ("embed",), zeros, width)
+        norm_1_scale = parameter(self, "norm_1_scale", ("embed",), ones, width)
+        norm_1_bias = parameter(self, "norm_1_bias", ("embed",), zeros, width)
+        in_kernel = parameter(self, "mlp_in_kernel", ("embed", "mlp"), normal, width, hidden)
+        in_bias = parameter(self, "mlp_in_bias", ("mlp",), zeros, hidden)
+        mlp_kernel = parameter(self, "mlp_out_kernel", ("mlp", "embed"), normal, hidden, width)
+        mlp_bias = parameter(self, "mlp_out_bias", ("embed",), zeros, width)
+        norm_2_scale = parameter(self, "norm_2_scale", ("embed",), ones, width)
+        norm_2_bias = parameter(self, "norm_2_bias", ("embed",), zeros, width)
 
         qkv = jnp.einsum("btd,dchk->btchk", x, qkv_kernel.astype(dtype)) + qkv_bias.astype(dtype)
-        qkv = _constrained(qkv, "batch", None, None, "heads", None)
+        qkv = constrained(qkv, "batch", None, None, "heads", None)
         attended = causal_attention(
             *(qkv[:, :, i] for i in range(3)),
             noise=noise,
@@ -128,13 +145,13 @@ class Block(nn.Module):
         )
         attended = jnp.einsum("bthk,hkd->btd", attended, out_kernel.astype(dtype)) + out_bias.astype(dtype)
         attended = dropout(attended, noise, output_site, index, config.residual_dropout)
-        x = _batch_sharded(layer_norm(x + attended, norm_1_scale, norm_1_bias))
+        x = batch_sharded(layer_norm(x + attended, norm_1_scale, norm_1_bias))
 
         hidden_state = jax.nn.gelu(x @ in_kernel.astype(dtype) + in_bias.astype(dtype), approximate=True)
-        hidden_state = _constrained(hidden_state, "batch", None, "mlp")
+        hidden_state = constrained(hidden_state, "batch", None, "mlp")
         output = hidden_state @ mlp_kernel.astype(dtype) + mlp_bias.astype(dtype)
         output = dropout(output, noise, mlp_site, index, config.residual_dropout)
-        return _batch_sharded(layer_norm(x + output, norm_2_scale, norm_2_bias)), None
+        return batch_sharded(layer_norm(x + output, norm_2_scale, norm_2_bias)), None
 
 
 class Transformer(nn.Module):
@@ -158,22 +175,15 @@ class Transformer(nn.Module):
         config = self.config
         width, length = config.d_model, tokens.shape[1]
 
-        def token_init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
-            real = jnp.arange(shape[0])[:, None] < self.vocab_size + self.specials
-            return jnp.where(real, normal(key, shape, dtype), 0)  # padding stays exactly zero
-
-        table = _parameter(self, "tokens", ("vocab", "embed"), token_init, table_rows(self.vocab_size), width)
-        positions = _parameter(self, "positions", (None, "embed"), normal, config.context_length, width)
+        table = token_table(self, self.vocab_size, self.specials, width)
+        positions = parameter(self, "positions", (None, "embed"), normal, config.context_length, width)
         x = (lookup(table, tokens) + positions[:length]).astype(config.dtype)
         index = grid_index((jnp.arange(length), width), (jnp.arange(width), 1))
-        x = _batch_sharded(dropout(x, noise, EMBEDDING_SITE, index, config.embedding_dropout))
+        x = batch_sharded(dropout(x, noise, EMBEDDING_SITE, index, config.embedding_dropout))
 
         block: Any = Block
         if config.remat != "none":
-            policy = (
-                jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
-            )
-            block = nn.remat(Block, prevent_cse=False, policy=policy)
+            block = nn.remat(Block, prevent_cse=False, policy=remat_policy(config))
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},

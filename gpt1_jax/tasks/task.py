@@ -4,13 +4,15 @@ Letters: S sequences an example, T the model's context length, V the tokenizer's
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from gpt1_jax.errors import UserError
 
 Kind = Literal["classification", "entailment", "similarity", "choice"]
 Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+Split = Literal["train", "validation", "test"]
+Columns = Mapping[str, str | tuple[str, ...]]
 
 # The texts that an example of each kind is made of, by the names a user gives them. `choices` is a list.
 ROLES: dict[Kind, tuple[str, ...]] = {
@@ -47,7 +49,10 @@ class Task:
         labels: the names of the classes, in the order of their numbers; none for scores and choices.
         score_range: the lowest and highest score, for similarity that is scored.
         choices: how many an example has, for multiple choice.
-        columns: the data set's own name of each role of ROLES[kind], where it is another.
+        columns: the data set's own name of each role of ROLES[kind], and of "label", where it is another; of
+            several columns the texts are joined by a space, or are the choices.
+        answers: how the data set names the right choice, in the order of the choices; none where it tells its
+            number, from 0, or its text.
         headline: the group whose metrics stand for the task, where its split has groups; "" is all.
     """
 
@@ -57,13 +62,29 @@ class Task:
     labels: tuple[str, ...] = ()
     score_range: tuple[int, int] | None = None
     choices: int = 0
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
     headline: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types, of which `Task.from_dict` makes the task again."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Task":
+        """The task of `to_dict`."""
+        fields: dict[str, Any] = {name: _frozen(value) for name, value in values.items()}
+        fields["columns"] = {role: _frozen(names) for role, names in values["columns"].items()}
+        return cls(**fields)
 
     @property
     def sequences(self) -> int:
         """S: two for similarity (both orders), one a choice, else one."""
         return {"similarity": 2, "choice": self.choices}.get(self.kind, 1)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
 
 class Specials(NamedTuple):
@@ -119,7 +140,7 @@ def transform(
                 f"take {fixed} tokens and three more; fine-tune a model with a longer context."
             )
         return [pair([*context[: room - fixed], *question], choice) for choice in choices]
-    first, second = _fit(*texts, room)
+    first, second = _fit(texts[0], texts[1], room)
     return [pair(first, second), pair(second, first)] if kind == "similarity" else [pair(first, second)]
 
 

@@ -2,8 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,10 @@ class Damaged(Exception):
 class Checkpoints:
     """The checkpoints of one run directory: RUN/checkpoints/STEP/."""
 
+    best: int | None = None  # the step that stays however old it grows
+
     def __init__(self, directory: epath.Path, keep: int | None = None) -> None:
-        """Opens RUN/checkpoints; saving keeps the newest `keep` of them, without it they are only read."""
+        """Opens RUN/checkpoints; saving keeps the newest `keep` and the best, without it they are only read."""
         self.directory = directory if directory.is_absolute() else directory.resolve()  # for orbax
         self._keep = keep
         self._checkpointer: ocp.training.Checkpointer | None = None
@@ -40,7 +42,7 @@ class Checkpoints:
         if self._checkpointer is None:
             self._checkpointer = ocp.training.Checkpointer(
                 self.directory,
-                preservation_policy=cast(Any, ocp.training.preservation_policies.LatestN(self._keep)),
+                preservation_policy=self,
                 cleanup_tmp_directories=True,
             )
         self._checkpointer.wait()  # a save that finds another running is skipped without a word
@@ -49,6 +51,11 @@ class Checkpoints:
         )
         if response is None:
             raise RuntimeError(f"orbax did not save step {step}")
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which checkpoints stay, as orbax asks its preservation policy; `checkpoints` ascend."""
+        newest = len(checkpoints) - (self._keep or 0)
+        return [i >= newest or checkpoint.step == self.best for i, checkpoint in enumerate(checkpoints)]
 
     def wait(self) -> None:
         """Returns when every save that was started is on disk."""

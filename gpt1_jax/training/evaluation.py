@@ -1,14 +1,20 @@
-"""Held-out loss, exactly counted: every real target once, however ragged the last batch."""
+"""Held-out text and labeled examples, exactly counted: each once, however ragged the last batch, on any mesh."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from gpt1_jax.data.batches import EvaluationBatches
+from gpt1_jax.model.heads import Classifier
+from gpt1_jax.model.losses import token_log_probabilities
+from gpt1_jax.model.trunk import Trunk
+from gpt1_jax.tasks.batches import TaskEvaluationBatches
+from gpt1_jax.tasks.encoding import EncodedExamples
 from gpt1_jax.training import sharding
 from gpt1_jax.training.objectives import Objective
 
@@ -28,7 +34,7 @@ def make_evaluate(
     """
     place = sharding.replicated(mesh)
     sums = jax.jit(
-        lambda params, batch: jnp.stack([loss(params, batch), batch.weights.sum()]), out_shardings=place
+        lambda params, batch: jnp.stack([loss(params, batch)[0], batch.weights.sum()]), out_shardings=place
     )
     count = min(num_batches or batches.num_batches, batches.num_batches)
 
@@ -45,6 +51,59 @@ def make_evaluate(
         return total / tokens
 
     return evaluate
+
+
+Predict = Callable[[Any, EncodedExamples, int], np.ndarray]
+
+
+def make_predict(model: Classifier, mesh: Mesh) -> Predict:
+    """A function (parameters, examples, batch size) → the head's logits [N, C], float32, in the examples' order."""
+
+    def logits(params: Any, batch: Any) -> jax.Array:
+        found, _ = cast(Any, model.apply({"params": params}, batch.tokens))
+        return found
+
+    return _over_examples(logits, mesh)
+
+
+def make_score(model: Trunk, mesh: Mesh) -> Predict:
+    """A function (parameters, queries, batch size) → the log-probability of what each sequence is scored by, [N, S].
+
+    Queries are as `tasks.zero_shot.encode_queries` makes them: `labels` tells how many tokens at the end count.
+    """
+
+    def score(params: Any, batch: Any) -> jax.Array:
+        tokens, targets, weights = (x.reshape(-1, x.shape[-1]) for x in batch[:3])
+        hidden: Any = model.apply({"params": params}, tokens)
+        found = token_log_probabilities(hidden, params["tokens"], targets, model.vocab_size)
+        real = weights > 0
+        first = real.sum(-1) - batch.labels.reshape(-1)
+        scored = real & (jnp.arange(real.shape[-1]) >= first[:, None])
+        return jnp.where(scored, found, 0).sum(-1).reshape(batch.labels.shape)
+
+    return _over_examples(score, mesh)
+
+
+def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Predict:
+    """Applies (parameters, batch) → [B, C] to all examples; it compiles for each width of their buckets, once."""
+    compiled = jax.jit(function, out_shardings=sharding.replicated(mesh))
+
+    def predict(params: Any, examples: EncodedExamples, batch_size: int) -> np.ndarray:
+        predicted = np.zeros_like(examples.labels)
+        if not len(examples):
+            return predicted
+        rows = -(-batch_size // mesh.size) * mesh.size
+        batches = TaskEvaluationBatches(examples, rows)
+        parts = []
+        for step in range(batches.num_batches):
+            batch = sharding.place_rows(
+                lambda start, stop, step=step: batches.rows(step, start, stop), rows, mesh
+            )
+            parts.append(compiled(params, batch))
+        predicted[batches.order] = np.concatenate(jax.device_get(parts))[: len(examples)]
+        return predicted
+
+    return predict
 
 
 def perplexity(loss: float) -> float:

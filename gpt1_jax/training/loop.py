@@ -30,25 +30,25 @@ class Stage:
     """What a stage puts into the loop.
 
     Fields:
-        kind: "pretrain" or "finetune", told in results.json.
-        train_step: (state, batch) → (state, metrics), donating the state.
+        kind: "pretrain" or "finetune", and `task` a task's name: told in results.json.
         rows: (step, start, stop) → those rows of the step's global batch, as NumPy.
         evaluate: parameters → held-out metrics.
-        score: the metric of `evaluate` by which the best is told; lower is better.
-        tokens_per_step, flops_per_token: what a step costs, for the speed figures.
+        score: the metric of `evaluate` by which the best is told: a loss, or else the higher the better.
+        tokens_per_step, flops_per_token: what a step costs on average, for the speed figures.
     """
 
     kind: str
-    train_step: Callable[[State, Any], tuple[State, dict[str, jax.Array]]]
+    task: str | None
     rows: Callable[[int, int, int], Any]
     evaluate: Callable[[Any], dict[str, float]]
     score: str
-    tokens_per_step: int
+    tokens_per_step: float
     flops_per_token: float
 
 
 def train(
     stage: Stage,
+    train_step: Callable[[State, Any], tuple[State, dict[str, jax.Array]]],
     config: TrainConfig,
     run: Run,
     state: State,
@@ -56,19 +56,23 @@ def train(
     log: MetricsLog,
     mesh: Mesh,
     stop: StopRequest,
-) -> bool:
+) -> State | None:
     """Trains from state.step to config.num_steps, leaving metrics, results and checkpoints in the run.
+
+    `train_step` takes (state, batch) to (state, metrics) and donates the state. A step that gives the best evaluation
+    so far is saved, and stays when older ones go.
 
     Step n is dispatched before the metrics of step n − 1 are read, so that the devices never wait for the host;
     metrics and evaluation of step n are on disk before checkpoint n is.
 
     Returns:
-        Whether the end was reached; False after SIGTERM or an interrupt, the state saved.
+        The state at the end; None after SIGTERM or an interrupt before it, the state saved.
 
     Raises:
         Diverged: PATIENCE steps in a row were not finite.
     """
     first, last = int(state.step), config.num_steps
+    checkpoints.best = run.results().get("best", {}).get("step")
     devices = mesh.devices.size
     failed: list[int] = []
     watch = Stopwatch()
@@ -88,7 +92,9 @@ def train(
             seconds = watch.lap()
             speed = stage.tokens_per_step / seconds
             utilization = model_flops_utilization(speed, stage.flops_per_token, devices)
-            values = {"loss": values["loss"], "perplexity": perplexity(values["loss"])} | values
+            nats = values["loss"] if stage.task is None else values.get("lm_loss")
+            shown = {"loss": values["loss"]} | ({} if nats is None else {"perplexity": perplexity(nats)})
+            values = shown | values
             values |= {"tokens_per_second": speed, "seconds_per_step": seconds}
             log.write(step, "train", values if utilization is None else values | {"mfu": utilization})
         log.advance(step)
@@ -98,7 +104,7 @@ def train(
         batch = sharding.place_rows(
             lambda start, end, step=step: stage.rows(step - 1, start, end), config.batch_size, mesh
         )
-        state, metrics = stage.train_step(state, batch)
+        state, metrics = train_step(state, batch)
         if pending is not None:
             read(*pending)
         pending = (step, metrics)
@@ -114,10 +120,10 @@ def train(
                 checkpoints.save(step, state)
                 checkpoints.wait()
             if evaluating:
-                _evaluate(stage, run, state, step, log)
+                checkpoints.best = _evaluate(stage, run, state, step, log)
             if stopping:
-                return step == last
-            if saving or len(failed) >= PATIENCE:
+                return state if step == last else None
+            if saving or checkpoints.best == step or len(failed) >= PATIENCE:
                 checkpoints.save(step, state)
             watch.resume()
         if len(failed) >= PATIENCE:
@@ -128,17 +134,18 @@ def train(
                 "warm-up may help."
             )
     checkpoints.wait()
-    return True
+    return state
 
 
-def _evaluate(stage: Stage, run: Run, state: State, step: int, log: MetricsLog) -> None:
+def _evaluate(stage: Stage, run: Run, state: State, step: int, log: MetricsLog) -> int:
+    """Measures, logs and writes results.json; returns the step of the best evaluation so far."""
     values = stage.evaluate(state.params)
     log.write(step, "eval", values)
     best = run.results().get("best")
-    now = {"step": step, **values}
-    if best is None or best["step"] >= step or values[stage.score] < best[stage.score]:
-        best = now
+    sign = 1 if stage.score == "loss" else -1
+    if best is None or best["step"] >= step or sign * values[stage.score] < sign * best[stage.score]:
+        best = {"step": step, **values}
     if jax.process_index() == 0:
-        run.write_results(
-            {"kind": stage.kind, "task": None, "step": step, "validation": values, "best": best}
-        )
+        results = {"kind": stage.kind, "task": stage.task, "step": step, "validation": values, "best": best}
+        run.write_results(results)
+    return best["step"]

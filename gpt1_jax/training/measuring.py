@@ -1,42 +1,65 @@
-"""Measuring a run that is done, on its own held-out text or on any other."""
+"""Measuring a run that is done: on text, on its task, or on a task it never saw an example of."""
 
-import jax
-import optax
-from absl import logging
-from flax import linen as nn
+import dataclasses
+from collections.abc import Sequence
 
-from gpt1_jax.config import MeshConfig
+import numpy as np
+
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches
-from gpt1_jax.data.tokenizers import load_tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.run import Run
-from gpt1_jax.training import sharding
+from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.tasks.demo import DEMO_TASKS
+from gpt1_jax.tasks.encoding import predict_labels
+from gpt1_jax.tasks.reading import read_split, read_task
+from gpt1_jax.tasks.task import Example
+from gpt1_jax.tasks.zero_shot import choose_answers, encode_queries, fit_threshold
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
+from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, make_score, perplexity
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.pretraining import keep_compiled, open_corpus
-from gpt1_jax.training.step import abstract_state
+from gpt1_jax.training.pretraining import open_corpus
+from gpt1_jax.training.scoring import score_predictions
+from gpt1_jax.training.trained import EXAMPLES_AT_ONCE, TrainedRun
+
+TEXT_SOURCES = ("text:", "tfds:")
 
 
-def evaluate_text(workdir: str, source: str | None) -> dict[str, float]:
-    """The language-model loss of a run's newest checkpoint on a text.
+def evaluate(workdir: str, source: str | None, step: int | None) -> dict[str, float]:
+    """Measures a run: a pre-trained one on text, a fine-tuned one on its task, or on text where that is named.
 
     Args:
         workdir: the run directory.
-        source: a text source, measured whole; None is the held-out part of the run's own.
-
-    Returns:
-        {"step" of the checkpoint, "loss" (nats a token), "perplexity", "bits_per_byte", "tokens", "bytes"}.
+        source: a text source, or for its task `tfds` or `files:DIR`; None is the run's own held-out part.
+        step: the checkpoint; None is the newest.
 
     Raises:
-        UserError: no run or checkpoint there, or no text behind the source.
+        UserError: no run or checkpoint there, or nothing fitting behind the source.
     """
-    run = Run(workdir)
-    config = run.config()
-    keep_compiled(config.data.cache_dir)
-    tokenizer = load_tokenizer(run.tokenizer)
+    trained = TrainedRun(workdir, step)
+    on_text = source is not None and (source == "demo" or source.startswith(TEXT_SOURCES))
+    scored = trained.task is not None and not (on_text and source != trained.config.data.source)
+    values = _on_task(trained, source) if scored else _on_text(trained, source)
+    return {"step": trained.step, **values}
+
+
+def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
+    """The scores of the validation split, see `score_predictions`."""
+    settings, data = trained.config.finetune, trained.config.data
+    assert settings is not None
+    found = read_task(settings, dataclasses.replace(data, source=source or data.source))
+    if found.task != trained.task:
+        raise UserError(
+            f"The task {found.task.name} behind --source={source} has other labels or choices than "
+            f"{trained.run.directory} was fine-tuned on; name data of the same form."
+        )
+    predictions = predict_labels(found.task, trained.predict_logits(found.validation), settings.scores)
+    return score_predictions(found.task, predictions, found.validation)
+
+
+def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
+    """{"loss" (nats a token), "perplexity", "bits_per_byte", "tokens", "bytes"} of a text, all of it."""
+    run, config, tokenizer = trained.run, trained.config, trained.tokenizer
     if source is None:
         corpus = open_corpus(config, run)
         splits = [corpus.validation]
@@ -47,33 +70,78 @@ def evaluate_text(workdir: str, source: str | None) -> dict[str, float]:
     changed = corpus.tokenizer.fingerprint() != tokenizer.fingerprint()
     if changed or (source is None and corpus.fingerprint != run.identity().get("text")):
         raise UserError(
-            f"data.source={config.data.source} is no longer what {workdir} was trained on; bring it back as it was, "
-            "or name another text with --source."
+            f"data.source={config.data.source} is no longer what {run.directory} was trained on; bring it back as it "
+            "was, or name another text with --source."
         )
-
-    mesh = sharding.make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
-    rows = -(-config.train.batch_size // mesh.size) * mesh.size
-    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-        model = Transformer(config.model, tokenizer.vocab_size)
-        abstract = abstract_state(model, optax.identity(), mesh)
-        restored = Checkpoints(run.checkpoints).restore_newest(
-            {"step": abstract.step, "params": abstract.params}, logging.warning
-        )
-        if restored is None:
-            raise UserError(f"--workdir={workdir} has no checkpoint yet; train it first.")
-        loss = language_model_loss(model, dropout=False)
-        tokens, nats = 0, 0.0
+    rows = -(-config.train.batch_size // trained.mesh.size) * trained.mesh.size
+    tokens, nats = 0, 0.0
+    with trained.on_mesh():
+        loss = language_model_loss(trained.trunk, dropout=False)
         for split in splits:
             batches = EvaluationBatches(split, batch_size=rows, context_length=config.model.context_length)
-            mean = make_evaluate(loss, batches, num_batches=0, mesh=mesh)(restored["params"])
+            mean = make_evaluate(loss, batches, num_batches=0, mesh=trained.mesh)(trained.trunk_params)
             tokens += len(split) - 1
             nats += mean * (len(split) - 1)
     size = sum(split.bytes for split in splits)
     return {
-        "step": int(restored["step"]),
         "loss": nats / tokens,
         "perplexity": perplexity(nats / tokens),
         "bits_per_byte": bits_per_byte(nats / tokens, size / tokens),
         "tokens": tokens,
         "bytes": size,
     }
+
+
+def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None) -> dict[str, float]:
+    """The score of a task whose labels the language model is never shown (the paper's section 5).
+
+    Only the threshold of cola is fitted, on its training split.
+
+    Args:
+        workdir: the run directory.
+        task_name: cola, sst2, dprd or a multiple-choice task.
+        source: `tfds` or `files:DIR`; None is `tfds`, or `demo` for an embedded task.
+        step: the checkpoint; None is the newest.
+
+    Returns:
+        "step", and what `score_predictions` gives of the validation split.
+
+    Raises:
+        UserError: no run or checkpoint there, a task without a zero-shot form, or no data behind the source.
+    """
+    trained = TrainedRun(workdir, step)
+    task = find_task(task_name)
+    default = "demo" if task_name in DEMO_TASKS else "tfds"
+    data = dataclasses.replace(trained.config.data, source=source or default)
+    length = trained.config.model.context_length
+    rank = make_score(trained.trunk, trained.mesh)
+
+    def measure(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+        queries = encode_queries(task, examples, trained.tokenizer, length)
+        with trained.on_mesh():
+            return rank(trained.trunk_params, queries, EXAMPLES_AT_ONCE), queries.labels
+
+    validation = read_split(task, data, "validation")
+    found, counts = measure(validation)
+    if task.name == "cola":
+        train = read_split(task, data, "train")
+        likelihoods, lengths = measure(train)
+        threshold = fit_threshold((likelihoods / lengths)[:, 0], np.array([x.label for x in train]))
+        predictions = ((found / counts)[:, 0] > threshold).astype(int)
+    else:
+        predictions = choose_answers(task, found, counts)
+    return {"step": trained.step, **score_predictions(task, predictions, validation)}
+
+
+def checkpoint_steps(workdir: str, steps: str) -> Sequence[int | None]:
+    """What --steps names: "" the newest, "all", or numbers with commas; raises UserError for anything else."""
+    run = Run(workdir)
+    run.config()
+    if not steps:
+        return [None]
+    if steps == "all":
+        return Checkpoints(run.checkpoints).steps()
+    try:
+        return [int(step) for step in steps.split(",")]
+    except ValueError:
+        raise UserError(f"--steps={steps} is not a list of steps; write all, or such as 500,1000.") from None

@@ -36,9 +36,12 @@ PEAK_FLOPS = {
 def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
     """FLOPs of forward and backward a token: 6 a weight, and causal attention counted once, 6·L·T·D.
 
-    725 MFLOP for GPT-1 at T = 512. Embedding look-ups and position rows multiply nothing and do not count.
+    725 MFLOP for GPT-1 at T = 512. Embedding look-ups and position rows multiply nothing and do not count. An LSTM
+    has no attention; each of its U units has four gates that read D + U numbers, and is read by D outputs.
     """
     width, hidden = model.d_model, model.d_ff
+    if model.kind == "lstm":
+        return 6 * (hidden * (4 * (width + hidden) + width) + vocab_size * width)
     block = 4 * width * width + 2 * width * hidden + 9 * width + hidden
     attention = model.num_layers * model.context_length * width
     return 6 * (model.num_layers * block + vocab_size * width + attention)

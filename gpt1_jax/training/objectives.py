@@ -1,33 +1,66 @@
-"""What is minimized: each objective is a function (parameters, batch) → loss."""
+"""What is minimized: each objective is a function (parameters, batch) → (loss, its parts)."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import tied_cross_entropy
-from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.model.trunk import Trunk
 
-Objective = Callable[[Any, Any], jax.Array]
+Objective = Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def language_model_loss(model: Transformer, dropout: bool) -> Objective:
+def language_model_loss(model: Trunk, dropout: bool) -> Objective:
     """L1, the weighted sum of the next tokens' negative log-likelihoods (the paper's equation 1).
 
     Args:
-        model: the decoder.
+        model: the trunk.
         dropout: whether the batch's noise is applied.
 
     Returns:
-        A function of the parameters and a Batch (tokens, targets, weights [B, S, T]; noise [B, S]): Σ w · ℓ.
+        A function of the parameters and a Batch (tokens, targets, weights [B, S, T]; noise [B, S]): Σ w · ℓ, and no
+        parts.
     """
 
-    def loss(params: Any, batch: Any) -> jax.Array:
-        tokens, targets, weights = (
-            x.reshape(-1, x.shape[-1]) for x in (batch.tokens, batch.targets, batch.weights)
-        )
+    def loss(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
         hidden = model.apply({"params": params}, tokens, batch.noise.reshape(-1) if dropout else None)
-        assert isinstance(hidden, jax.Array)
-        return tied_cross_entropy(hidden, params["tokens"], targets, weights, model.vocab_size)
+        return _next_tokens(model, params, hidden, batch), {}
 
     return loss
+
+
+def finetuning_loss(model: Classifier, auxiliary_weight: float, regression: bool) -> Objective:
+    """L3 = L2 + λ · L1, with dropout (the paper's equation 5).
+
+    Args:
+        model: trunk and head. The specials in use are targets of L1 like any token.
+        auxiliary_weight: λ; at 0 the language model's loss is not computed.
+        regression: whether L2 is the squared error of the head's one output instead of the cross-entropy.
+
+    Returns:
+        A function of the parameters and a TaskBatch: the loss, and its parts "task_loss" (L2) and "lm_loss" (L1).
+    """
+
+    def loss(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        outputs: Any = model.apply({"params": params}, batch.tokens, batch.noise)
+        logits, hidden = outputs
+        if regression:
+            errors = jnp.square(logits - batch.labels).sum(-1)
+        else:
+            errors = -(batch.labels * jax.nn.log_softmax(logits)).sum(-1)
+        task_loss = (batch.label_weights * errors).sum()
+        if not auxiliary_weight:
+            return task_loss, {"task_loss": task_loss}
+        lm_loss = _next_tokens(model.trunk, params["trunk"], hidden, batch)
+        return task_loss + auxiliary_weight * lm_loss, {"task_loss": task_loss, "lm_loss": lm_loss}
+
+    return loss
+
+
+def _next_tokens(model: Trunk, params: Any, hidden: Any, batch: Any) -> jax.Array:
+    targets, weights = (x.reshape(-1, x.shape[-1]) for x in (batch.targets, batch.weights))
+    return tied_cross_entropy(hidden, params["tokens"], targets, weights, model.vocab_size + model.specials)

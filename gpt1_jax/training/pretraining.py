@@ -1,13 +1,9 @@
 """Stage one of the paper: text in, a run directory with a pre-trained language model out."""
 
-import dataclasses
-import math
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
@@ -16,17 +12,18 @@ from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.transformer import Transformer, parameter_count, table_rows
+from gpt1_jax.model.transformer import table_rows
+from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
-from gpt1_jax.training.loop import Stage, train
-from gpt1_jax.training.metrics import MetricsLog, peak_memory, training_flops_per_token
+from gpt1_jax.training.loop import Stage
+from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.optimizers import make_optimizer, make_schedule
-from gpt1_jax.training.step import State, abstract_state, initial_state, make_train_step
-from gpt1_jax.training.stopping import StopRequest
+from gpt1_jax.training.session import keep_compiled, run_stage, settle, tell
+from gpt1_jax.training.step import State
+from gpt1_jax.training.transfer import check_start, load_trunk
 
 
 def pretrain(config: Config, workdir: str) -> None:
@@ -48,83 +45,58 @@ def pretrain(config: Config, workdir: str) -> None:
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
     corpus = open_corpus(config, run, tell)
+    tokenizer, length = corpus.tokenizer, config.model.context_length
     batches = PretrainingBatches(
-        corpus.train,
-        seed=config.seed,
-        batch_size=config.train.batch_size,
-        context_length=config.model.context_length,
+        corpus.train, seed=config.seed, batch_size=config.train.batch_size, context_length=length
     )
-    config = _with_num_steps(config, batches)
+    config = settle(config, batches.examples_per_epoch / config.train.batch_size)
     if config.init_from is not None and not Checkpoints(run.checkpoints).steps():
-        _check_start(config, config.init_from, corpus.tokenizer)
-    _check_table(corpus.tokenizer, mesh)
+        check_start(config, config.init_from, tokenizer)
+    check_table(tokenizer, mesh)
 
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
     run.lock()
-    changes = run.begin(config, {"text": corpus.fingerprint, "tokenizer": corpus.tokenizer.fingerprint()})
-    corpus.tokenizer.save(run.tokenizer)
+    changes = run.begin(config, {"text": corpus.fingerprint, "tokenizer": tokenizer.fingerprint()})
+    tokenizer.save(run.tokenizer)
 
-    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES), StopRequest() as stop:
-        # ── Model, optimizer, state ──────────────────────────────────────────────────────────────────────────
-        model = Transformer(config.model, corpus.tokenizer.vocab_size)
-        schedule = make_schedule(config.optimizer, config.train.num_steps)
-        optimizer = make_optimizer(config.optimizer, schedule)
-        abstract = abstract_state(model, optimizer, mesh)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+        # ── Model ────────────────────────────────────────────────────────────────────────────────────────────
+        model = make_trunk(config.model, tokenizer.vocab_size)
+        lines = [f"{len(corpus.train):,} training tokens"] + [
+            f"changed since the run was begun: {x}" for x in changes
+        ]
 
-        # ── Restore: this run's newest sound checkpoint, else init_from's parameters, else from scratch ──────
-        checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
-        restored = checkpoints.restore_newest(abstract, tell)
-        if restored is not None:
-            state = restored
-        else:
-            state = initial_state(model, optimizer, mesh, config.seed)
-            if config.init_from is not None:
-                start = Checkpoints(Run(config.init_from).checkpoints)
-                parts = start.restore_newest({"params": abstract.params}, tell) or {}
-                state = state._replace(params=parts["params"])
-        step = int(state.step)
-        if step >= config.train.num_steps:
-            tell(
-                f"{run.directory} is done: step {step} of {config.train.num_steps}; raise train.num_steps to go on."
+        def start(state: State) -> State:
+            if config.init_from is None:
+                return state
+            return state._replace(
+                params=load_trunk(Run(config.init_from), sharding.abstract(state.params), tell)
             )
-            return
-
-        # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────
-        log = MetricsLog(run.directory, step, config.train.num_steps)
-        count = parameter_count(state.params, model.vocab_size)
-        log.tell(
-            f"{count:,} parameters, {len(corpus.train):,} training tokens, mesh {dict(mesh.shape)} of "
-            f"{jax.devices()[0].device_kind}; "
-            + (f"resuming at step {step}" if step else "from the beginning")
-        )
-        for change in changes:
-            log.tell(f"changed since the run was begun: {change}")
-        objective = language_model_loss(model, dropout=True)
-        train_step = make_train_step(
-            objective, optimizer, schedule, mesh, abstract, config.train.accumulation
-        )
-        compiled = _compile(train_step, abstract, batches, mesh, log)
 
         # ── Train ────────────────────────────────────────────────────────────────────────────────────────────
         stage = Stage(
             kind="pretrain",
-            train_step=compiled,
+            task=None,
             rows=batches.rows,
             evaluate=_make_evaluate(model, corpus, config, mesh),
             score="loss",
-            tokens_per_step=config.train.batch_size * config.model.context_length,
-            flops_per_token=training_flops_per_token(config.model, model.vocab_size),
+            tokens_per_step=config.train.batch_size * length,
+            flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
         )
-        try:
-            done = train(stage, config.train, run, state, checkpoints, log, mesh, stop)
-            log.tell(f"peak memory {peak_memory()}")
-        finally:
-            checkpoints.close()
-            log.close()
-        if not done:
-            tell(
-                f"Stopped at a signal, the state saved in {run.directory}; run the same command again to go on."
-            )
+        objective = language_model_loss(model, dropout=True)
+        samples = [batches.rows(0, 0, 1)]
+        run_stage(
+            stage,
+            model,
+            objective,
+            config,
+            run,
+            mesh,
+            vocab_size=tokenizer.vocab_size,
+            start=start,
+            samples=samples,
+            lines=lines,
+        )
 
 
 def open_corpus(config: Config, run: Run, progress: Callable[[str], None] | None = None) -> corpora.Corpus:
@@ -136,20 +108,8 @@ def open_corpus(config: Config, run: Run, progress: Callable[[str], None] | None
     return corpora.prepare(data.source, tokenizer, data.vocab_size, data.cache_dir, data.tfds_dir, progress)
 
 
-def tell(sentence: str) -> None:
-    """Prints a line, once for all processes."""
-    if jax.process_index() == 0:
-        print(sentence, flush=True)
-
-
-def keep_compiled(cache_dir: str) -> None:
-    """Keeps compiled programs in `cache_dir`, so that the next start finds them."""
-    jax.config.update("jax_compilation_cache_dir", str(epath.Path(cache_dir).expanduser() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
 def _make_evaluate(
-    model: Transformer, corpus: corpora.Corpus, config: Config, mesh: Mesh
+    model: Trunk, corpus: corpora.Corpus, config: Config, mesh: Mesh
 ) -> Callable[[Any], dict[str, float]]:
     """Parameters → {"loss" (nats a token), "perplexity", "bits_per_byte"} of the held-out text."""
     batches = EvaluationBatches(
@@ -176,53 +136,11 @@ def _make_evaluate(
     return evaluate
 
 
-def _with_num_steps(config: Config, batches: PretrainingBatches) -> Config:
-    if not config.train.num_epochs:
-        return config
-    steps = math.ceil(config.train.num_epochs * batches.examples_per_epoch / config.train.batch_size)
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=steps))
-
-
-def _check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
-    """Refuses a run to start from whose parameters do not fit."""
-    start = Run(init_from)
-    theirs = start.config().model
-    for name in ("num_layers", "num_heads", "d_model", "d_ff", "context_length"):
-        mine, its = getattr(config.model, name), getattr(theirs, name)
-        if mine != its:
-            raise UserError(
-                f"init_from={init_from} has model.{name}={its}, this config has {mine}; set model.{name}={its}."
-            )
-    if load_tokenizer(start.tokenizer).fingerprint() != tokenizer.fingerprint():
-        raise UserError(
-            f"data.tokenizer={config.data.tokenizer} is not the tokenizer of init_from={init_from}; leave "
-            "data.tokenizer=sentencepiece to read with that run's own."
-        )
-    if not Checkpoints(start.checkpoints).steps():
-        raise UserError(f"init_from={init_from} has no checkpoint yet; name a run that has saved one.")
-
-
-def _check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
+def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
+    """Refuses, by UserError, a mesh over which the token table does not divide."""
     rows, parts = table_rows(tokenizer.vocab_size), mesh.shape["tensor"]
     if rows % parts:
         raise UserError(
             f"mesh.tensor={parts} does not divide the {rows} rows of the token table (a multiple of 128); set a power "
             "of two."
         )
-
-
-def _compile(
-    train_step: Any, abstract: State, batches: PretrainingBatches, mesh: Mesh, log: MetricsLog
-) -> Any:
-    """The train step, compiled ahead of the clock, with a line on its cost."""
-    start = time.perf_counter()
-    place = sharding.batch_sharding(mesh)
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((batches.batch_size, *x.shape[1:]), x.dtype, sharding=place),
-        batches.rows(0, 0, 1),
-    )
-    compiled = train_step.lower(abstract, batch).compile()
-    memory = compiled.memory_analysis()
-    gigabytes = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9
-    log.tell(f"compiled in {time.perf_counter() - start:.1f} s; {gigabytes:.2f} GB a device")
-    return compiled

@@ -49,12 +49,14 @@ def check_divisible(config: Config, mesh: Mesh) -> None:
         UserError: naming the field, the axes and the sizes.
     """
     axes = dict(mesh.shape)
-    rows = config.train.batch_size // config.train.accumulation
+    model, rows = config.model, config.train.batch_size // config.train.accumulation
+    heads = ("model.num_heads", model.num_heads, ("tensor",))
+    units = ("model.d_ff", model.d_ff, ("fsdp",))  # the recurrent matrix is split both ways
     for field, size, names in (
         ("train.batch_size / train.accumulation", rows, ("data", "fsdp")),
-        ("model.d_model", config.model.d_model, ("fsdp",)),
-        ("model.num_heads", config.model.num_heads, ("tensor",)),
-        ("model.d_ff", config.model.d_ff, ("tensor",)),
+        ("model.d_model", model.d_model, ("fsdp",)),
+        ("model.d_ff", model.d_ff, ("tensor",)),
+        heads if model.kind == "transformer" else units,
     ):
         parts = int(np.prod([axes[name] for name in names]))
         if size % parts:
@@ -104,3 +106,8 @@ def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> 
         )
 
     return type(sample)(*map(place, sample._fields))
+
+
+def abstract(tree: Any) -> Any:
+    """The shapes, dtypes and shardings of a tree of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -56,14 +56,16 @@ def make_train_step(
     abstract: State,
     accumulation: int,
 ):
-    """The jitted step (state, batch) → (state, {"loss", "grad_norm", "learning_rate"}); the state is donated.
+    """The jitted step (state, batch) → (state, metrics); the state is donated.
+
+    The metrics are "loss", the objective's parts, "grad_norm" and "learning_rate".
 
     The weights of a batch sum to 1, so its loss and gradient are the sums over its micro-batches. A step whose
     loss or gradient norm is not finite leaves parameters and moments as they were.
     """
-    gradient = jax.value_and_grad(objective)
+    gradient = jax.value_and_grad(objective, has_aux=True)
 
-    def accumulated(params: Any, batch: Any) -> tuple[jax.Array, Any]:
+    def accumulated(params: Any, batch: Any) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Any]:
         if accumulation == 1:
             return gradient(params, batch)
 
@@ -75,11 +77,13 @@ def make_train_step(
         def add(total: Any, micro_batch: Any) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradient(params, micro_batch)), None
 
-        zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
-        return jax.lax.scan(add, zero, jax.tree.map(split, batch))[0]
+        micro_batches = jax.tree.map(split, batch)
+        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], micro_batches))
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.scan(add, zero, micro_batches)[0]
 
     def train_step(state: State, batch: Any) -> tuple[State, dict[str, jax.Array]]:
-        loss, gradients = accumulated(state.params, batch)
+        (loss, parts), gradients = accumulated(state.params, batch)
         norm = optax.tree.norm(gradients)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -89,7 +93,7 @@ def make_train_step(
             (state.params, state.optimizer),
         )
         rate = schedule(applied_updates(state.optimizer))
-        metrics = {"loss": loss, "grad_norm": norm, "learning_rate": rate}
+        metrics = {"loss": loss, **parts, "grad_norm": norm, "learning_rate": rate}
         return State(state.step + 1, params, moments), metrics
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)

@@ -51,6 +51,8 @@ class Trial:
         self.bad: set[int] = set()  # the steps whose loss is not finite
         self.held_out: dict[int, float] = {}  # by the number of good steps the parameter tells
         self.stop_at = 0
+        self.task: str | None = None
+        self.score = "loss"
         self.asked: list[int] = []
 
     def train(self, **settings: int) -> bool:
@@ -66,7 +68,7 @@ class Trial:
             return Rows(np.full(end - start, np.nan if step + 1 in self.bad else 10.0 - step, np.float32))
 
         def evaluate(params: dict[str, jax.Array]) -> dict[str, float]:
-            return {"loss": self.held_out.get(int(params["good"]), 1.0)}
+            return {self.score: self.held_out.get(int(params["good"]), 1.0)}
 
         with use_mesh() as mesh:
             checkpoints = Checkpoints(run.checkpoints, 2)
@@ -75,9 +77,10 @@ class Trial:
                 place = jax.NamedSharding(mesh, jax.P())
                 state = jax.device_put(State(jnp.int32(0), {"good": jnp.float32(0)}, {}), place)
             log = MetricsLog(run.directory, int(state.step), config.num_steps)
-            stage = Stage("pretrain", fake_step, rows, evaluate, "loss", 128, 1e6)
+            stage = Stage("pretrain", self.task, rows, evaluate, self.score, 128, 1e6)
             try:
-                return train(stage, config, run, state, checkpoints, log, mesh, stop)
+                end = train(stage, fake_step, config, run, state, checkpoints, log, mesh, stop)
+                return end is not None
             finally:
                 checkpoints.close()
                 log.close()
@@ -117,7 +120,8 @@ def test_things_are_done_when_they_are_due(tmp_path: Path, num_steps: int) -> No
     steps = range(1, num_steps + 1)
     assert trial.logged("train") == [s for s in steps if s % 3 == 0 or s in (1, num_steps)]
     assert trial.logged("eval") == [s for s in steps if s % 4 == 0 or s == num_steps]
-    assert trial.steps() == [s for s in steps if s % 5 == 0 or s == num_steps][-2:]
+    saved = [s for s in steps if s % 5 == 0 or s == num_steps][-2:]
+    assert trial.steps() == sorted({trial.results()["best"]["step"], *saved})
     for entry, step in zip(trial.entries("train"), trial.logged("train"), strict=True):
         assert entry["loss"] == 11.0 - step  # each step's own, though read a step later
         assert entry["tokens_per_second"] == pytest.approx(128 / entry["seconds_per_step"])
@@ -166,6 +170,23 @@ def test_the_best_is_remembered_over_a_restart(tmp_path: Path) -> None:
     assert not trial.train()
     assert trial.train()
     assert trial.results()["best"] == {"step": 2, "loss": 2.0}
+
+
+def test_the_best_is_saved_and_stays(tmp_path: Path) -> None:
+    """Though checkpoints are not due, and older ones go; over a restart too."""
+    trial = Trial(tmp_path, num_steps=9, eval_every=1, checkpoint_every=3)
+    trial.held_out = {1: 3.0, 2: 2.0} | dict.fromkeys(range(3, 20), 2.5)
+    trial.stop_at = 4
+    assert not trial.train() and trial.steps() == [2, 3, 4]
+    assert trial.train() and trial.steps() == [2, 6, 9]
+
+
+def test_of_a_task_the_higher_score_is_better(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, num_steps=3, eval_every=1)
+    trial.task, trial.score = "sst2", "accuracy"
+    trial.held_out = {1: 0.5, 2: 0.75, 3: 0.625}
+    assert trial.train()
+    assert trial.results()["task"] == "sst2" and trial.results()["best"] == {"step": 2, "accuracy": 0.75}
 
 
 def test_a_best_evaluation_that_a_crash_undid_does_not_count(tmp_path: Path) -> None:

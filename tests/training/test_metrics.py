@@ -6,11 +6,14 @@ import math
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 from etils import epath
-from support import tiny_model
+from flax import linen as nn
+from support import tiny_model, use_mesh
 
 from configs import pretrain
+from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.training import metrics
 from gpt1_jax.training.metrics import (
     PEAK_FLOPS,
@@ -37,6 +40,17 @@ def test_longer_contexts_cost_their_causal_attention() -> None:
     longer = dataclasses.replace(model, context_length=model.context_length + 100)
     more = training_flops_per_token(longer, 300) - training_flops_per_token(model, 300)
     assert more == 3 * 2 * (2 * 32) * 100 / 2 * model.num_layers
+
+
+def test_an_lstm_costs_six_flop_a_weight_of_its_matmuls() -> None:
+    model = tiny_model(kind="lstm", num_layers=1, d_model=32, d_ff=48)
+    vocab_size = 125
+    with use_mesh():
+        trunk, tokens = make_trunk(model, vocab_size), jnp.zeros((1, 1), jnp.int32)
+        params = jax.eval_shape(lambda key: nn.unbox(trunk.init(key, tokens))["params"], jax.random.key(0))
+    kernels = [leaf.size for name, leaf in params["blocks"].items() if name.endswith("kernel")]
+    assert len(kernels) == 3
+    assert training_flops_per_token(model, vocab_size) == 6 * (sum(kernels) + vocab_size * 32)
 
 
 def test_mfu_is_none_where_the_peak_is_not_known_and_a_share_of_all_devices_where_it_is(

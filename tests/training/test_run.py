@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from support import tiny_config
 
+from gpt1_jax.config import Config
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import FIXED, Run, write_json
 
 IDENTITY = {"text": "aaa", "tokenizer": "bbb"}
+BEGUN = {"model.num_layers": 1, "finetune.task": "cola"}
 OTHER: dict[str, Any] = {
     "seed": 5,
     "init_from": "/some/run",
+    "model.kind": "lstm",
     "model.num_layers": 3,
     "model.num_heads": 8,
     "model.d_model": 64,
@@ -26,32 +29,42 @@ OTHER: dict[str, Any] = {
     "data.vocab_size": 999,
     "train.batch_size": 16,
     "optimizer.name": "adamw",
+    "finetune.task": "mrpc",
+    "finetune.num_transfer_layers": 0,
+    "finetune.scores": "regression",
+    "finetune.max_examples": 77,
+    "finetune.kind": "choice",
+    "finetune.columns": "text=line",
 }
+
+
+def begun_with(**overrides: Any) -> Config:
+    return tiny_config(**BEGUN | overrides)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     run = Run(str(tmp_path / "run"))
     assert not run.exists()
-    assert run.begin(tiny_config(), IDENTITY) == []
+    assert run.begin(begun_with(), IDENTITY) == []
     assert run.exists()
     return run
 
 
 def test_the_config_comes_back_as_it_was(run: Run) -> None:
-    assert run.config() == tiny_config()
-    assert run.begin(tiny_config(), IDENTITY) == []
+    assert run.config() == begun_with()
+    assert run.begin(begun_with(), IDENTITY) == []
 
 
 @pytest.mark.parametrize("key", FIXED)
 def test_what_decides_shapes_or_batches_is_refused_in_a_sentence(run: Run, key: str) -> None:
-    config = tiny_config(**{key: OTHER[key]})
+    config = begun_with(**{key: OTHER[key]})
     for attempt in (run.changes, lambda config: run.begin(config, IDENTITY)):
         with pytest.raises(UserError) as error:
             attempt(config)
         told = str(error.value)
         assert key in told and str(OTHER[key]) in told and "\n" not in told and told.endswith(".")
-    assert run.config() == tiny_config()  # as before
+    assert run.config() == begun_with()  # as before
 
 
 @pytest.mark.parametrize(
@@ -67,7 +80,7 @@ def test_what_decides_shapes_or_batches_is_refused_in_a_sentence(run: Run, key: 
     ],
 )
 def test_other_keys_may_change_and_are_told(run: Run, key: str, value: Any) -> None:
-    config = tiny_config(**{key: value})
+    config = begun_with(**{key: value})
     (change,) = run.changes(config)
     assert change.startswith(f"{key}: ") and change.endswith(f" → {value}")
     assert run.begin(config, IDENTITY) == [change]
@@ -77,8 +90,8 @@ def test_other_keys_may_change_and_are_told(run: Run, key: str, value: Any) -> N
 @pytest.mark.parametrize("name", ["text", "tokenizer"])
 def test_another_text_or_tokenizer_is_refused(run: Run, name: str) -> None:
     with pytest.raises(UserError, match=name):
-        run.begin(tiny_config(), IDENTITY | {name: "ccc"})
-    assert run.begin(tiny_config(), IDENTITY) == []
+        run.begin(begun_with(), IDENTITY | {name: "ccc"})
+    assert run.begin(begun_with(), IDENTITY) == []
 
 
 def test_a_second_process_is_refused_until_the_first_ends(run: Run) -> None:
@@ -115,4 +128,4 @@ def test_results_are_empty_and_then_what_was_written(run: Run) -> None:
 def test_a_write_that_fails_leaves_the_old_file(run: Run) -> None:
     with pytest.raises(TypeError):
         write_json(run.directory / "config.json", {"seed": object()})
-    assert run.config() == tiny_config()
+    assert run.config() == begun_with()

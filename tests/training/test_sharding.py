@@ -46,6 +46,11 @@ def test_a_product_that_does_not_fit_is_refused(asked: tuple[int, ...]) -> None:
         ((1, 8, 1), {"model.d_model": 36}, ["model.d_model=36", "mesh.fsdp=8"]),
         ((1, 1, 8), {}, ["model.num_heads=4", "mesh.tensor=8"]),
         ((1, 1, 4), {"model.d_ff": 66}, ["model.d_ff=66", "mesh.tensor=4"]),
+        (
+            (1, 4, 1),
+            {"model.d_ff": 66, "model.kind": "lstm", "model.num_layers": 1},
+            ["model.d_ff=66", "mesh.fsdp=4"],
+        ),
     ],
 )
 def test_a_size_that_does_not_divide_is_refused_with_field_and_axes(

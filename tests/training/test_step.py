@@ -125,7 +125,7 @@ def test_metrics_are_loss_gradient_norm_and_the_rate_applied(accumulating) -> No
     state = state()
     for step in range(4):
         batch = make_batch(config, mesh, step)
-        loss, gradients = jax.jit(jax.value_and_grad(parts.objective))(state.params, batch)
+        (loss, _), gradients = jax.jit(jax.value_and_grad(parts.objective, has_aux=True))(state.params, batch)
         squares = sum(np.square(np.array(g, np.float64)).sum() for g in jax.tree.leaves(gradients))
         state, metrics = parts.train_step(state, batch)
         assert metrics.keys() == {"loss", "grad_norm", "learning_rate"}

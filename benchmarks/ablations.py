@@ -1,0 +1,200 @@
+"""The paper's ablations on chosen tasks: its table 5 and figure 2 left, for any pre-trained run.
+
+    python -m benchmarks.ablations --init_from=RUN --output=DIR --tasks=demo_genre,cola:files:data/CoLA --seeds=0,1,2
+
+Every fine-tuning is a run directory DIR/TASK/VARIANT/SEED. One that is done is not done again: after an interruption
+the same command goes on, and further commands add to the table of all that DIR holds, DIR/table.md, and to the
+picture of the scores by the number of transferred blocks, DIR/transfer.png.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from matplotlib.figure import Figure
+
+from benchmarks.baselines import baseline_scores
+from configs.finetune import paper
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+from gpt1_jax.run import Run
+from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.tasks.reading import read_task
+from gpt1_jax.training.finetuning import draw_examples
+
+# What each variant of a fine-tuning changes. `lstm` starts from another run; `transfer` is a variant for each number
+# of blocks.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no_pretraining": {"finetune.num_transfer_layers": -1},
+    "no_auxiliary": {"finetune.auxiliary_weight": 0.0},
+    "lstm": {},
+}
+CHOICES = (*VARIANTS, "transfer", "zero_shot", "baselines")
+TRANSFER = "transfer_"
+
+_INIT_FROM = flags.DEFINE_string("init_from", None, "the pre-trained run")
+_LSTM_FROM = flags.DEFINE_string(
+    "lstm_from", None, "one pre-trained with model.kind=lstm, for the variant lstm"
+)
+_OUTPUT = flags.DEFINE_string("output", None, "the directory of all runs")
+_TASKS = flags.DEFINE_list("tasks", [], "TASK or TASK:SOURCE, such as cola:files:data/CoLA")
+_VARIANTS = flags.DEFINE_list(
+    "variants", "full,no_pretraining,no_auxiliary,baselines", f"of {', '.join(CHOICES)}"
+)
+_SEEDS = flags.DEFINE_list("seeds", "0", "of each fine-tuning")
+_MAX_EXAMPLES = flags.DEFINE_integer("max_examples", 0, "of training, as finetune.max_examples")
+_SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE of the config, for every fine-tuning")
+
+
+def main(_: list[str]) -> None:
+    """Does what is missing, then writes the table and the picture."""
+    start, directory = _INIT_FROM.value, _OUTPUT.value
+    if start is None or directory is None:
+        raise UserError("--init_from=RUN and --output=DIR are both needed.")
+    for variant in _VARIANTS.value:
+        if variant not in CHOICES or (variant == "lstm" and _LSTM_FROM.value is None):
+            raise UserError(
+                f"--variants={variant} is none of {', '.join(CHOICES)}; lstm needs --lstm_from=RUN."
+            )
+    output = Path(directory)
+    for spec in _TASKS.value:
+        task, _, source = spec.partition(":")
+        find_task(task)
+        for variant in _VARIANTS.value:
+            place = output / task / variant
+            if variant == "zero_shot":
+                zero_shot(place, task, source, start)
+            elif variant == "baselines":
+                baselines(output / task, task, source)
+            elif variant == "transfer":
+                for blocks in range(Run(start).config().model.num_layers + 1):
+                    changes = {"finetune.num_transfer_layers": blocks}
+                    finetune(output / task / f"{TRANSFER}{blocks}", task, source, start, changes)
+            else:
+                begin = _LSTM_FROM.value if variant == "lstm" else start
+                finetune(place, task, source, begin, VARIANTS[variant])
+    scores = collect(output)
+    table = make_table(scores)
+    (output / "table.md").write_text(table)
+    print(table)
+    if any(variant.startswith(TRANSFER) for _, variant in scores):
+        draw_transfer(scores, output / "transfer.png")
+
+
+def finetune(place: Path, task: str, source: str, start: str | None, changes: dict[str, Any]) -> None:
+    """Fine-tunes once for each seed, as a user does; what is done stays."""
+    settings = [f"{key}={value}" for key, value in changes.items()] + _SET.value
+    settings += [f"finetune.max_examples={_MAX_EXAMPLES.value}", f"init_from={start}"]
+    settings += [f"data.source={source}"] if source else []
+    for seed in _SEEDS.value:
+        workdir = place / seed
+        if (workdir / "predictions").exists():
+            continue
+        _run(
+            "main",
+            f"--config=configs/finetune.py:{task}",
+            f"--workdir={workdir}",
+            *(f"--config.{setting}" for setting in [*settings, f"seed={seed}"]),
+        )
+
+
+def zero_shot(place: Path, task: str, source: str, start: str) -> None:
+    """Scores the pre-trained run itself."""
+    if not (place / "results.json").exists():
+        out = _run(
+            "evaluate",
+            f"--workdir={start}",
+            f"--zero_shot={task}",
+            *([f"--source={source}"] if source else []),
+        )
+        _write(place, json.loads(out))
+
+
+def baselines(place: Path, task: str, source: str) -> None:
+    """Scores what benchmarks.baselines has, on the very examples of the fine-tunings."""
+    if (place / "majority" / "results.json").exists():
+        return
+    config = paper(task)
+    assert config.finetune is not None
+    default = "demo" if task.startswith("demo_") else "tfds"
+    data = read_task(config.finetune, replace(config.data, source=source or default))
+    train = draw_examples(data.train, _MAX_EXAMPLES.value or 0, seed=0)
+    for name, found in baseline_scores(data.task, train, data.validation).items():
+        _write(place / name, found)
+
+
+def collect(output: Path) -> dict[tuple[str, str], list[float]]:
+    """(task, variant) → the task's first metric, of every seed."""
+    scores = defaultdict(list)
+    for path in sorted(output.glob("*/*/**/results.json")):
+        task, variant, *_ = path.relative_to(output).parts
+        scores[task, variant].append(json.loads(path.read_text())["validation"][find_task(task).metrics[0]])
+    return dict(scores)
+
+
+def make_table(scores: dict[tuple[str, str], list[float]]) -> str:
+    """Variants down, tasks across: 100 times the mean, ± half the range over the seeds, and their number."""
+    tasks = list(dict.fromkeys(task for task, _ in scores))
+    variants = sorted(dict.fromkeys(variant for _, variant in scores), key=_order)
+    lines = ["| | " + " | ".join(f"{task} ({find_task(task).metrics[0]})" for task in tasks) + " |"]
+    lines.append("|---" * (len(tasks) + 1) + "|")
+    for variant in variants:
+        cells = [_cell(scores.get((task, variant), [])) for task in tasks]
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw_transfer(scores: dict[tuple[str, str], list[float]], path: Path) -> None:
+    """The score of each task against the number of transferred blocks."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes: Any = figure.subplots()
+    for task in dict.fromkeys(task for task, _ in scores):
+        points = sorted(
+            (int(variant.removeprefix(TRANSFER)), 100 * statistics.mean(values))
+            for (name, variant), values in scores.items()
+            if name == task and variant.startswith(TRANSFER)
+        )
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=f"{task} ({find_task(task).metrics[0]})")
+    axes.set(xlabel="blocks transferred from pre-training", ylabel="score · 100")
+    axes.legend()
+    figure.savefig(path)
+
+
+def _run(command: str, *arguments: str) -> str:
+    line = [sys.executable, "-m", f"gpt1_jax.{command}", *arguments]
+    print("+", *line[1:], file=sys.stderr, flush=True)
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"The command above ended with {done.returncode}; mend that and run this again.")
+    return done.stdout
+
+
+def _write(place: Path, scores: dict[str, float]) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "results.json").write_text(json.dumps({"validation": scores}) + "\n")
+
+
+def _order(variant: str) -> tuple[int, str]:
+    known = [*VARIANTS, "zero_shot", "tfidf+cosine", "tfidf", "majority"]
+    return (known.index(variant) if variant in known else len(known), variant)
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {50 * (max(values) - min(values)):.1f} ({len(values)})"
+
+
+if __name__ == "__main__":
+    door(main)

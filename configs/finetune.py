@@ -1,0 +1,108 @@
+"""Fine-tuning, stage two of "Improving Language Understanding by Generative Pre-Training" (Radford et al., 2018).
+
+    python -m gpt1_jax.main --config=configs/finetune.py:TASK --config.init_from=RUN --workdir=RUN2
+
+RUN is a pre-trained run, which gives architecture and tokenizer. TASK is cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
+snli, scitail, race, race_middle, race_high, story_cloze, custom, or, of the demo text, demo_genre, demo_entailment,
+demo_same_verse, demo_next_verse. Any key can be set behind it: --config.data.source=files:DIR.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gpt1_jax.config import (
+    Config,
+    DataConfig,
+    FinetuneConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    to_config_dict,
+)
+from gpt1_jax.tasks.catalog import find_task
+
+FROM_INIT: Any = None  # as in the run that init_from names; one that is set must agree with it
+
+
+def paper(task: str) -> Config:
+    """The paper's section 4.1 and the authors' openai/finetune-transformer-lm, "code", for every task alike."""
+    return Config(
+        seed=0,
+        init_from=None,
+        model=ModelConfig(
+            kind=FROM_INIT,
+            num_layers=FROM_INIT,
+            num_heads=FROM_INIT,
+            d_model=FROM_INIT,
+            d_ff=FROM_INIT,
+            context_length=FROM_INIT,
+            embedding_dropout=0.1,
+            attention_dropout=0.1,
+            residual_dropout=0.1,
+            dtype=FROM_INIT,
+            attention=FROM_INIT,
+            unroll=FROM_INIT,
+            remat=FROM_INIT,
+        ),
+        data=DataConfig(
+            source="tfds",
+            tokenizer=FROM_INIT,
+            vocab_size=FROM_INIT,
+            cache_dir="~/.cache/gpt1_jax",
+            tfds_dir=None,
+        ),
+        train=TrainConfig(
+            num_steps=0,
+            num_epochs=3.0,
+            batch_size=32,
+            accumulation=1,
+            log_every=50,
+            eval_every=0,
+            eval_batches=0,
+            checkpoint_every=0,
+            keep_checkpoints=2,
+        ),
+        optimizer=OptimizerConfig(
+            name="openai_adam",
+            learning_rate=6.25e-5,
+            schedule="linear",
+            warmup_steps=0,
+            warmup_fraction=0.002,
+            total_steps=0,
+            weight_decay=0.01,
+            clip_norm=1.0,  # code
+            beta1=0.9,  # code
+            beta2=0.999,  # code
+            epsilon=1e-8,  # code
+        ),
+        mesh=MeshConfig(data=-1, fsdp=1, tensor=1),
+        finetune=FinetuneConfig(
+            task=task,
+            auxiliary_weight=0.5,
+            num_transfer_layers=None,
+            classifier_dropout=0.1,
+            scores="classes",  # code: utils.py, with no word on it in the paper
+            max_examples=0,
+            kind=None,
+            columns="",
+        ),
+    )
+
+
+def demo(task: str) -> Config:
+    """For the `tiny` and `small` presets of pre-training, which a CPU can train, and their higher learning rate."""
+    config = paper(task)
+    return replace(
+        config,
+        data=replace(config.data, source="demo"),
+        optimizer=replace(config.optimizer, learning_rate=3e-4, warmup_fraction=0.1),
+    )
+
+
+def get_config(task: str = "") -> ConfigDict:
+    """The setting of a task; raises UserError where there is none of that name."""
+    find_task(task)
+    return to_config_dict(demo(task) if task.startswith("demo_") else paper(task))

@@ -1,0 +1,111 @@
+"""The catalog: one entry for each task, the paper's and the embedded ones.
+
+Where a task's files and TFDS sets keep it is told in `files.py` and `tfds_sets.py`.
+"""
+
+import difflib
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.demo import DEMO_TASKS
+from gpt1_jax.tasks.task import Task
+
+_BINARY = ("0", "1")
+_TWO_WAY = ("entailment", "not_entailment")
+_THREE_WAY = ("entailment", "neutral", "contradiction")
+_PAIR = {"premise": "sentence1", "hypothesis": "sentence2"}
+_PASSAGE = {"context": "article", "choices": "options", "label": "answer"}
+_LETTERS = ("A", "B", "C", "D")
+
+CATALOG: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "cola",
+            "classification",
+            ("matthews_correlation", "accuracy"),
+            labels=_BINARY,
+            columns={"text": "sentence"},
+        ),
+        Task("sst2", "classification", ("accuracy",), labels=_BINARY, columns={"text": "sentence"}),
+        Task(
+            "mrpc",
+            "similarity",
+            ("f1", "accuracy"),
+            labels=_BINARY,
+            columns={"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"},
+        ),
+        Task(
+            "qqp",
+            "similarity",
+            ("f1", "accuracy"),
+            labels=_BINARY,
+            columns={"sentence1": "question1", "sentence2": "question2", "label": "is_duplicate"},
+        ),
+        Task("stsb", "similarity", ("pearson", "spearman"), score_range=(0, 5), columns={"label": "score"}),
+        Task(
+            "mnli",
+            "entailment",
+            ("accuracy",),
+            labels=_THREE_WAY,
+            columns={**_PAIR, "label": "gold_label"},
+            headline="matched",
+        ),
+        Task(
+            "qnli",
+            "entailment",
+            ("accuracy",),
+            labels=_TWO_WAY,
+            columns={"premise": "question", "hypothesis": "sentence"},
+        ),
+        Task("rte", "entailment", ("accuracy",), labels=_TWO_WAY, columns=_PAIR),
+        Task(
+            "snli",
+            "entailment",
+            ("accuracy",),
+            labels=_THREE_WAY,
+            columns={**_PAIR, "label": "gold_label"},
+        ),
+        Task("scitail", "entailment", ("accuracy",), labels=("entails", "neutral")),
+        *(
+            Task(name, "choice", ("accuracy",), choices=4, columns=_PASSAGE, answers=_LETTERS)
+            for name in ("race", "race_middle", "race_high")
+        ),
+        Task(
+            "story_cloze",
+            "choice",
+            ("accuracy",),
+            choices=2,
+            columns={
+                "context": ("InputSentence1", "InputSentence2", "InputSentence3", "InputSentence4"),
+                "choices": ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2"),
+                "label": "AnswerRightEnding",
+            },
+            answers=("1", "2"),
+        ),
+        # Zero-shot only. Its pronoun stands where other tasks have a question, its choices are the candidates.
+        Task(
+            "dprd",
+            "choice",
+            ("accuracy",),
+            choices=2,
+            columns={"context": "sentence", "question": "pronoun", "choices": "candidates"},
+        ),
+        # Only a name: its kind is the config's, and its labels or choices are found in the data.
+        Task("custom", "classification", ("accuracy",)),
+        *DEMO_TASKS.values(),
+    )
+}
+
+
+def find_task(name: str) -> Task:
+    """The task of a name; `custom` comes without its labels, which `read_task` finds in the data.
+
+    Raises:
+        UserError: there is no such task; the nearest is named.
+    """
+    if name in CATALOG:
+        return CATALOG[name]
+    nearest = difflib.get_close_matches(name, CATALOG, n=1, cutoff=0)[0]
+    raise UserError(
+        f"finetune.task={name!r} is not a task; did you mean {nearest}? (the tasks are {', '.join(CATALOG)})"
+    )

@@ -1,0 +1,113 @@
+"""Examples as arrays: the token sequences of a split in one table, and what the head is to say to each."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.task import Example, Task, special_ids, transform
+
+ScoreForm = Literal["classes", "regression"]
+_TEXTS_AT_ONCE = 20_000
+
+
+class EncodedExamples(NamedTuple):
+    """A split of a task, tokenized. N examples, S sequences each, C outputs of the head.
+
+    Fields:
+        tokens: the sequences one after the other.
+        offsets: int64 [N · S + 1], where each begins; sequence s of example n is number n · S + s.
+        labels: float32 [N, C], the target distribution, or the target itself in regression; 0 where not known.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def sequences(self) -> int:
+        """S."""
+        return (len(self.offsets) - 1) // max(len(self.labels), 1)
+
+    def lengths(self) -> np.ndarray:
+        """The tokens of each example's longest sequence, int64 [N]."""
+        return np.diff(self.offsets).reshape(len(self), -1).max(-1)
+
+    def sequence(self, example: int, number: int) -> np.ndarray:
+        """The tokens of one sequence."""
+        start, stop = self.offsets[example * self.sequences + number :][:2]
+        return self.tokens[start:stop]
+
+
+def encode_examples(
+    task: Task, examples: Sequence[Example], tokenizer: Tokenizer, context_length: int, scores: ScoreForm
+) -> EncodedExamples:
+    """Tokenizes and transforms a split; a text that returns (a document with several questions) only once.
+
+    Raises:
+        UserError: an example whose question and answer do not fit into the model's context, told by its number.
+    """
+    specials = special_ids(tokenizer.vocab_size)
+    kind = np.uint16 if tokenizer.vocab_size + len(specials) <= 2**16 else np.uint32
+    parts, lengths = [np.zeros(0, kind)], []
+    for start in range(0, len(examples), _TEXTS_AT_ONCE):
+        some = examples[start : start + _TEXTS_AT_ONCE]
+        texts = list(dict.fromkeys(text for example in some for text in example.texts))
+        ids = dict(zip(texts, (x.tolist() for x in tokenizer.encode_batch(texts, threads=16)), strict=True))
+        for number, example in enumerate(some, start=start + 1):
+            try:
+                sequences = transform(
+                    task.kind, [ids[text] for text in example.texts], specials, context_length
+                )
+            except UserError as error:
+                raise UserError(f"Example {number} of task {task.name}: {error}") from error
+            parts.append(np.concatenate(sequences).astype(kind))
+            lengths += map(len, sequences)
+    labels = np.zeros((len(examples), head_outputs(task, scores)), np.float32)
+    for row, example in zip(labels, examples, strict=True):
+        if example.label is not None:
+            row[:] = _target(task, example.label, scores)
+    return EncodedExamples(np.concatenate(parts), np.cumsum([0, *lengths]), labels)
+
+
+def head_outputs(task: Task, scores: ScoreForm) -> int:
+    """C, the width of an example's label: classes, choices, the whole scores of the range, or one for regression."""
+    if task.score_range is None:
+        return task.choices if task.kind == "choice" else len(task.labels)
+    low, high = task.score_range
+    return high - low + 1 if scores == "classes" else 1
+
+
+def _target(task: Task, label: float, scores: ScoreForm) -> np.ndarray:
+    """Class and choice one-hot; a score's weight is split between the whole numbers around it.
+
+    The latter is the encoding of Tree-LSTM (Tai et al. 2015, section 5.2), as in the authors' utils.
+    """
+    if task.score_range is None:
+        return np.eye(head_outputs(task, scores))[int(label)]
+    low, high = task.score_range
+    if scores == "regression":
+        return np.array([label])
+    return np.maximum(0, 1 - np.abs(np.arange(low, high + 1) - label))
+
+
+def predict_labels(task: Task, logits: np.ndarray, scores: ScoreForm) -> np.ndarray:
+    """What logits [N, C] say, [N]: the number of the class or choice, or a score."""
+    if task.score_range is None:
+        return logits.argmax(-1)
+    if scores == "regression":
+        return logits[:, 0]
+    low, high = task.score_range
+    return probabilities(logits) @ np.arange(low, high + 1)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """The softmax of logits [N, C], in float64."""
+    logits = logits.astype(np.float64)
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)

@@ -1,0 +1,186 @@
+"""The source `files:DIR`: the official files of the catalog's tasks, as they are distributed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.examples import make_examples
+from gpt1_jax.tasks.passages import split_passage
+from gpt1_jax.tasks.rows import Row, read_csv, read_json_file, read_jsonl, read_text, read_tsv
+from gpt1_jax.tasks.task import Columns, Example, Split, Task
+
+
+def read_files(task: Task, directory: Path, split: Split) -> list[Example]:
+    """The examples of one split, in the order of the files; none where the set has no file for the split.
+
+    Args:
+        task: a task of the catalog, not `custom` or embedded.
+        directory: where the official files lie.
+        split: which one.
+
+    Raises:
+        UserError: a file is missing (of training any, of other splits one of several), empty or damaged, or
+            holds a row that is no example.
+    """
+    candidates = LAYOUTS[task.name].get(split, ())
+    examples, missing = [], []
+    for group in dict.fromkeys(file.group for file in candidates):
+        files = [file for file in candidates if file.group == group]
+        found = next((file for file in files if (directory / file.path).exists()), None)
+        if found:
+            examples += _read(found, task, directory, split)
+        elif not task.headline or group in (task.headline, ""):
+            missing += files
+    if missing and (examples or split == "train"):
+        raise UserError(
+            f"data.source='files:{directory}' has no {' or '.join(file.path for file in missing)}, the {split} "
+            f"part of {task.name}: name the directory that its official files lie in"
+        )
+    return examples
+
+
+@dataclass(frozen=True)
+class File:
+    """One file, or folder, of a set.
+
+    Fields:
+        path: below the set's directory.
+        read: yields its rows.
+        columns: where the roles are found in it; none is the task's own columns.
+        group: of its examples.
+    """
+
+    path: str
+    read: Callable[[Path], Iterator[Row]] = read_tsv
+    columns: Columns | None = None
+    group: str = ""
+
+
+def _read(file: File, task: Task, directory: Path, split: Split) -> list[Example]:
+    path = directory / file.path
+    examples = make_examples(task, file.read(path), split, file.columns, file.group)
+    if not examples:
+        raise UserError(f"data.source: {path} holds no examples of {task.name}: put the official file there")
+    return examples
+
+
+# ----------------------------------------------------------------------------- formats of their own
+
+
+def _read_snli(path: Path) -> Iterator[Row]:
+    """SNLI's pairs, but those whose annotators agreed on no label."""
+    return (row for row in read_jsonl(path) if row.fields.get("gold_label") != "-")
+
+
+def _read_numbered(path: Path) -> Iterator[Row]:
+    """A JSON object of records by their number."""
+    for number, record in read_json_file(path).items():
+        where = f"entry {number} of {path}"
+        if not isinstance(record, dict):
+            raise UserError(f"data.source: {where} is {record!r:.80}, expected a JSON object: mend it")
+        yield Row(where, record)
+
+
+def _read_race(folder: Path) -> Iterator[Row]:
+    """The questions of a folder of passages, a JSON object each."""
+    for path in sorted(folder.glob("*.txt")):
+        yield from split_passage(str(path), read_json_file(path))
+
+
+def _read_schemas(path: Path) -> Iterator[Row]:
+    """Blocks of four lines: a sentence, its pronoun, two candidates with a comma between, the right one."""
+    lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    for start in range(0, len(lines), 5):
+        where = f"the block at line {start + 1} of {path}"
+        block, rest = lines[start : start + 4], lines[start + 4 : start + 5]
+        if not all(block) or len(block) < 4 or any(rest):
+            raise UserError(
+                f"data.source: {where} is not four lines and an empty one (sentence, pronoun, candidates, "
+                "answer): mend it"
+            )
+        sentence, pronoun, candidates, answer = block
+        choices = [candidate.strip() for candidate in candidates.split(",")]
+        yield Row(where, {"sentence": sentence, "pronoun": pronoun, "candidates": choices, "label": answer})
+
+
+# ----------------------------------------------------------------------------------------- the sets
+
+# The files of each split. Of the files of one group the first that is there is read; a group of its own, such
+# as "mismatched", may be missing where the task has a headline. Without a file for validation a part of the
+# training file is held out (see reading.py). "ppft_subset_train.json" is a published sample of the training file.
+Layout = dict[Split, tuple[File, ...]]
+
+_GLUE: Layout = {"train": (File("train.tsv"),), "validation": (File("dev.tsv"),), "test": (File("test.tsv"),)}
+_read_cola = partial(read_tsv, header=("source", "label", "mark", "sentence"))
+_read_scitail = partial(read_tsv, header=("premise", "hypothesis", "label"))
+_SAMPLE = File("ppft_subset_train.json", _read_numbered, {"premise": "text_a", "hypothesis": "text_b"})
+_BY_ROLE: Columns = {}
+
+
+def _scitail(split: str) -> tuple[File, ...]:
+    name = f"scitail_1.0_{split}.tsv"
+    return (File(name, _read_scitail), File(f"tsv_format/{name}", _read_scitail))
+
+
+def _race(*groups: str) -> Layout:
+    """The folders of all groups, which are told apart where there are several."""
+
+    def folders(split: str) -> tuple[File, ...]:
+        return tuple(
+            File(f"{split}/{group}", _read_race, group=group if len(groups) > 1 else "") for group in groups
+        )
+
+    return {"train": folders("train"), "validation": folders("dev"), "test": folders("test")}
+
+
+def _story_cloze(split: str) -> tuple[File, ...]:
+    name = f"cloze_test_{split}__spring2016"
+    return (File(f"{name} - cloze_test_ALL_{split}.csv", read_csv), File(f"{name}.csv", read_csv))
+
+
+LAYOUTS: dict[str, Layout] = {
+    "cola": {
+        "train": (File("train.tsv", _read_cola),),
+        "validation": (File("dev.tsv", _read_cola),),
+        "test": (File("test.tsv"),),  # the one with a header
+    },
+    "sst2": _GLUE,
+    "mrpc": {
+        "train": (File("train.tsv"), File("msr_paraphrase_train.txt")),
+        "validation": (File("dev.tsv"),),
+        "test": (File("test.tsv"), File("msr_paraphrase_test.txt")),
+    },
+    "qqp": {**_GLUE, "train": (File("train.tsv"), File("train_subset.tsv"))},
+    "stsb": _GLUE,
+    "mnli": {
+        "train": (File("train.tsv"), _SAMPLE),
+        "validation": tuple(
+            file
+            for group in ("matched", "mismatched")
+            for file in (
+                File(f"dev_{group}.tsv", group=group),
+                File(f"dev_{group}.jsonl", read_jsonl, _BY_ROLE, group),
+            )
+        ),
+        "test": tuple(File(f"test_{group}.tsv", group=group) for group in ("matched", "mismatched")),
+    },
+    "qnli": {**_GLUE, "train": (File("train.tsv"), _SAMPLE)},
+    "rte": _GLUE,
+    "snli": {
+        "train": (File("snli_1.0_train.jsonl", _read_snli), _SAMPLE),
+        "validation": (File("snli_1.0_dev.jsonl", _read_snli), File("dev.jsonl", read_jsonl, _BY_ROLE)),
+        "test": (File("snli_1.0_test.jsonl", _read_snli),),
+    },
+    "scitail": {"train": _scitail("train"), "validation": _scitail("dev"), "test": _scitail("test")},
+    "race": _race("middle", "high"),
+    "race_middle": _race("middle"),
+    "race_high": _race("high"),
+    "story_cloze": {"train": _story_cloze("val"), "test": _story_cloze("test")},
+    "dprd": {  # zero-shot only, so that its test part may stand for validation
+        "train": (File("train.c.txt", _read_schemas),),
+        "validation": (File("test.c.txt", _read_schemas),),
+        "test": (File("test.c.txt", _read_schemas),),
+    },
+}

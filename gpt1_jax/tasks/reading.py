@@ -1,0 +1,116 @@
+"""The door to a task's examples: from TFDS, from its official files, embedded, or from the user's own files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt1_jax.config import DataConfig, FinetuneConfig
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.tasks.custom import read_custom
+from gpt1_jax.tasks.demo import DEMO_TASKS, read_demo_examples
+from gpt1_jax.tasks.examples import hold_out
+from gpt1_jax.tasks.files import read_files
+from gpt1_jax.tasks.task import Example, Split, Task
+from gpt1_jax.tasks.tfds_sets import read_tfds
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task and its splits, each example once and in the order of its files.
+
+    Fields:
+        task: of `custom` with the labels, scores or choices found in the data.
+        train, validation: labeled, and not empty.
+        test: maybe empty; the labels are None where the files have none.
+    """
+
+    task: Task
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+
+
+def read_task(finetune: FinetuneConfig, data: DataConfig) -> TaskData:
+    """Reads all splits of the task that is fine-tuned.
+
+    Args:
+        finetune: the task; for `custom` also kind, columns and scores. `max_examples` is the caller's.
+        data: source and tfds_dir.
+
+    Raises:
+        UserError: an unknown task or source, or one that is zero-shot only; a file or set that is missing, empty
+            or damaged; an example that is none of the task.
+    """
+    task = find_task(finetune.task)
+    if task.name == "dprd":
+        raise UserError(
+            "finetune.task='dprd' is zero-shot only; run gpt1_jax.evaluate with --zero_shot=dprd."
+        )
+    if task.name == "custom":
+        task, splits = read_custom(finetune, _directory(data))
+        train, validation, test = splits["train"], splits["validation"], splits.get("test", [])
+    else:
+        train, validation = _read_train_and_validation(task, data)
+        test = _read(task, data, "test")
+    for name, examples in (("train", train), ("validation", validation)):
+        if not examples:
+            raise UserError(
+                f"data.source={data.source!r} leaves no example of {task.name} for {name}; give it more examples."
+            )
+    return TaskData(task, train, validation, test)
+
+
+def read_split(task: Task, data: DataConfig, split: Split) -> list[Example]:
+    """Reads one split of a task of the catalog or an embedded one; reads and raises as `read_task`.
+
+    `dprd` too, whose validation is its test split. Of a set without a test split that split is empty.
+    """
+    if split == "test":
+        return _read(task, data, split)
+    if split == "validation" and (examples := _read(task, data, split)):
+        return examples
+    train, validation = _read_train_and_validation(task, data)
+    return train if split == "train" else validation
+
+
+def _read_train_and_validation(task: Task, data: DataConfig) -> tuple[list[Example], list[Example]]:
+    """Both splits; where the set has no validation split a part of the training split is held out.
+
+    Of Story Cloze, whose official validation file the authors train on, it is the part that they held out; of
+    others every 20th example.
+    """
+    train, validation = _read(task, data, "train"), _read(task, data, "validation")
+    if validation:
+        return train, validation
+    if task.name == "story_cloze" and len(train) > 1:
+        from sklearn.model_selection import train_test_split  # late: few need it, and it takes a second
+
+        fifth = max(1, len(train) // 5)  # 374 of the 1,871 stories
+        parts: Any = train_test_split(train, test_size=fifth, random_state=3535999445)
+        return parts[0], parts[1]
+    train, validation = hold_out(train, 20)
+    return train, [example._replace(group=example.group or task.headline) for example in validation]
+
+
+def _read(task: Task, data: DataConfig, split: Split) -> list[Example]:
+    """The examples of a split as its source has them; none where it has no such split."""
+    if task.name in DEMO_TASKS:
+        if data.source != "demo":
+            raise UserError(
+                f"data.source={data.source!r} has no {task.name}, an embedded task; set it to 'demo'."
+            )
+        return [] if split == "test" else read_demo_examples(task.name, split)
+    if data.source == "tfds":
+        return read_tfds(task, data.tfds_dir, split)
+    return read_files(task, _directory(data), split)
+
+
+def _directory(data: DataConfig) -> Path:
+    kind, _, path = data.source.partition(":")
+    if kind != "files" or not path:
+        raise UserError(
+            f"data.source={data.source!r} is no source of this task; set it to 'files:PATH' of its files, "
+            "'tfds' for a published data set, or 'demo' for an embedded task."
+        )
+    return Path(path).expanduser()

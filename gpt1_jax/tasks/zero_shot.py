@@ -1,0 +1,105 @@
+"""Tasks without any fine-tuning (the paper's section 5, figure 2 right): what a language model finds more likely.
+
+Each example becomes token sequences, one for each answer it may have, of which the last tokens are scored.
+Letters: N examples, S sequences each.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.task import Example, Task
+
+SENTIMENTS = (" negative", " positive")  # in the order of SST-2's labels
+
+
+def encode_queries(
+    task: Task, examples: Sequence[Example], tokenizer: Tokenizer, context_length: int
+) -> EncodedExamples:
+    """The sequences whose likelihood decides.
+
+        cola         sentence                              all of it is scored
+        sst2         sentence very positive | negative     the last word
+        dprd         sentence with the pronoun replaced    what follows the replacement
+        choice       context question choice               the choice
+
+    A sequence too long loses tokens at its beginning. Where the tokenizer has an end piece, it comes first, as
+    documents begin in pre-training.
+
+    Returns:
+        The sequences; as `labels` float32 [N, S] how many tokens at the end of each are scored.
+
+    Raises:
+        UserError: the task has no zero-shot form.
+    """
+    if task.name not in ("cola", "sst2") and task.kind != "choice":
+        raise UserError(
+            f"--zero_shot={task.name} has no zero-shot form; choose cola, sst2, dprd or a multiple-choice task."
+        )
+    queries = [query for example in examples for query in _split(task, example)]
+    begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
+    parts = tokenizer.encode_batch([part for query in queries for part in query], threads=16)
+    tokens, counts = [np.zeros(0, np.int32)], []
+    for given, scored in zip(parts[::2], parts[1::2], strict=True):
+        ids = np.concatenate([begin, given, scored])[-context_length:]
+        tokens.append(ids.astype(np.int32))
+        counts.append(min(len(scored), len(ids) - 1))
+    labels = np.array(counts, np.float32).reshape(len(examples), -1)
+    return EncodedExamples(np.concatenate(tokens), np.cumsum([0, *map(len, tokens[1:])]), labels)
+
+
+def _split(task: Task, example: Example) -> list[tuple[str, str]]:
+    """For each answer the text that is given and the text that is scored."""
+    if task.name == "cola":
+        return [("", example.texts[0])]
+    if task.name == "sst2":
+        return [(f"{example.texts[0]} very", word) for word in SENTIMENTS]
+    if task.name == "dprd":
+        sentence, pronoun, *candidates = example.texts
+        before, after = _cut_at_word(sentence, pronoun)
+        return [(before + candidate, after) for candidate in candidates]
+    context, question, *choices = example.texts
+    given = " ".join(filter(None, (context, question)))
+    return [(given, f" {choice}") for choice in choices]
+
+
+def _cut_at_word(sentence: str, word: str) -> tuple[str, str]:
+    """What stands before and behind a word's first occurrence."""
+    found = re.search(rf"\b{re.escape(word)}\b", sentence, re.IGNORECASE)
+    if found is None:
+        raise UserError(f"The pronoun {word!r} does not occur in {sentence!r}; mend the example.")
+    return sentence[: found.start()], sentence[found.end() :]
+
+
+def choose_answers(task: Task, log_probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The answer found most likely, [N]: by the mean log-probability of a scored token, for sst2 by their sum.
+
+    Args:
+        task: the task, any but cola, which has no answers to choose from.
+        log_probabilities: [N, S], the sum over the scored tokens.
+        counts: [N, S], how many they are.
+    """
+    scores = log_probabilities if task.name == "sst2" else log_probabilities / counts
+    return scores.argmax(-1)
+
+
+def fit_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The threshold above which to say 1, so that the Matthews correlation on these examples is the highest.
+
+    Args:
+        scores: [N], the mean log-probability of a token.
+        labels: [N], 0 or 1.
+    """
+    order = np.argsort(-scores)
+    said = np.arange(1, len(scores) + 1)  # the k highest are said to be 1
+    right = np.cumsum(labels[order])
+    positives = labels.sum()
+    covariance = right * len(scores) - said * positives
+    spread = np.sqrt(said * (len(scores) - said) * positives * (len(scores) - positives), dtype=np.float64)
+    correlation = np.divide(covariance, spread, out=np.full(len(scores), -np.inf), where=spread > 0)
+    best = int(correlation.argmax())
+    return float((scores[order][best] + scores[order][min(best + 1, len(scores) - 1)]) / 2)

@@ -1,0 +1,172 @@
+"""Stage two of the paper: a pre-trained run and a labeled task in, a run directory with a scored classifier out."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from gpt1_jax.config import Config
+from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
+from gpt1_jax.model.heads import Classifier, Head, Pooling
+from gpt1_jax.model.trunk import make_trunk
+from gpt1_jax.run import Run, write_json
+from gpt1_jax.tasks.batches import TaskBatches
+from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples, head_outputs, predict_labels
+from gpt1_jax.tasks.predictions import write_predictions
+from gpt1_jax.tasks.reading import read_task
+from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
+from gpt1_jax.training import sharding
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.evaluation import make_predict
+from gpt1_jax.training.loop import Stage
+from gpt1_jax.training.metrics import training_flops_per_token
+from gpt1_jax.training.objectives import finetuning_loss
+from gpt1_jax.training.pretraining import check_table
+from gpt1_jax.training.scoring import score_predictions
+from gpt1_jax.training.session import keep_compiled, run_stage, settle, tell
+from gpt1_jax.training.step import State
+from gpt1_jax.training.transfer import check_start, load_trunk, transfer
+
+
+def finetune(config: Config, workdir: str) -> None:
+    """Fine-tunes in the run directory `workdir`, going on from its newest checkpoint where it has one.
+
+    Leaves scores, predictions and checkpoints. A signal to stop saves the state, and a line says how to go on.
+
+    Raises:
+        UserError: something in the config, the task's data or the directories is not as it must be.
+        Diverged: the loss stayed without finite values.
+    """
+    settings, init_from = config.finetune, config.init_from
+    assert settings is not None and init_from is not None
+
+    # ── Mesh ─────────────────────────────────────────────────────────────────────────────────────────────────
+    keep_compiled(config.data.cache_dir)
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_divisible(config, mesh)
+    run = Run(workdir)
+    if run.exists():
+        run.changes(config)  # refused now rather than after the data is read
+
+    # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
+    tokenizer = _open_tokenizer(config, run, init_from)
+    if not Checkpoints(run.checkpoints).steps():
+        check_start(config, init_from, tokenizer)
+    check_table(tokenizer, mesh)
+    data = read_task(settings, config.data)
+    task, length = data.task, config.model.context_length
+    training = draw_examples(data.train, settings.max_examples, config.seed)
+
+    def encode(examples: Sequence[Example]) -> EncodedExamples:
+        return encode_examples(task, examples, tokenizer, length, settings.scores)
+
+    train, validation = encode(training), encode(data.validation)
+    batches = TaskBatches(train, seed=config.seed, batch_size=config.train.batch_size)
+    config = settle(config, batches.steps_per_epoch)
+
+    # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
+    run.lock()
+    changes = run.begin(config, {"text": _fingerprint(train), "tokenizer": tokenizer.fingerprint()})
+    tokenizer.save(run.tokenizer)
+    write_json(run.directory / "task.json", task.to_dict())
+
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+        # ── Model ────────────────────────────────────────────────────────────────────────────────────────────
+        model = make_classifier(config, task, tokenizer.vocab_size)
+        predict = make_predict(model, mesh)
+        rows = config.train.batch_size // config.train.accumulation
+
+        def start(state: State) -> State:
+            fresh = state.params["trunk"]
+            if settings.num_transfer_layers == -1:
+                return state
+            trained = load_trunk(Run(init_from), sharding.abstract(fresh), tell)
+            trunk = transfer(fresh, trained, tokenizer.vocab_size, settings.num_transfer_layers)
+            places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+            return state._replace(params={**state.params, "trunk": jax.device_put(trunk, places)})
+
+        def evaluate(params: Any) -> dict[str, float]:
+            predictions = predict_labels(task, predict(params, validation, rows), settings.scores)
+            return score_predictions(task, predictions, data.validation)
+
+        # ── Train ────────────────────────────────────────────────────────────────────────────────────────────
+        objective = finetuning_loss(
+            model,
+            settings.auxiliary_weight,
+            regression=task.score_range is not None and settings.scores == "regression",
+        )
+        stage = Stage(
+            kind="finetune",
+            task=task.name,
+            rows=batches.rows,
+            evaluate=evaluate,
+            score=task.metrics[0],
+            tokens_per_step=train.tokens.size / batches.steps_per_epoch,
+            flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
+        )
+        final = run_stage(
+            stage,
+            model,
+            objective,
+            config,
+            run,
+            mesh,
+            vocab_size=tokenizer.vocab_size + len(Specials._fields),
+            start=start,
+            samples=[batches.sample(width) for width in batches.widths],
+            lines=[
+                f"{task.name}: {len(training):,} examples to learn from, {len(data.validation):,} to validate on, "
+                f"{len(data.test):,} to test on",
+                *(f"changed since the run was begun: {change}" for change in changes),
+            ],
+        )
+
+        # ── Predictions ──────────────────────────────────────────────────────────────────────────────────────
+        if final is None:
+            return
+        for split, examples in (("validation", data.validation), ("test", data.test)):
+            predictions = predict_labels(task, predict(final.params, encode(examples), rows), settings.scores)
+            write_predictions(run.directory / "predictions", split, task, predictions, examples)
+    validation_scores = run.results()["validation"]
+    tell(f"{task.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in validation_scores.items()))
+
+
+def make_classifier(config: Config, task: Task, vocab_size: int) -> Classifier:
+    """The trunk of a config with the head of a task."""
+    assert config.finetune is not None
+    pooling: dict[str, Pooling] = {"similarity": "sum", "choice": "each"}
+    kind = pooling.get(task.kind, "one")
+    outputs = 1 if kind == "each" else head_outputs(task, config.finetune.scores)
+    return Classifier(
+        make_trunk(config.model, vocab_size, specials=len(Specials._fields)),
+        Head(kind, outputs, config.finetune.classifier_dropout),
+        special_ids(vocab_size).extract,
+    )
+
+
+def _open_tokenizer(config: Config, run: Run, init_from: str) -> Tokenizer:
+    """The tokenizer of the run that goes on or is started from, unless the config names a file of its own."""
+    begun = run if run.exists() else Run(init_from)
+    if config.data.tokenizer != begun.config().data.tokenizer:
+        named = open_tokenizer(config.data.tokenizer)
+        if named is not None:
+            return named
+    return load_tokenizer(begun.tokenizer)
+
+
+def draw_examples(examples: list[Example], count: int, seed: int) -> list[Example]:
+    """`count` of the examples, in their order; all where it is 0 or not below their number."""
+    if not 0 < count < len(examples):
+        return examples
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:count]
+    return [examples[i] for i in np.sort(chosen)]
+
+
+def _fingerprint(examples: EncodedExamples) -> str:
+    digest = hashlib.sha256()
+    for part in examples:
+        digest.update(part.tobytes())
+    return digest.hexdigest()

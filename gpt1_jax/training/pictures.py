@@ -1,0 +1,27 @@
+"""Curves of what was measured, as PNG files."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+NOT_DRAWN = ("step", "examples")
+
+
+def draw_scores(path: str, title: str, found: Sequence[dict[str, float]]) -> None:
+    """Draws each metric against the pre-training step.
+
+    Args:
+        path: of the PNG.
+        title: above it.
+        found: {"step", metric: value} of each checkpoint.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes: Any = figure.subplots()
+    steps = [entry["step"] for entry in found]
+    for name in found[0]:
+        if not name.startswith(NOT_DRAWN):
+            axes.plot(steps, [entry[name] for entry in found], marker="o", label=name)
+    axes.set(title=title, xlabel="pre-training step", ylabel="score")
+    axes.legend()
+    figure.savefig(path)

@@ -1,0 +1,71 @@
+"""The metrics of labeled tasks, from whole predictions: scikit-learn's and scipy's, with nothing in between."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics
+
+from gpt1_jax.tasks.task import Example, Metric, Task
+
+
+def compute_metrics(names: Sequence[Metric], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The named metrics of all examples at once.
+
+    Where predictions or labels are constant no correlation is defined; it is told as 0.
+
+    Args:
+        names: which ones.
+        predictions, labels: [N], class numbers or scores, in the same order.
+    """
+    return {name: _COMPUTE[name](labels, predictions) for name in names}
+
+
+def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return float(
+        metrics.f1_score(labels, predictions, zero_division=cast(Any, 0.0))
+    )  # of class 1, as GLUE has it
+
+
+def _correlation(statistic, labels: np.ndarray, predictions: np.ndarray) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        value = float(statistic(labels, predictions).statistic)
+    return value if np.isfinite(value) else 0.0
+
+
+_COMPUTE = {
+    "accuracy": lambda labels, predictions: float(np.mean(labels == predictions)),
+    "f1": _f1,
+    "matthews_correlation": lambda labels, predictions: float(metrics.matthews_corrcoef(labels, predictions)),
+    "pearson": lambda labels, predictions: _correlation(stats.pearsonr, labels, predictions),
+    "spearman": lambda labels, predictions: _correlation(stats.spearmanr, labels, predictions),
+}
+
+
+def score_predictions(task: Task, predictions: np.ndarray, examples: Sequence[Example]) -> dict[str, float]:
+    """The task's metrics of a split, and "examples", how many were counted: those whose label is known.
+
+    Where the split has groups, each has its own metrics besides, as "accuracy_mismatched"; the plain names stand
+    for the task's headline group, or for all.
+
+    Args:
+        task: names the metrics.
+        predictions: [N], as `predict_labels` gives them.
+        examples: N, in the same order.
+    """
+    known = np.array([example.label is not None for example in examples])
+    labels = np.array([example.label or 0 for example in examples])
+    groups = np.array([example.group for example in examples])
+
+    def measure(chosen: np.ndarray) -> dict[str, float]:
+        values = compute_metrics(task.metrics, predictions[chosen], labels[chosen])
+        return values | {"examples": int(chosen.sum())}
+
+    scores = measure(known & (groups == task.headline) if task.headline else known)
+    for group in sorted(set(groups) - {"", task.headline}):
+        if (chosen := known & (groups == group)).any():
+            scores |= {f"{name}_{group}": value for name, value in measure(chosen).items()}
+    return scores

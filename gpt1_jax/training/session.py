@@ -1,0 +1,161 @@
+"""What both stages of training do between their data and the loop: settle the config, state, compile, train."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from gpt1_jax.config import Config
+from gpt1_jax.model.transformer import parameter_count
+from gpt1_jax.run import Run
+from gpt1_jax.training import sharding
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.loop import Stage, train
+from gpt1_jax.training.metrics import MetricsLog, peak_memory
+from gpt1_jax.training.objectives import Objective
+from gpt1_jax.training.optimizers import make_optimizer, make_schedule
+from gpt1_jax.training.step import State, abstract_state, initial_state, make_train_step
+from gpt1_jax.training.stopping import StopRequest
+
+
+def tell(sentence: str) -> None:
+    """Prints a line, once for all processes."""
+    if jax.process_index() == 0:
+        print(sentence, flush=True)
+
+
+def keep_compiled(cache_dir: str) -> None:
+    """Keeps compiled programs in `cache_dir`, so that the next start finds them."""
+    jax.config.update("jax_compilation_cache_dir", str(epath.Path(cache_dir).expanduser() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def settle(config: Config, steps_per_epoch: float) -> Config:
+    """The config with what depends on the length of an epoch made numbers: see TrainConfig."""
+    train = config.train
+    epoch = math.ceil(steps_per_epoch)
+    num_steps = math.ceil(train.num_epochs * steps_per_epoch) if train.num_epochs else train.num_steps
+    train = dataclasses.replace(
+        train,
+        num_steps=num_steps,
+        eval_every=train.eval_every or epoch,
+        checkpoint_every=train.checkpoint_every or epoch,
+    )
+    return dataclasses.replace(config, train=train)
+
+
+def run_stage(
+    stage: Stage,
+    model: nn.Module,
+    objective: Objective,
+    config: Config,
+    run: Run,
+    mesh: Mesh,
+    *,
+    vocab_size: int,
+    start: Callable[[State], State],
+    samples: Sequence[Any],
+    lines: Sequence[str],
+) -> State | None:
+    """Carries out a stage under its mesh, going on from the run's newest checkpoint where there is one.
+
+    Args:
+        stage: batches and evaluation.
+        model, objective: what is trained, and to what end.
+        config: settled.
+        run: begun and locked.
+        mesh: in use.
+        vocab_size: rows of the token table in use, for counting parameters.
+        start: what a run that begins makes of the fresh state.
+        samples: a row of each shape that the batches come in; the step is compiled for each.
+        lines: told when the log is open.
+
+    Returns:
+        The final state; None where a signal stopped the run, its state saved.
+
+    Raises:
+        Diverged: the loss stayed without finite values.
+        UserError: every checkpoint is damaged.
+    """
+    with StopRequest() as stop:
+        schedule = make_schedule(config.optimizer, config.train.num_steps)
+        optimizer = make_optimizer(config.optimizer, schedule)
+        abstract = abstract_state(model, optimizer, mesh)
+
+        # ── Restore: this run's newest sound checkpoint, else a start ────────────────────────────────────────
+        checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
+        restored = checkpoints.restore_newest(abstract, tell)
+        state: State = (
+            start(initial_state(model, optimizer, mesh, config.seed)) if restored is None else restored
+        )
+        step, last = int(state.step), config.train.num_steps
+        if step >= last:
+            tell(
+                f"{run.directory} is done: step {step} of {last}; raise train.num_steps or num_epochs to go on."
+            )
+            return state
+
+        # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────
+        log = MetricsLog(run.directory, step, last)
+        resuming = f"resuming at step {step}" if step else "from the beginning"
+        count = parameter_count(state.params, vocab_size)
+        log.tell(
+            f"{count:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}"
+        )
+        for line in lines:
+            log.tell(line)
+        train_step = make_train_step(
+            objective, optimizer, schedule, mesh, abstract, config.train.accumulation
+        )
+        programs = {
+            sample.tokens.shape[1:]: _compile(
+                train_step, abstract, sample, config.train.batch_size, mesh, log
+            )
+            for sample in samples
+        }
+
+        # ── Train ────────────────────────────────────────────────────────────────────────────────────────────
+        try:
+            final = train(
+                stage,
+                lambda state, batch: programs[batch.tokens.shape[1:]](state, batch),
+                config.train,
+                run,
+                state,
+                checkpoints,
+                log,
+                mesh,
+                stop,
+            )
+            log.tell(f"peak memory {peak_memory()}")
+        finally:
+            checkpoints.close()
+            log.close()
+    if final is None:
+        tell(f"Stopped at a signal, the state saved in {run.directory}; run the same command again to go on.")
+    return final
+
+
+def _compile(
+    train_step: Any, abstract: State, sample: Any, batch_size: int, mesh: Mesh, log: MetricsLog
+) -> Any:
+    """The train step, compiled ahead of the clock for batches of a sample's shape, with a line on its cost."""
+    began = time.perf_counter()
+    place = sharding.batch_sharding(mesh)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype, sharding=place), sample
+    )
+    compiled = train_step.lower(abstract, batch).compile()
+    memory = compiled.memory_analysis()
+    gigabytes = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9
+    shape = " × ".join(map(str, batch.tokens.shape))
+    log.tell(
+        f"compiled for {shape} tokens in {time.perf_counter() - began:.1f} s; {gigabytes:.2f} GB a device"
+    )
+    return compiled

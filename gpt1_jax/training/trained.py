@@ -1,0 +1,194 @@
+"""A run directory opened to be used: what `gpt1_jax.load` returns, and what the commands share.
+
+Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the head.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from flax import linen as nn
+
+from gpt1_jax.config import MeshConfig
+from gpt1_jax.data.tokenizers import load_tokenizer
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.trunk import make_trunk
+from gpt1_jax.run import Run
+from gpt1_jax.tasks.encoding import encode_examples, predict_labels, probabilities
+from gpt1_jax.tasks.examples import parse_example
+from gpt1_jax.tasks.predictions import clip_score
+from gpt1_jax.tasks.task import Example, Task
+from gpt1_jax.training import sharding
+from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.training.evaluation import make_predict
+from gpt1_jax.training.finetuning import make_classifier
+from gpt1_jax.training.session import keep_compiled
+from gpt1_jax.training.step import abstract_state
+
+EXAMPLES_AT_ONCE = 32
+
+
+class TrainedRun:
+    """A trained model with its tokenizer, on all devices at hand, each with a copy of the parameters."""
+
+    def __init__(self, directory: str, step: int | None = None) -> None:
+        """Opens the checkpoint of `step`, or the newest sound one.
+
+        Raises:
+            UserError: there is no run, no such checkpoint, or none that is sound.
+        """
+        self.run = Run(directory)
+        self.config = self.run.config()
+        keep_compiled(self.config.data.cache_dir)
+        self.tokenizer = load_tokenizer(self.run.tokenizer)
+        self.mesh = sharding.make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+        self.task = Task.from_dict(_read_json(self.run, "task.json")) if self.config.finetune else None
+        if self.task is None:
+            self.classifier = None
+            self.trunk = make_trunk(self.config.model, self.tokenizer.vocab_size)
+        else:
+            self.classifier = make_classifier(self.config, self.task, self.tokenizer.vocab_size)
+            self.trunk = self.classifier.trunk
+        with self.on_mesh():
+            abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
+        restored = self._restore({"step": abstract.step, "params": abstract.params}, step)
+        self.step, self.params = int(restored["step"]), restored["params"]
+
+    @property
+    def trunk_params(self) -> Any:
+        """The parameters of the language model."""
+        return self.params if self.classifier is None else self.params["trunk"]
+
+    def on_mesh(self) -> AbstractContextManager[Any]:
+        """The context in which the model's functions are called."""
+        stack = ExitStack()
+        stack.enter_context(jax.set_mesh(self.mesh))
+        stack.enter_context(nn.logical_axis_rules(sharding.RULES))
+        return stack
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
+        return self.tokenizer.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        return self.tokenizer.decode(ids)
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """The logits of what follows each of the ids, float32 [T, V].
+
+        Raises:
+            UserError: more ids than the context holds, none, or one that is no piece.
+        """
+        length, vocab_size = self.config.model.context_length, self.tokenizer.vocab_size
+        if not 0 < len(ids) <= length:
+            raise UserError(
+                f"There are {len(ids)} ids, expected 1 to {length}, the model's context; cut them."
+            )
+        if not all(0 <= id < vocab_size for id in ids):
+            raise UserError(
+                f"An id is not one of the tokenizer's pieces, 0 to {vocab_size - 1}; encode a text."
+            )
+        rows = np.zeros((self.mesh.size, len(ids)), np.int32) + np.array(ids, np.int32)
+        with self.on_mesh():
+            return np.array(self._logits(self.trunk_params, rows))
+
+    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Labels new examples with a fine-tuned run.
+
+        Args:
+            records: each an example's texts by the names of its task's kind (`tasks.task.ROLES`), or by the data
+                set's own.
+
+        Returns:
+            For each {"label": a class's name, "probabilities": {name: p}}; of multiple choice the choice's number from
+            0 and the choices' probabilities as a list; of a scored task the score, and the probabilities of the whole
+            scores where it was learned by classes.
+
+        Raises:
+            UserError: the run was not fine-tuned, or a record is no example of its task: told by its number from 1.
+        """
+        if self.task is None:
+            raise UserError(f"{self.run.directory} was not fine-tuned on a task; name a run that was.")
+        examples = []
+        for number, record in enumerate(records, start=1):
+            try:
+                examples.append(parse_example(self.task, record))
+            except ValueError as error:
+                raise UserError(f"Line {number} is no example of task {self.task.name}: {error}.") from error
+        return [self._describe(logits) for logits in self.predict_logits(examples)]
+
+    def predict_logits(self, examples: Sequence[Example]) -> np.ndarray:
+        """The head's logits, float32 [N, C], of a fine-tuned run; raises UserError where an example is too long."""
+        assert self.task is not None and self.config.finetune is not None
+        scores, length = self.config.finetune.scores, self.config.model.context_length
+        encoded = encode_examples(self.task, examples, self.tokenizer, length, scores)
+        with self.on_mesh():
+            return self._predict(self.params, encoded, EXAMPLES_AT_ONCE)
+
+    def _describe(self, logits: np.ndarray) -> dict[str, Any]:
+        assert self.task is not None and self.config.finetune is not None
+        scores = self.config.finetune.scores
+        label = predict_labels(self.task, logits[None], scores)[0]
+        chances = probabilities(logits).tolist()
+        if self.task.score_range:
+            score = {"label": clip_score(self.task, float(label))}
+            if scores == "regression":
+                return score
+            low, high = self.task.score_range
+            return score | {"probabilities": dict(zip(map(str, range(low, high + 1)), chances, strict=True))}
+        if self.task.kind == "choice":
+            return {"label": int(label), "probabilities": chances}
+        return {
+            "label": self.task.labels[label],
+            "probabilities": dict(zip(self.task.labels, chances, strict=True)),
+        }
+
+    @cached_property
+    def _logits(self) -> Any:
+        trunk = self.trunk
+
+        @jax.jit
+        def logits(params: Any, tokens: jax.Array) -> jax.Array:
+            hidden: Any = trunk.apply({"params": params}, tokens)
+            return hidden[0].astype(jnp.float32) @ params["tokens"][: trunk.vocab_size].T
+
+        return logits
+
+    @cached_property
+    def _predict(self) -> Any:
+        assert self.classifier is not None
+        return make_predict(self.classifier, self.mesh)
+
+    def _restore(self, abstract: Any, step: int | None) -> Any:
+        checkpoints = Checkpoints(self.run.checkpoints)
+        if step is None:
+            restored = checkpoints.restore_newest(abstract, logging.warning)
+            if restored is None:
+                raise UserError(f"{self.run.directory} has no checkpoint yet; train it first.")
+            return restored
+        if step not in checkpoints.steps():
+            known = ", ".join(map(str, checkpoints.steps())) or "none"
+            raise UserError(f"{self.run.directory} has no checkpoint of step {step}; it has {known}.")
+        try:
+            return checkpoints.restore(step, abstract)
+        except Damaged as error:
+            raise UserError(
+                f"Checkpoint {step} of {self.run.directory} is damaged ({error}); name another."
+            ) from error
+
+
+def _read_json(run: Run, name: str) -> dict[str, Any]:
+    try:
+        return json.loads((run.directory / name).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{run.directory / name} cannot be read ({error}); restore it from a copy."
+        ) from error

@@ -1,0 +1,80 @@
+"""Parameters of one run as the beginning of another."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.config import Config
+from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt1_jax.errors import UserError
+from gpt1_jax.run import Run
+from gpt1_jax.training.checkpoints import Checkpoints
+
+
+def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
+    """Refuses a run to start from whose parameters do not fit.
+
+    Raises:
+        UserError: another architecture, another tokenizer, or no checkpoint.
+    """
+    start = Run(init_from)
+    theirs = start.config().model
+    for name in ("kind", "num_layers", "num_heads", "d_model", "d_ff", "context_length"):
+        mine, its = getattr(config.model, name), getattr(theirs, name)
+        if mine != its:
+            raise UserError(
+                f"init_from={init_from} has model.{name}={its}, this config has {mine}; set model.{name}={its}."
+            )
+    if load_tokenizer(start.tokenizer).fingerprint() != tokenizer.fingerprint():
+        raise UserError(
+            f"data.tokenizer={config.data.tokenizer} is not the tokenizer of init_from={init_from}; leave it out, or "
+            "set data.tokenizer=sentencepiece, to read with that run's own."
+        )
+    if not Checkpoints(start.checkpoints).steps():
+        raise UserError(f"init_from={init_from} has no checkpoint yet; name a run that has saved one.")
+
+
+def load_trunk(run: Run, abstract: Any, tell: Callable[[str], None]) -> Any:
+    """The trunk's parameters of a run's newest sound checkpoint, whether it was pre-trained or fine-tuned.
+
+    Args:
+        run: the run directory.
+        abstract: shapes, dtypes and shardings of the parameters.
+        tell: is told of damaged checkpoints that are passed over.
+
+    Raises:
+        UserError: there is no checkpoint, or none is sound.
+    """
+    wrapped = run.config().finetune is not None
+    parts = {"params": {"trunk": abstract} if wrapped else abstract}
+    restored = Checkpoints(run.checkpoints).restore_newest(parts, tell)
+    if restored is None:
+        raise UserError(f"{run.directory} has no checkpoint yet; name a run that has saved one.")
+    return restored["params"]["trunk"] if wrapped else restored["params"]
+
+
+def transfer(fresh: Any, trained: Any, vocab_size: int, num_blocks: int | None) -> Any:
+    """A fresh trunk's parameters with those of a trained one in their place, as the authors' n_transfer has it.
+
+    The embeddings of the specials stay fresh. Runs under jit or not, on sharded arrays.
+
+    Args:
+        fresh, trained: parameters of two trunks of one architecture.
+        vocab_size: V, the rows of the token table that are the tokenizer's.
+        num_blocks: how many blocks are taken, from the first; None is all, 0 only the embeddings, −1 nothing.
+    """
+    if num_blocks == -1:
+        return fresh
+    row = jnp.arange(fresh["tokens"].shape[0])[:, None]
+    blocks = trained["blocks"]
+    if num_blocks is not None:
+        blocks = jax.tree.map(
+            lambda old, new: jnp.concatenate([old[:num_blocks], new[num_blocks:]]), blocks, fresh["blocks"]
+        )
+    return {
+        **trained,
+        "tokens": jnp.where(row < vocab_size, trained["tokens"], fresh["tokens"]),
+        "blocks": blocks,
+    }

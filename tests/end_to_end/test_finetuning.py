@@ -1,0 +1,203 @@
+"""Fine-tuning as a user does it: from a pre-trained run to a score, predictions, and labels for new examples."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_support import ROOT, Runner, read_metrics
+
+import gpt1_jax
+
+WORDS = {"good": "morning light song", "bad": "stone under river"}
+
+
+@pytest.fixture(scope="module")
+def pretrained(runner: Runner) -> Path:
+    workdir = runner.directory / "pretrained"
+    runner.run(workdir, **{"train.num_steps": 20, "train.checkpoint_every": 10})
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set anyone could learn: which of two words a text holds."""
+    directory = tmp_path_factory.mktemp("reviews")
+    for name, count in (("train", 240), ("validation", 21), ("test", 5)):
+        lines = []
+        for i in range(count):
+            label = ("good", "bad")[i * 7 % 3 % 2]
+            text = f"{WORDS[label].split()[i % 3]} again{' the old' * (i % 4)}"
+            lines.append({"text": text} | ({} if name == "test" else {"label": label}))
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return directory
+
+
+def command(runner: Runner, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT, env=runner.environment, text=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+
+
+def finetune(runner: Runner, workdir: Path, start: Path, task: str, **overrides: Any) -> Any:
+    values = {
+        "init_from": start,
+        "data.cache_dir": runner.directory / "cache",
+        "train.batch_size": 8,
+        "train.log_every": 1,
+        "optimizer.learning_rate": 1e-2,
+    } | overrides
+    flags = [f"--config.{key}={value}" for key, value in values.items()]
+    return command(
+        runner, "gpt1_jax.main", f"--config=configs/finetune.py:{task}", f"--workdir={workdir}", *flags
+    )
+
+
+@pytest.fixture(scope="module")
+def finetuned(runner: Runner, pretrained: Path, reviews: Path) -> Path:
+    workdir = runner.directory / "finetuned"
+    done = finetune(
+        runner, workdir, pretrained, "custom",
+        **{"finetune.kind": "classification", "data.source": f"files:{reviews}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workdir
+
+
+def test_it_ends_with_scores_of_every_epoch_predictions_and_checkpoints(finetuned: Path) -> None:
+    results = json.loads((finetuned / "results.json").read_text())
+    steps = 3 * 30  # three epochs of 240 examples in batches of 8
+    assert (results["kind"], results["task"], results["step"]) == ("finetune", "custom", steps)
+    assert results["validation"]["examples"] == 21 and results["validation"]["accuracy"] > 0.9
+    evaluated = [entry["step"] for entry in read_metrics(finetuned) if entry["kind"] == "eval"]
+    assert evaluated == [30, 60, 90]
+    assert {"90", str(results["best"]["step"])} <= {
+        path.name for path in (finetuned / "checkpoints").iterdir()
+    }
+    for split, count in (("validation", 21), ("test", 5)):
+        lines = (finetuned / "predictions" / f"{split}.tsv").read_text().splitlines()
+        assert lines[0] == "index\tprediction" and len(lines) == 1 + count
+        assert {line.split("\t")[1] for line in lines[1:]} <= {"good", "bad"}
+    first = read_metrics(finetuned)[0]
+    assert first["loss"] == pytest.approx(first["task_loss"] + 0.5 * first["lm_loss"], rel=1e-5)
+
+
+def test_evaluate_gives_the_score_again_and_the_perplexity_of_a_text(
+    runner: Runner, finetuned: Path, reviews: Path
+) -> None:
+    done = command(runner, "gpt1_jax.evaluate", f"--workdir={finetuned}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    results = json.loads((finetuned / "results.json").read_text())
+    assert found == {"step": 90, **results["validation"]}
+    done = command(runner, "gpt1_jax.evaluate", f"--workdir={finetuned}", f"--source={runner.source}")
+    assert done.returncode == 0 and json.loads(done.stdout)["perplexity"] > 1, done.stderr
+
+
+def test_predict_labels_each_line_in_order_and_python_says_the_same(
+    runner: Runner, finetuned: Path, tmp_path: Path
+) -> None:
+    texts = ["the old song again", "under the stone", "the", "light light", "river again"]
+    given, written = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text("".join(json.dumps({"text": text, "id": 3}) + "\n" for text in texts))
+    flags = [f"--workdir={finetuned}", f"--input={given}", f"--output={written}"]
+    done = command(runner, "gpt1_jax.predict", *flags)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in written.read_text().splitlines()]
+    assert [entry["label"] for entry in found[:2]] == ["good", "bad"] and len(found) == len(texts)
+    for entry in found:
+        assert sum(entry["probabilities"].values()) == pytest.approx(1)
+        assert max(entry["probabilities"], key=entry["probabilities"].get) == entry["label"]
+
+    with given.open("a") as file:
+        file.write('{"txt": "no such field"}\n')
+    written.unlink()
+    done = command(runner, "gpt1_jax.predict", *flags)
+    assert done.returncode == 2 and "Line 6" in done.stderr and done.stderr.count("\n") == 1
+    assert not written.exists()
+
+    run = gpt1_jax.load(str(finetuned))
+    for text, entry in zip(texts, found, strict=True):
+        (prediction,) = run.predict([{"text": text}])
+        assert prediction["label"] == entry["label"]
+        assert prediction["probabilities"] == pytest.approx(entry["probabilities"], abs=1e-5)
+    ids = run.encode("the old song")
+    assert run.decode(ids) == "the old song"
+    assert run.logits(ids).shape == (len(ids), run.tokenizer.vocab_size)
+
+
+def test_a_run_that_goes_on_repeats_the_very_losses_of_an_undisturbed_one(
+    runner: Runner, pretrained: Path, reviews: Path, finetuned: Path, tmp_path: Path
+) -> None:
+    """Ended behind its first epoch, and continued."""
+    settings = {
+        "finetune.kind": "classification",
+        "data.source": f"files:{reviews}",
+        "optimizer.total_steps": 90,
+    }
+    assert (
+        finetune(runner, tmp_path, pretrained, "custom", **settings, **{"train.num_epochs": 1}).returncode
+        == 0
+    )
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    assert finetune(runner, tmp_path, pretrained, "custom", **settings).returncode == 0
+
+    def losses(workdir: Path) -> list[float]:
+        return [entry["loss"] for entry in read_metrics(workdir) if entry["kind"] == "train"]
+
+    assert losses(tmp_path) == losses(finetuned)
+
+
+def test_zero_shot_over_the_checkpoints_is_told_and_drawn(runner: Runner, pretrained: Path) -> None:
+    flags = [f"--workdir={pretrained}", "--zero_shot=demo_next_verse", "--steps=all"]
+    done = command(runner, "gpt1_jax.evaluate", *flags)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [entry["step"] for entry in found] == [10, 20]
+    assert all(0 < entry["accuracy"] < 1 for entry in found)
+    assert (pretrained / "zero_shot-demo_next_verse.png").read_bytes().startswith(b"\x89PNG")
+
+
+CUSTOM = {"finetune.kind": "classification"}
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides", "told"),
+    [
+        ("colla", {}, "did you mean cola"),
+        ("custom", CUSTOM | {"finetune.columns": "text=review"}, "'review'"),
+        ("custom", CUSTOM | {"model.num_layers": 3}, "model.num_layers=1, this config has 3"),
+        ("custom", CUSTOM | {"finetune.num_transfer_layers": 2}, "finetune.num_transfer_layers=2"),
+        ("custom", CUSTOM | {"init_from": "nowhere"}, "nowhere is not a run directory"),
+        ("custom", {}, "finetune.kind"),
+        ("rte", {}, "train.tsv"),
+        ("dprd", {}, "zero-shot only"),
+    ],
+)
+def test_wrong_input_is_told_in_a_sentence(
+    runner: Runner,
+    pretrained: Path,
+    reviews: Path,
+    tmp_path: Path,
+    task: str,
+    overrides: dict[str, Any],
+    told: str,
+) -> None:
+    workdir = tmp_path / "run"
+    done = finetune(runner, workdir, pretrained, task, **{"data.source": f"files:{reviews}"} | overrides)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert told in done.stderr and done.stderr.count("\n") == 1 and not (workdir / "config.json").exists()
+
+
+def test_another_tokenizer_is_refused(
+    runner: Runner, pretrained: Path, reviews: Path, tmp_path: Path
+) -> None:
+    other = runner.directory / "other"
+    runner.run(other, **{"train.num_steps": 1, "data.vocab_size": 310})
+    model = other / "tokenizer" / "sentencepiece.model"
+    overrides = CUSTOM | {"data.source": f"files:{reviews}", "data.tokenizer": f"sentencepiece:{model}"}
+    done = finetune(runner, tmp_path / "run", pretrained, "custom", **overrides)
+    assert done.returncode == 2 and "is not the tokenizer of init_from" in done.stderr

@@ -1,0 +1,72 @@
+"""The catalog: every task of the paper by name, with the kind, metrics and labels of its benchmark."""
+
+import json
+
+import pytest
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.catalog import CATALOG, find_task
+from gpt1_jax.tasks.task import Task
+
+GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
+PAPER = (*GLUE, "snli", "scitail", "race", "race_middle", "race_high", "story_cloze", "dprd")
+DEMO = ("demo_genre", "demo_entailment", "demo_same_verse", "demo_next_verse")
+
+
+def test_the_catalog_has_the_papers_tasks_the_users_own_and_the_embedded_ones() -> None:
+    assert sorted(CATALOG) == sorted([*PAPER, "custom", *DEMO])
+    assert all(find_task(name).name == name for name in CATALOG)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "metrics"),
+    [
+        ("cola", "classification", ("matthews_correlation", "accuracy")),
+        ("sst2", "classification", ("accuracy",)),
+        ("mrpc", "similarity", ("f1", "accuracy")),
+        ("qqp", "similarity", ("f1", "accuracy")),
+        ("stsb", "similarity", ("pearson", "spearman")),
+        ("mnli", "entailment", ("accuracy",)),
+        ("qnli", "entailment", ("accuracy",)),
+        ("rte", "entailment", ("accuracy",)),
+        ("snli", "entailment", ("accuracy",)),
+        ("scitail", "entailment", ("accuracy",)),
+        ("race", "choice", ("accuracy",)),
+        ("race_middle", "choice", ("accuracy",)),
+        ("race_high", "choice", ("accuracy",)),
+        ("story_cloze", "choice", ("accuracy",)),
+        ("dprd", "choice", ("accuracy",)),
+    ],
+)
+def test_each_task_has_the_kind_and_metrics_of_its_benchmark(
+    name: str, kind: str, metrics: tuple[str, ...]
+) -> None:
+    task = find_task(name)
+    assert (task.kind, task.metrics) == (kind, metrics)
+
+
+def test_labels_are_the_names_of_the_official_files() -> None:
+    assert {name: find_task(name).labels for name in PAPER if find_task(name).labels} == {
+        **dict.fromkeys(("cola", "sst2", "mrpc", "qqp"), ("0", "1")),
+        **dict.fromkeys(("qnli", "rte"), ("entailment", "not_entailment")),
+        **dict.fromkeys(("mnli", "snli"), ("entailment", "neutral", "contradiction")),
+        "scitail": ("entails", "neutral"),
+    }
+    assert find_task("stsb").score_range == (0, 5)
+    choices = {name: find_task(name).choices for name in PAPER if find_task(name).choices}
+    assert choices == {"race": 4, "race_middle": 4, "race_high": 4, "story_cloze": 2, "dprd": 2}
+    assert {name for name in PAPER if find_task(name).headline} == {"mnli"}
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("colla", "cola"), ("SST-2", "sst2"), ("race-high", "race_high")]
+)
+def test_an_unknown_task_is_told_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=f"finetune.task='{name}' .* did you mean {nearest}[?]"):
+        find_task(name)
+
+
+@pytest.mark.parametrize("name", [*PAPER, *DEMO])
+def test_a_task_is_plain_data(name: str) -> None:
+    task = find_task(name)
+    assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task

@@ -1,0 +1,216 @@
+"""`custom`: a user's own files, whose labels, scores or choices are found in the data."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.finetune import paper
+from gpt1_jax.config import FinetuneConfig
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.custom import read_custom
+from gpt1_jax.tasks.examples import parse_example
+from gpt1_jax.tasks.task import Example, Kind
+
+
+def config(kind: Kind | None, columns: str = "", **fields: Any) -> FinetuneConfig:
+    settings = paper("custom").finetune
+    assert settings
+    return FinetuneConfig(**vars(settings) | {"kind": kind, "columns": columns} | fields)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Writes the rows as the name of the file tells."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            dialect = csv.excel if path.suffix == ".csv" else csv.excel_tab
+            table = csv.DictWriter(file, list(rows[0]), dialect=dialect)
+            table.writeheader()
+            table.writerows(rows)
+    return path
+
+
+def reviews(*labels: Any) -> list[dict[str, Any]]:
+    return [{"text": f"Text, {number}", "label": label} for number, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv"])
+def test_a_directory_has_a_file_for_each_split(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"train.{suffix}", reviews("sad", "glad", " sad", "odd"))
+    write(tmp_path / "validation.csv", reviews("odd"))
+    write(tmp_path / f"test.{suffix}", [{"text": "Text", "id": 3}])
+    task, examples = read_custom(config("classification"), tmp_path)
+    assert (task.name, task.kind, task.labels) == ("custom", "classification", ("glad", "odd", "sad"))
+    assert task.metrics == ("accuracy",)
+    assert [example.label for example in examples["train"]] == [2, 0, 2, 1]
+    assert examples["validation"] == [Example(("Text, 0",), 1)]
+    assert examples["test"] == [Example(("Text",), None)]
+
+
+def test_of_a_single_file_every_tenth_example_is_held_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", reviews(*[True, False] * 12))
+    task, examples = read_custom(config("classification"), path)
+    assert (task.labels, task.metrics) == (("False", "True"), ("accuracy", "f1"))
+    assert [example.texts[0] for example in examples["validation"]] == ["Text, 9", "Text, 19"]
+    assert len(examples["train"]) == 22
+    assert "test" not in examples
+
+
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
+    rows = [{"a": "p", "b": "x", "c": "y", "is": number % 2} for number in range(4)]
+    path = write(tmp_path / "mine.csv", rows)
+    settings = config("entailment", "premise=a, hypothesis=b+c,label=is")
+    task, examples = read_custom(settings, path)
+    assert task.labels == ("0", "1")
+    assert examples["train"][1] == Example(("p", "x y"), 1)
+    assert parse_example(task, {"a": "p", "hypothesis": "h"}) == Example(("p", "h"), None)
+
+
+def pairs(*labels: Any) -> list[dict[str, Any]]:
+    return [{"sentence1": "a", "sentence2": "b", "label": label} for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "score_range"),
+    [
+        ((1, 2.5, 4.2, 3), "classes", (1, 5)),
+        ((-0.5, 2, 4), "classes", (-1, 4)),
+        ((0, 3, 1, 2), "regression", (0, 3)),
+        ((0, 3, 1, 2), "classes", None),
+        (("a", 2.5), "classes", None),
+        ((1.0, 2.0), "classes", None),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_similarity_is_scored_where_its_labels_have_fractions_or_regression_is_asked_for(
+    tmp_path: Path, suffix: str, labels: tuple[Any, ...], scores: str, score_range: tuple[int, int] | None
+) -> None:
+    for split in ("train", "validation"):
+        write(tmp_path / f"{split}.{suffix}", pairs(*labels))
+    task, examples = read_custom(config("similarity", scores=scores), tmp_path)
+    assert task.score_range == score_range
+    if score_range:
+        assert (task.metrics, task.labels) == (("pearson", "spearman"), ())
+        assert [example.label for example in examples["train"]] == list(labels)
+    else:
+        assert task.labels == tuple(sorted(map(str, labels)))
+
+
+def test_the_range_of_scores_covers_validation_too(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", pairs(0.5, 2))
+    write(tmp_path / "validation.csv", pairs(6.5))
+    assert read_custom(config("similarity"), tmp_path)[0].score_range == (0, 7)
+
+
+def test_choices_are_a_list_or_several_columns(tmp_path: Path) -> None:
+    rows = [{"context": "c", "question": "q", "choices": ["x", "y", "z"], "label": n % 3} for n in range(4)]
+    task, examples = read_custom(config("choice"), write(tmp_path / "mine.jsonl", rows))
+    assert (task.choices, task.labels, task.metrics) == (3, (), ("accuracy",))
+    assert examples["train"][1] == Example(("c", "q", "x", "y", "z"), 1)
+
+    table = [{"story": "c", "end1": "x", "end2": "y", "label": label} for label in "xyxy"]
+    settings = config("choice", "context=story,choices=end1+end2")
+    task, examples = read_custom(settings, write(tmp_path / "mine.csv", table))
+    assert task.choices == 2
+    assert examples["train"] == [Example(("c", "", "x", "y"), label) for label in (0, 1, 0)]
+    assert examples["validation"] == [Example(("c", "", "x", "y"), 1)]
+
+
+STORIES = [{"context": "c", **pairs(0)[0]}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "train", "validation", "told"),
+    [
+        (config(None), reviews(0, 1), reviews(0), "finetune.kind is not set; .*classification, entailment"),
+        (
+            config("classification"),
+            [{"body": "a", "label": 1}],
+            reviews(0),
+            "line 2 of .*train.csv has no column 'text' but 'body', 'label'.*finetune.columns=text=COLUMN",
+        ),
+        (
+            config("classification", "label=stars"),
+            reviews(0, 1),
+            reviews(0),
+            "line 2 of .*train.csv has no column 'stars' but 'text', 'label'.*finetune.columns=label=COLUMN",
+        ),
+        (
+            config("classification"),
+            reviews("b", "a"),
+            reviews("a", "c"),
+            "line 3 of .*validation.csv .*'label' is 'c', expected one of 'a', 'b'",
+        ),
+        (
+            config("classification"),
+            reviews("b", "", "a"),
+            reviews("a"),
+            "line 3 of .*train.csv .*'label' is ''",
+        ),
+        (config("classification"), reviews("b", "b"), reviews("b"), "'label' is b in all rows"),
+        (
+            config("similarity", scores="regression"),
+            pairs(1, "x", 2),
+            pairs(1),
+            "line 3 .*'label' is 'x', expected",
+        ),
+        (
+            config("choice", "choices=sentence1"),
+            STORIES,
+            STORIES,
+            "line 2 of .*choices 'a'; expected a list of two",
+        ),
+        (
+            config("choice", "choices=sentence1+none"),
+            STORIES,
+            STORIES,
+            "no column 'none'",
+        ),
+        (
+            config("classification", "premise=a"),
+            reviews(0, 1),
+            reviews(0),
+            "finetune.columns='premise=a' has the",
+        ),
+        (config("classification", "text"), reviews(0, 1), reviews(0), "entry 'text'; expected ROLE=COLUMN"),
+        (config("classification", "label=a+b"), reviews(0, 1), reviews(0), "entry 'label=a.b'"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_sentence(
+    tmp_path: Path,
+    settings: FinetuneConfig,
+    train: list[dict[str, Any]],
+    validation: list[dict[str, Any]],
+    told: str,
+) -> None:
+    write(tmp_path / "train.csv", train)
+    write(tmp_path / "validation.csv", validation)
+    with pytest.raises(UserError, match=told):
+        read_custom(settings, tmp_path)
+
+
+def test_every_example_has_as_many_choices(tmp_path: Path) -> None:
+    rows = [{"context": "c", "choices": ["x", "y", "z"][:count], "label": 0} for count in (2, 3)]
+    with pytest.raises(UserError, match=r"line 2 of .*3 choices, expected 2"):
+        read_custom(config("choice"), write(tmp_path / "mine.jsonl", rows))
+
+
+def test_missing_ambiguous_empty_and_other_files_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no file for train; expected one train.{jsonl,csv,tsv}"):
+        read_custom(config("classification"), tmp_path)
+    write(tmp_path / "train.csv", reviews(0, 1))
+    with pytest.raises(UserError, match="has no file for validation"):
+        read_custom(config("classification"), tmp_path)
+    write(tmp_path / "train.jsonl", reviews(0, 1))
+    with pytest.raises(UserError, match=r"has train.jsonl and train.csv for train"):
+        read_custom(config("classification"), tmp_path)
+    (tmp_path / "mine.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"mine.jsonl holds no examples"):
+        read_custom(config("classification"), tmp_path / "mine.jsonl")
+    (tmp_path / "mine.xlsx").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"mine.xlsx is not named \*.{jsonl,csv,tsv}"):
+        read_custom(config("classification"), tmp_path / "mine.xlsx")

@@ -1,0 +1,153 @@
+"""The door: which source a task is read from, what is held out where a set has no validation split."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.model_selection import train_test_split
+
+from configs.finetune import paper
+from gpt1_jax.config import Config
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks import reading
+from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.tasks.reading import TaskData, read_split, read_task
+from gpt1_jax.tasks.task import Example
+
+
+def config(task: str, source: str, kind: str | None = None) -> Config:
+    settings = paper("cola")
+    assert settings.finetune
+    finetune = type(settings.finetune)(**vars(settings.finetune) | {"task": task, "kind": kind})
+    data = type(settings.data)(**vars(settings.data) | {"source": source, "tfds_dir": "sets"})
+    return type(settings)(**vars(settings) | {"finetune": finetune, "data": data})
+
+
+def read(task: str, source: str, kind: str | None = None) -> TaskData:
+    settings = config(task, source, kind)
+    assert settings.finetune
+    return read_task(settings.finetune, settings.data)
+
+
+def write_rte(path: Path, count: int, label: bool = True) -> list[Example]:
+    header, rows = "index\tsentence1\tsentence2", [f"{n}\ta {n}\tb" for n in range(count)]
+    if label:
+        header, rows = f"{header}\tlabel", [f"{row}\tentailment" for row in rows]
+    path.write_text("\n".join([header, *rows]))
+    return [Example((f"a {n}", "b"), 0 if label else None) for n in range(count)]
+
+
+def test_official_files_give_their_splits(tmp_path: Path) -> None:
+    train = write_rte(tmp_path / "train.tsv", 30)
+    validation = write_rte(tmp_path / "dev.tsv", 3)
+    assert read("rte", f"files:{tmp_path}") == TaskData(find_task("rte"), train, validation, [])
+    test = write_rte(tmp_path / "test.tsv", 2, label=False)
+    assert read("rte", f"files:{tmp_path}").test == test
+    settings = config("rte", f"files:{tmp_path}")
+    assert read_split(find_task("rte"), settings.data, "train") == train
+    assert read_split(find_task("rte"), settings.data, "test") == test
+    (tmp_path / "train.tsv").unlink()  # one split needs no other
+    assert read_split(find_task("rte"), settings.data, "validation") == validation
+
+
+def test_a_path_may_begin_with_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_rte(tmp_path / "train.tsv", 20)
+    assert len(read("rte", "files:~").train) == 19
+
+
+def test_every_20th_example_is_held_out_where_there_is_no_validation_file(tmp_path: Path) -> None:
+    examples = write_rte(tmp_path / "train.tsv", 45)
+    data = read("rte", f"files:{tmp_path}")
+    assert data.validation == [examples[19], examples[39]]
+    assert data.train == [example for example in examples if example not in data.validation]
+    settings = config("rte", f"files:{tmp_path}")
+    assert read_split(data.task, settings.data, "train") == data.train
+    assert read_split(data.task, settings.data, "validation") == data.validation
+
+
+def test_what_is_held_out_of_mnli_counts_as_matched(tmp_path: Path) -> None:
+    table = ["index\tsentence1\tsentence2\tgold_label", *(f"{n}\tp\th\tneutral" for n in range(20))]
+    (tmp_path / "train.tsv").write_text("\n".join(table))
+    assert read("mnli", f"files:{tmp_path}").validation == [Example(("p", "h"), 1, "matched")]
+
+
+def test_story_cloze_is_split_as_its_authors_did(tmp_path: Path) -> None:
+    columns = [f"InputSentence{n}" for n in (1, 2, 3, 4)]
+    columns += ["RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2", "AnswerRightEnding"]
+    with (tmp_path / "cloze_test_val__spring2016.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["InputStoryid", *columns])
+        table.writerows([n, f"Story {n}.", "b", "c", "d", "x", "y", 1 + n % 2] for n in range(1871))
+    data = read("story_cloze", f"files:{tmp_path}")
+    # Theirs: train_test_split(storys, comps1, comps2, ys, test_size=n_valid, random_state=seed)
+    train, validation = train_test_split(range(1871), test_size=374, random_state=3535999445)
+    assert [example.texts[0] for example in data.train] == [f"Story {n}. b c d" for n in train]
+    assert [example.label for example in data.validation] == [n % 2 for n in validation]
+    assert (len(data.train), len(data.validation), data.test) == (1497, 374, [])
+
+
+def test_tfds_is_asked_for_each_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_tfds(task: Any, tfds_dir: str | None, split: str) -> list[Example]:
+        assert (task.name, tfds_dir) == ("rte", "sets")
+        return [Example((split, "b"), 0)]
+
+    monkeypatch.setattr(reading, "read_tfds", read_tfds)
+    data = read("rte", "tfds")
+    splits = (data.train, data.validation, data.test)
+    assert [examples[0].texts[0] for examples in splits] == ["train", "validation", "test"]
+
+
+def test_the_users_own_task_has_the_labels_that_are_found(tmp_path: Path) -> None:
+    rows = [json.dumps({"text": f"a {n}", "label": "yes" if n % 2 else "no"}) for n in range(20)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    data = read("custom", f"files:{tmp_path}/mine.jsonl", kind="classification")
+    assert data.task.labels == ("no", "yes")
+    assert (len(data.train), len(data.validation), data.test) == (18, 2, [])
+
+
+def test_an_embedded_task_is_read_from_demo_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_demo_examples(name: str, split: str) -> list[Example]:
+        return [Example((name, split), 0)]
+
+    monkeypatch.setattr(reading, "read_demo_examples", read_demo_examples)
+    data = read("demo_entailment", "demo")
+    assert data.task == find_task("demo_entailment")
+    assert data.train == [Example(("demo_entailment", "train"), 0)]
+    assert data.validation == [Example(("demo_entailment", "validation"), 0)]
+    assert data.test == []
+    with pytest.raises(UserError, match=r"data.source='tfds' has no demo_entailment.*set it to 'demo'"):
+        read("demo_entailment", "tfds")
+
+
+def test_dprd_is_for_zero_shot_only(tmp_path: Path) -> None:
+    (tmp_path / "train.c.txt").write_text("The bee saw it.\nit\nThe bee,the sun\nthe sun\n\n" * 25)
+    (tmp_path / "test.c.txt").write_text("Jo hit Al; he\nhe\nJo,Al\nJo\n\n")
+    with pytest.raises(UserError, match=r"finetune.task='dprd' is zero-shot only"):
+        read("dprd", f"files:{tmp_path}")
+    data, task = config("cola", f"files:{tmp_path}").data, find_task("dprd")
+    assert len(read_split(task, data, "train")) == 25
+    test = [Example(("Jo hit Al; he", "he", "Jo", "Al"), 0)]
+    assert read_split(task, data, "validation") == read_split(task, data, "test") == test
+
+
+@pytest.mark.parametrize("source", ["demo", "files:", "text:*.txt", "tfds:glue/rte", ""])
+@pytest.mark.parametrize("task", ["rte", "custom"])
+def test_another_form_of_source_is_refused_with_the_forms_told(task: str, source: str) -> None:
+    with pytest.raises(UserError, match=rf"data.source='{source}'".replace("*", r"\*") + ".*'files:PATH'"):
+        read(task, source, kind="classification")
+
+
+def test_the_users_own_task_is_not_in_tfds() -> None:
+    with pytest.raises(UserError, match=r"data.source='tfds' .*'files:PATH'"):
+        read("custom", "tfds", kind="classification")
+
+
+def test_an_unknown_task_and_an_empty_split_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean rte"):
+        read("rtee", "tfds")
+    write_rte(tmp_path / "train.tsv", 1)
+    with pytest.raises(UserError, match="leaves no example of rte for train; give it more"):
+        read("rte", f"files:{tmp_path}")

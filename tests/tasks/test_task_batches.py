@@ -1,0 +1,302 @@
+"""Batches of examples: each once an epoch, in buckets of similar length, and a function of (seed, step)."""
+
+import itertools
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from gpt1_jax.tasks.batches import (
+    NUM_EVALUATION_WIDTHS,
+    NUM_WIDTHS,
+    TaskBatch,
+    TaskBatches,
+    TaskEvaluationBatches,
+    assemble,
+    choose_widths,
+)
+from gpt1_jax.tasks.encoding import EncodedExamples
+
+START, EXTRACT = 1001, 1002
+
+
+def encoded(lengths: list[list[int]], outputs: int = 2) -> EncodedExamples:
+    """Examples whose sequences have some lengths, of at least 3: example n says n throughout, sequence s in its start.
+
+    lengths [N][S]; the labels are random.
+    """
+    sequences = [
+        [START + 10 * s, *[number + 1] * (length - 2), EXTRACT]
+        for number, example in enumerate(lengths)
+        for s, length in enumerate(example)
+    ]
+    labels = np.random.default_rng(0).random((len(lengths), outputs), np.float32)
+    flat = np.array(list(itertools.chain(*sequences)), np.uint16)
+    return EncodedExamples(flat, np.cumsum([0, *map(len, sequences)]), labels)
+
+
+def random_examples(count: int, sequences: int = 1, seed: int = 0) -> EncodedExamples:
+    """Examples of skewed lengths, from 3 to 200, most of them short."""
+    generator = np.random.default_rng(seed)
+    lengths = np.clip(generator.lognormal(3, 0.7, (count, sequences)), 3, 200).astype(int)
+    return encoded(lengths.tolist())
+
+
+def numbers(batch: TaskBatch) -> list[int]:
+    """Which examples a batch has, in the order of its rows."""
+    return [int(row[0, 1]) - 1 for row in batch.tokens if row.any()]
+
+
+def batch_lengths(batch: TaskBatch) -> np.ndarray:
+    """The tokens of each sequence, [B, S]; 0 where there is none."""
+    return (batch.tokens > 0).sum(-1)
+
+
+def epoch_of(batches: TaskBatches, epoch: int = 0) -> list[TaskBatch]:
+    steps = batches.steps_per_epoch
+    return [batches.rows(step, 0, batches.batch_size) for step in range(epoch * steps, (epoch + 1) * steps)]
+
+
+# ── A batch ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_are_padded_sequences_with_the_next_token_as_target() -> None:
+    batch = assemble(encoded([[3, 5], [4, 3]]), np.array([1, 0]), rows=3, width=6, batch_examples=2)
+    a, b, e = 1001, 1011, EXTRACT
+    assert batch.tokens.tolist() == [
+        [[a, 2, 2, e, 0, 0], [b, 2, e, 0, 0, 0]],
+        [[a, 1, e, 0, 0, 0], [b, 1, 1, 1, e, 0]],
+        [[0] * 6, [0] * 6],
+    ]
+    assert batch.targets.tolist() == [
+        [[2, 2, e, 0, 0, 0], [2, e, 0, 0, 0, 0]],
+        [[1, e, 0, 0, 0, 0], [1, 1, 1, e, 0, 0]],
+        [[0] * 6, [0] * 6],
+    ]
+    dtypes = [np.int32, np.int32, np.float32, np.uint32, np.float32, np.float32]
+    assert [array.dtype for array in batch] == dtypes
+
+
+def test_the_extract_token_is_an_input_and_a_target_however_tight_the_width() -> None:
+    batch = assemble(encoded([[6]]), np.array([0]), rows=1, width=6, batch_examples=1)
+    assert batch.tokens[0, 0, -1] == EXTRACT
+    assert batch.targets[0, 0].tolist() == [1, 1, 1, 1, EXTRACT, 0]
+    assert batch.weights[0, 0].tolist() == pytest.approx([1 / 5] * 5 + [0])
+
+
+def test_weights_are_the_mean_of_a_sequence_then_over_sequences() -> None:
+    """Two examples of two sequences with 2, 4, 3 and 2 targets: each sequence has a quarter."""
+    batch = assemble(encoded([[3, 5], [4, 3]]), np.array([0, 1]), rows=3, width=5, batch_examples=2)
+    np.testing.assert_allclose(
+        batch.weights,
+        [
+            [[1 / 8, 1 / 8, 0, 0, 0], [1 / 16, 1 / 16, 1 / 16, 1 / 16, 0]],
+            [[1 / 12, 1 / 12, 1 / 12, 0, 0], [1 / 8, 1 / 8, 0, 0, 0]],
+            [[0] * 5, [0] * 5],
+        ],
+    )
+    assert batch.label_weights.tolist() == [0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize("sequences", [1, 2, 4])
+def test_both_weights_of_every_global_batch_sum_to_one(sequences: int) -> None:
+    examples = random_examples(45, sequences)
+    for batch in epoch_of(TaskBatches(examples, seed=0, batch_size=8)):
+        assert batch.weights.sum() == pytest.approx(1, rel=1e-5)
+        assert batch.label_weights.sum() == pytest.approx(1, rel=1e-6)
+        assert ((batch.weights > 0).sum(-1) == np.maximum(batch_lengths(batch) - 1, 0)).all()
+
+
+def test_labels_are_those_of_the_examples() -> None:
+    examples = random_examples(45)
+    for batch in epoch_of(TaskBatches(examples, seed=0, batch_size=8)):
+        chosen = numbers(batch)
+        np.testing.assert_array_equal(batch.labels[: len(chosen)], examples.labels[chosen])
+
+
+# ── An epoch ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("count", "size"), [(45, 8), (40, 8), (3, 8), (1, 1), (45, 1), (130, 2)])
+def test_every_epoch_has_every_example_once_and_one_ragged_batch_at_most(count: int, size: int) -> None:
+    """Of 130 examples in batches of 2 there is more than one pool."""
+    batches = TaskBatches(random_examples(count), seed=0, batch_size=size)
+    assert batches.steps_per_epoch == -(-count // size)
+    for epoch in range(3):
+        seen = epoch_of(batches, epoch)
+        assert sorted(itertools.chain(*map(numbers, seen))) == list(range(count))
+        sizes = sorted(len(numbers(batch)) for batch in seen)
+        assert sizes[1:] == [size] * (len(sizes) - 1)
+
+
+def test_rows_that_fill_a_ragged_batch_come_last_and_weigh_nothing() -> None:
+    seen = epoch_of(TaskBatches(random_examples(45, 2), seed=0, batch_size=8))
+    (ragged,) = (batch for batch in seen if len(numbers(batch)) < 8)
+    assert (ragged.label_weights > 0).tolist() == [True] * 5 + [False] * 3
+    assert ragged.label_weights[:5] == pytest.approx(1 / 5)
+    for array in (ragged.tokens, ragged.targets, ragged.weights, ragged.labels):
+        assert array[:5].any() and not array[5:].any()
+
+
+def test_another_epoch_or_seed_is_another_order() -> None:
+    examples = random_examples(45)
+    orders = {
+        tuple(itertools.chain(*map(numbers, epoch_of(TaskBatches(examples, seed=seed, batch_size=8), epoch))))
+        for seed in range(4)
+        for epoch in range(3)
+    }
+    assert len(orders) == 12
+
+
+def test_epochs_and_seeds_also_differ_in_who_shares_a_batch() -> None:
+    """Though no two examples are of one length, as sorting is within pools of 100 of the 200."""
+    examples = encoded([[length] for length in range(3, 203)])
+    partitions = {
+        frozenset(
+            frozenset(numbers(batch))
+            for batch in epoch_of(TaskBatches(examples, seed=seed, batch_size=2), epoch)
+        )
+        for seed in range(2)
+        for epoch in range(2)
+    }
+    assert len(partitions) == 4
+
+
+def test_long_and_short_batches_are_mixed() -> None:
+    batches = TaskBatches(random_examples(800), seed=0, batch_size=8)
+    means = [batch_lengths(batch).mean() for batch in epoch_of(batches)]
+    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.3
+
+
+def test_any_rows_of_a_batch_can_be_read_alone() -> None:
+    batches = TaskBatches(random_examples(45, 2), seed=3, batch_size=8)
+    for step in range(2 * batches.steps_per_epoch):  # the ragged ones too
+        whole = batches.rows(step, 0, 8)
+        for array, part in zip(whole, batches.rows(step, 2, 5), strict=True):
+            np.testing.assert_array_equal(part, array[2:5])
+        for parts in [(0, 4, 8), (0, 1, 2, 7, 8), range(9)]:
+            pieces = [batches.rows(step, a, b) for a, b in pairwise(parts)]
+            for array, arrays in zip(whole, zip(*pieces, strict=True), strict=True):
+                np.testing.assert_array_equal(np.concatenate(arrays), array)
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    examples = random_examples(45)
+    one, same = (TaskBatches(examples, seed=1, batch_size=8) for _ in range(2))
+    for step in (30, 2, 17):
+        same.rows(step, 0, 8)  # what was read before leaves no trace
+    for a, b in zip(one.rows(5, 0, 8), same.rows(5, 0, 8), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_noise_differs_between_sequences_rows_steps_epochs_and_seeds() -> None:
+    examples = random_examples(45, 3)
+    noises = [
+        TaskBatches(examples, seed=seed, batch_size=8).rows(step, 0, 8).noise
+        for seed in (1, 2)
+        for step in (0, 1, 6)  # of which 6 begins the second epoch
+    ]
+    assert noises[0].shape == (8, 3) and noises[0].dtype == np.uint32
+    assert len(np.unique(noises)) == 2 * 3 * 8 * 3
+
+
+# ── Widths ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_batches_come_in_few_shapes_as_the_samples_foretell() -> None:
+    batches = TaskBatches(random_examples(500, 2), seed=0, batch_size=8)
+    shapes = {batch.tokens.shape for epoch in range(3) for batch in epoch_of(batches, epoch)}
+    assert 1 < len(shapes) <= NUM_WIDTHS
+    samples = [batches.sample(width) for width in batches.widths]
+    assert shapes <= {(8, *sample.tokens.shape[1:]) for sample in samples}
+    batch = batches.rows(0, 0, 8)
+    (sample,) = (sample for sample in samples if sample.tokens.shape[1:] == batch.tokens.shape[1:])
+    assert [(a.shape[1:], a.dtype) for a in sample] == [(a.shape[1:], a.dtype) for a in batch]
+
+
+def test_a_batch_takes_the_narrowest_width_that_fits_its_longest_sequence() -> None:
+    batches = TaskBatches(random_examples(500, 2), seed=0, batch_size=8)
+    for batch in epoch_of(batches):
+        longest = batch_lengths(batch).max()
+        assert batch.tokens.shape[-1] == min(width for width in batches.widths if width >= longest)
+
+
+def test_padding_is_far_below_that_of_a_fixed_width() -> None:
+    examples = random_examples(2000)
+    seen = epoch_of(TaskBatches(examples, seed=0, batch_size=16))
+    real, fixed = examples.tokens.size, 2000 * int(examples.lengths().max())
+    computed = sum(batch.tokens.size for batch in seen)
+    assert fixed > 6 * real
+    assert computed < 1.6 * real
+    together = [np.ptp(batch_lengths(batch)) for batch in seen]
+    assert np.median(together) <= 2  # tokens, between the shortest and the longest of a batch
+
+
+def padded(widths: tuple[int, ...], lengths: np.ndarray) -> int:
+    """All tokens when each length takes the narrowest width that fits."""
+    return sum(min(width for width in widths if width >= length) for length in lengths.tolist())
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_widths_are_the_best_of_all_sets_of_widths(count: int) -> None:
+    """By trying all sets of so many widths, of multiples of 8 and the longest length."""
+    generator = np.random.default_rng(count)
+    for _ in range(60):
+        lengths = generator.integers(2, generator.integers(4, 75), generator.integers(1, 30))
+        longest = int(lengths.max())
+        inner = range(8, longest, 8)
+        best = min(
+            padded((*chosen, longest), lengths)
+            for size in range(count)
+            for chosen in itertools.combinations(inner, size)
+        )
+        widths = choose_widths(lengths, count)
+        assert len(widths) <= count and widths == sorted(set(widths))
+        assert padded(tuple(widths), lengths) == best
+
+
+def test_there_are_no_more_widths_than_lengths() -> None:
+    assert choose_widths(np.array([16])) == [16]
+    assert choose_widths(np.array([13, 16, 14])) == [16]
+    assert choose_widths(np.array([32, 16, 32, 14])) == [16, 32]
+    assert choose_widths(np.array([8, 16, 24, 32])) == [8, 16, 24, 32]
+    assert choose_widths(np.array([8, 16, 24, 32]), 1) == [32]
+
+
+def test_no_width_is_beyond_the_longest_example_where_the_context_may_end() -> None:
+    assert choose_widths(np.array([20, 19, 3])) == [8, 20]
+    assert choose_widths(np.array([5])) == [5]
+
+
+# ── Evaluation ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("count", "size"), [(45, 8), (40, 8), (3, 8), (1, 1)])
+def test_evaluation_has_every_example_once_where_its_order_says(count: int, size: int) -> None:
+    examples = random_examples(count, 2)
+    batches = TaskEvaluationBatches(examples, size)
+    seen = [batches.rows(step, 0, size) for step in range(batches.num_batches)]
+    assert list(itertools.chain(*map(numbers, seen))) == batches.order.tolist()
+    assert sorted(batches.order.tolist()) == list(range(count))
+    assert {batch.tokens.shape[:2] for batch in seen} == {(size, 2)}
+    assert len({batch.tokens.shape for batch in seen}) <= NUM_EVALUATION_WIDTHS
+    assert not any(batch.noise.any() for batch in seen)
+    assert sum((batch.label_weights > 0).sum() for batch in seen) == count
+
+
+def test_evaluation_batches_grow_longer_and_pad_little() -> None:
+    examples = random_examples(500)
+    batches = TaskEvaluationBatches(examples, 8)
+    lengths = examples.lengths()[batches.order]
+    assert (np.diff(lengths) >= 0).all()
+    computed = sum(batches.rows(step, 0, 8).tokens.size for step in range(batches.num_batches))
+    assert computed < 0.5 * 500 * lengths.max()
+
+
+def test_evaluation_rows_can_be_read_alone() -> None:
+    batches = TaskEvaluationBatches(random_examples(45, 2), 8)
+    for step in range(batches.num_batches):
+        whole = batches.rows(step, 0, 8)
+        pieces = [batches.rows(step, a, b) for a, b in [(0, 1), (1, 6), (6, 8)]]
+        for array, arrays in zip(whole, zip(*pieces, strict=True), strict=True):
+            np.testing.assert_array_equal(np.concatenate(arrays), array)
