@@ -65,7 +65,7 @@ def main(_: list[str]) -> None:
             )
     output = Path(directory)
     for spec in _TASKS.value:
-        task, _, source = spec.partition(":")
+        task, source = [*spec.split(":", 1), ""][:2]
         find_task(task)
         for variant in _VARIANTS.value:
             place = output / task / variant

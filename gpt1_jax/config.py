@@ -184,6 +184,11 @@ def check(config: Config) -> Config:
         raise UserError(
             "config.init_from is missing; fine-tuning takes the run directory of a pre-trained model."
         )
+    if config.finetune and model.context_length < 8:
+        raise UserError(
+            f"model.context_length={model.context_length} leaves no room for a text beside the three special tokens; "
+            "fine-tune a model with a context of 8 or more."
+        )
     if config.finetune and (config.finetune.num_transfer_layers or 0) > model.num_layers:
         raise UserError(
             f"finetune.num_transfer_layers={config.finetune.num_transfer_layers} is more than the "

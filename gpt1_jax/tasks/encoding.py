@@ -1,7 +1,8 @@
 """Examples as arrays: the token sequences of a split in one table, and what the head is to say to each."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +14,8 @@ ScoreForm = Literal["classes", "regression"]
 _TEXTS_AT_ONCE = 20_000
 
 
-class EncodedExamples(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class EncodedExamples:
     """A split of a task, tokenized. N examples, S sequences each, C outputs of the head.
 
     Fields:

@@ -109,7 +109,8 @@ def _read_schemas(path: Path) -> Iterator[Row]:
 
 # The files of each split. Of the files of one group the first that is there is read; a group of its own, such
 # as "mismatched", may be missing where the task has a headline. Without a file for validation a part of the
-# training file is held out (see reading.py). "ppft_subset_train.json" is a published sample of the training file.
+# training file is held out (see reading.py). "ppft_subset_train.json" is a published sample of the training file; its
+# companion for development is one too, so that beside the whole training file it would leak, and is not read.
 Layout = dict[Split, tuple[File, ...]]
 
 _GLUE: Layout = {"train": (File("train.tsv"),), "validation": (File("dev.tsv"),), "test": (File("test.tsv"),)}

@@ -62,7 +62,7 @@ def read_task(finetune: FinetuneConfig, data: DataConfig) -> TaskData:
 
 
 def read_split(task: Task, data: DataConfig, split: Split) -> list[Example]:
-    """Reads one split of a task of the catalog or an embedded one; reads and raises as `read_task`.
+    """Reads one split of any task but `custom`; raises as `read_task`.
 
     `dprd` too, whose validation is its test split. Of a set without a test split that split is empty.
     """
