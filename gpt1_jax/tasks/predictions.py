@@ -33,10 +33,11 @@ def write_predictions(
 
 
 def named(task: Task, prediction: float) -> str:
-    """A prediction as the data set's files write it: a class by name, a choice by number, a score to 3 decimals."""
+    """A prediction as the data set's files write it: a class or choice by its name there, a score to 3 decimals."""
     if task.score_range:
         return f"{clip_score(task, prediction):.3f}"
-    return task.labels[int(prediction)] if task.labels else str(int(prediction))
+    names = task.labels or task.answers
+    return names[int(prediction)] if names else str(int(prediction))
 
 
 def clip_score(task: Task, score: float) -> float:

@@ -12,6 +12,7 @@ from gpt1_jax.tasks.task import Example, Task
 ENTAILMENT = Task("pairs", "entailment", ("accuracy",), labels=("entailment", "not_entailment"))
 SCORES = Task("scores", "similarity", ("pearson",), score_range=(0, 5))
 CHOICES = Task("choices", "choice", ("accuracy",), choices=4)
+LETTERED = Task("lettered", "choice", ("accuracy",), choices=2, answers=("A", "B"))
 
 
 def write(directory: Path, task: Task, predictions: list[float], groups: list[str]) -> dict[str, str]:
@@ -56,7 +57,7 @@ def test_predictions_and_examples_must_be_as_many(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("task", "prediction", "name"),
-    [(ENTAILMENT, 1, "not_entailment"), (SCORES, 2.5, "2.500"), (CHOICES, 2, "2")],
+    [(ENTAILMENT, 1, "not_entailment"), (SCORES, 2.5, "2.500"), (CHOICES, 2, "2"), (LETTERED, 1, "B")],
     ids=lambda value: value.name if isinstance(value, Task) else None,
 )
 def test_one_prediction_is_named(task: Task, prediction: float, name: str) -> None:
