@@ -74,6 +74,14 @@ class Runner:
         assert process.returncode == expect, out + err
         return err if expect else out
 
+    def call(self, module: str, *flags: str, text: str = "") -> tuple[int, str, str]:
+        """Exit code, standard output and standard error of a command, `text` being its standard input."""
+        done = subprocess.run(
+            [sys.executable, "-m", f"gpt1_jax.{module}", *flags],
+            cwd=ROOT, env=self.environment, input=text.encode(), capture_output=True, timeout=300,
+        )  # fmt: skip
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
     def interrupt(self, workdir: Path, number: int, step: int, delay: float) -> tuple[int, str]:
         """Runs until `step` is logged and `delay` seconds more, then sends the signal."""
         process = self.start(workdir)

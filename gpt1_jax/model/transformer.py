@@ -110,8 +110,24 @@ class Block(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, layer: jax.Array, noise: jax.Array | None) -> tuple[jax.Array, None]:
-        """x [B, T, D] → [B, T, D]; `layer` counts from 0, noise uint32 [B] or None for no dropout."""
+    def __call__(
+        self,
+        x: jax.Array,
+        layer: jax.Array,
+        noise: jax.Array | None,
+        attend: Callable[..., tuple[jax.Array, Any]] | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """x [B, T, D] → [B, T, D].
+
+        Args:
+            x: the states.
+            layer: counts from 0.
+            noise: uint32 [B], or None for no dropout.
+            attend: attention of another form, (query, key, value [B, T, H, K]) → ([B, T, H, K], what it keeps).
+
+        Returns:
+            The states, and what `attend` keeps.
+        """
         config, dtype = self.config, x.dtype
         width, heads, hidden = config.d_model, config.num_heads, config.d_ff
         head_width = width // heads
@@ -135,14 +151,21 @@ class Block(nn.Module):
 
         qkv = jnp.einsum("btd,dchk->btchk", x, qkv_kernel.astype(dtype)) + qkv_bias.astype(dtype)
         qkv = constrained(qkv, "batch", None, None, "heads", None)
-        attended = causal_attention(
-            *(qkv[:, :, i] for i in range(3)),
-            noise=noise,
-            site=attention_site,
-            rate=config.attention_dropout,
-            context_length=config.context_length,
-            form=config.attention,
-        )
+        query, key, value = (qkv[:, :, i] for i in range(3))
+        if attend is not None:
+            attended, kept = attend(query, key, value)
+        else:
+            kept = None
+            attended = causal_attention(
+                query,
+                key,
+                value,
+                noise=noise,
+                site=attention_site,
+                rate=config.attention_dropout,
+                context_length=config.context_length,
+                form=config.attention,
+            )
         attended = jnp.einsum("bthk,hkd->btd", attended, out_kernel.astype(dtype)) + out_bias.astype(dtype)
         attended = dropout(attended, noise, output_site, index, config.residual_dropout)
         x = batch_sharded(layer_norm(x + attended, norm_1_scale, norm_1_bias))
@@ -151,7 +174,7 @@ class Block(nn.Module):
         hidden_state = constrained(hidden_state, "batch", None, "mlp")
         output = hidden_state @ mlp_kernel.astype(dtype) + mlp_bias.astype(dtype)
         output = dropout(output, noise, mlp_site, index, config.residual_dropout)
-        return batch_sharded(layer_norm(x + output, norm_2_scale, norm_2_bias)), None
+        return batch_sharded(layer_norm(x + output, norm_2_scale, norm_2_bias)), kept
 
 
 class Transformer(nn.Module):

@@ -35,6 +35,7 @@ class Stage:
         evaluate: parameters → held-out metrics.
         score: the metric of `evaluate` by which the best is told: a loss, or else the higher the better.
         tokens_per_step, flops_per_token: what a step costs on average, for the speed figures.
+        sample: parameters → a text to look at after each evaluation; None for none.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Stage:
     score: str
     tokens_per_step: float
     flops_per_token: float
+    sample: Callable[[Any], str] | None = None
 
 
 def train(
@@ -141,6 +143,8 @@ def _evaluate(stage: Stage, run: Run, state: State, step: int, log: MetricsLog) 
     """Measures, logs and writes results.json; returns the step of the best evaluation so far."""
     values = stage.evaluate(state.params)
     log.write(step, "eval", values)
+    if stage.sample is not None:
+        log.write_text(step, "sample", stage.sample(state.params))
     best = run.results().get("best")
     sign = 1 if stage.score == "loss" else -1
     if best is None or best["step"] >= step or sign * values[stage.score] < sign * best[stage.score]:

@@ -117,6 +117,12 @@ class MetricsLog:
         else:
             self.tell(f"step {step}  validation  {shown}")
 
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """Shows a text, on one line, and keeps it for TensorBoard."""
+        if self._writes:
+            self._board.add_text(name, text, step)
+            self.tell(f"step {step}  {name}  {' '.join(text.split())}")
+
     def advance(self, step: int) -> None:
         """Moves the progress bar, where there is one."""
         if self._progress is not None:

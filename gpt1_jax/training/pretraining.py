@@ -12,12 +12,13 @@ from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.transformer import table_rows
+from gpt1_jax.model.transformer import Transformer, table_rows
 from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
+from gpt1_jax.training.generation import Generation, Generator
 from gpt1_jax.training.loop import Stage
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
@@ -82,6 +83,7 @@ def pretrain(config: Config, workdir: str) -> None:
             score="loss",
             tokens_per_step=config.train.batch_size * length,
             flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
+            sample=_make_sample(model, corpus, mesh) if isinstance(model, Transformer) else None,
         )
         objective = language_model_loss(model, dropout=True)
         samples = [batches.rows(0, 0, 1)]
@@ -134,6 +136,20 @@ def _make_evaluate(
         }
 
     return evaluate
+
+
+def _make_sample(model: Transformer, corpus: corpora.Corpus, mesh: Mesh) -> Callable[[Any], str]:
+    """Parameters → how the model continues the beginning of the held-out text, each time with the same seed."""
+    given = min(16, model.config.context_length // 2)
+    prompt = corpus.validation.read(0, given).tolist()
+    settings = Generation(max_new_tokens=48, temperature=0.8)
+
+    def sample(params: Any) -> str:
+        ((found,),) = Generator(model, mesh, params)([prompt], settings)
+        decode = corpus.tokenizer.decode
+        return f"{decode(prompt)} … {decode(found.tokens)}"
+
+    return sample
 
 
 def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:

@@ -4,7 +4,7 @@ Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the hea
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from typing import Any
@@ -15,8 +15,9 @@ import numpy as np
 import optax
 from absl import logging
 from flax import linen as nn
+from jax.sharding import Mesh
 
-from gpt1_jax.config import MeshConfig
+from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data.tokenizers import load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.trunk import make_trunk
@@ -29,6 +30,7 @@ from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.finetuning import make_classifier
+from gpt1_jax.training.generation import Generation, Generator, Sample
 from gpt1_jax.training.session import keep_compiled
 from gpt1_jax.training.step import abstract_state
 
@@ -36,7 +38,10 @@ EXAMPLES_AT_ONCE = 32
 
 
 class TrainedRun:
-    """A trained model with its tokenizer, on all devices at hand, each with a copy of the parameters."""
+    """A trained model with its tokenizer, on the mesh of its config where the devices at hand allow it.
+
+    Otherwise each device has a copy of the parameters.
+    """
 
     def __init__(self, directory: str, step: int | None = None) -> None:
         """Opens the checkpoint of `step`, or the newest sound one.
@@ -48,7 +53,7 @@ class TrainedRun:
         self.config = self.run.config()
         keep_compiled(self.config.data.cache_dir)
         self.tokenizer = load_tokenizer(self.run.tokenizer)
-        self.mesh = sharding.make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+        self.mesh = _mesh_at_hand(self.config)
         self.task = Task.from_dict(_read_json(self.run, "task.json")) if self.config.finetune else None
         if self.task is None:
             self.classifier = None
@@ -96,9 +101,79 @@ class TrainedRun:
             raise UserError(
                 f"An id is not one of the tokenizer's pieces, 0 to {vocab_size - 1}; encode a text."
             )
-        rows = np.zeros((self.mesh.size, len(ids)), np.int32) + np.array(ids, np.int32)
+        rows = np.zeros((self.mesh.shape["data"] * self.mesh.shape["fsdp"], len(ids)), np.int32) + np.array(
+            ids, np.int32
+        )
         with self.on_mesh():
             return np.array(self._logits(self.trunk_params, rows))
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        watch: Callable[[list[str]], None] | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Continues a text, or each of several.
+
+        Args:
+            prompt: a text, or a list of texts that are continued side by side.
+            watch: is shown the texts of all samples so far, as they grow.
+            **settings: fields of `generation.Generation`, such as max_new_tokens=64, temperature=0.7, top_p=0.9.
+
+        Returns:
+            {"prompt", "prompt_token_ids", "samples": [{"token_ids", "text", "logprobs", "finish_reason"}]}, or a list
+            of such. `token_ids` are the new ones, a stop that ended them included; `text` is theirs without it;
+            `logprobs` are the model's own, before temperature and the like; `finish_reason` is length, stop or context;
+            beam search adds "score".
+
+        Raises:
+            UserError: a setting that does not exist or is out of range, or a prompt that does not fit.
+        """
+        try:
+            chosen = Generation(**settings)
+        except TypeError as error:
+            known = ", ".join(Generation.__dataclass_fields__)
+            raise UserError(f"A setting of generation is not known ({error}); there are {known}.") from error
+        texts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [self._prompt_ids(text) for text in texts]
+
+        def show(rows: list[list[int]]) -> None:
+            assert watch is not None
+            given = [prompts[i // chosen.num_samples] for i in range(len(rows))]
+            watch([self._continuation(ids, row) for ids, row in zip(given, rows, strict=True)])
+
+        with self.on_mesh():
+            found = self._generator(prompts, chosen, None if watch is None else show)
+        results = [
+            {
+                "prompt": text,
+                "prompt_token_ids": ids,
+                "samples": [self._describe_sample(ids, sample) for sample in samples],
+            }
+            for text, ids, samples in zip(texts, prompts, found, strict=True)
+        ]
+        return results[0] if isinstance(prompt, str) else results
+
+    def _prompt_ids(self, text: str) -> list[int]:
+        """A prompt's ids; where it is empty, the piece that ends a document, as a document's beginning."""
+        ids = self.encode(text)
+        end = self.tokenizer.end_id
+        return [end] if not ids and end is not None else ids
+
+    def _describe_sample(self, prompt: list[int], sample: Sample) -> dict[str, Any]:
+        spoken = sample.tokens[:-1] if sample.reason == "stop" else sample.tokens
+        return {
+            "token_ids": sample.tokens,
+            "text": self._continuation(prompt, spoken),
+            "logprobs": sample.log_probabilities,
+            "finish_reason": sample.reason,
+        } | ({} if sample.score is None else {"score": sample.score})
+
+    def _continuation(self, prompt: list[int], ids: list[int]) -> str:
+        """The text of new ids, with the space that may stand between it and the prompt."""
+        before, whole = self.decode(prompt), self.decode([*prompt, *ids])
+        return whole.removeprefix(before) if whole.startswith(before) else self.decode(ids)
 
     def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Labels new examples with a fine-tuned run.
@@ -163,6 +238,10 @@ class TrainedRun:
         return logits
 
     @cached_property
+    def _generator(self) -> Generator:
+        return Generator(self.trunk, self.mesh, self.trunk_params)
+
+    @cached_property
     def _predict(self) -> Any:
         assert self.classifier is not None
         return make_predict(self.classifier, self.mesh)
@@ -183,6 +262,15 @@ class TrainedRun:
             raise UserError(
                 f"Checkpoint {step} of {self.run.directory} is damaged ({error}); name another."
             ) from error
+
+
+def _mesh_at_hand(config: Config) -> Mesh:
+    try:
+        mesh = sharding.make_mesh(config.mesh)
+        sharding.check_divisible(config, mesh)
+    except UserError:
+        return sharding.make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    return mesh
 
 
 def _read_json(run: Run, name: str) -> dict[str, Any]:

@@ -1,33 +1,17 @@
 """The smaller commands, on a run that was trained by its own."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command_support import ROOT, Runner
+from command_support import Runner
 
 from gpt1_jax.data.tokenizers import load_tokenizer
 
 
-def call(runner: Runner, module: str, *flags: str, text: str = "") -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"gpt1_jax.{module}", *flags],
-        cwd=ROOT,
-        env=runner.environment,
-        input=text.encode(),
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
 def test_evaluate_measures_what_training_would(runner: Runner, undisturbed: Path) -> None:
     """Over all held-out tokens, which the run looked at only a part of."""
-    code, out, err = call(runner, "evaluate", f"--workdir={undisturbed}")
+    code, out, err = runner.call("evaluate", f"--workdir={undisturbed}")
     assert code == 0, err
     found = json.loads(out)
     whole = runner.directory / "whole"
@@ -41,8 +25,8 @@ def test_evaluate_measures_what_training_would(runner: Runner, undisturbed: Path
 def test_evaluate_measures_all_of_another_text(runner: Runner, undisturbed: Path, tmp_path: Path) -> None:
     text = "the old song finds a river. " * 40
     (tmp_path / "other.txt").write_text(text)
-    code, out, err = call(
-        runner, "evaluate", f"--workdir={undisturbed}", f"--source=text:{tmp_path}/other.txt"
+    code, out, err = runner.call(
+        "evaluate", f"--workdir={undisturbed}", f"--source=text:{tmp_path}/other.txt"
     )
     assert code == 0, err
     found = json.loads(out)
@@ -56,18 +40,18 @@ def test_evaluate_measures_all_of_another_text(runner: Runner, undisturbed: Path
 def test_tokenize_there_and_back(runner: Runner, undisturbed: Path) -> None:
     lines = ["the old song", "", "  two  spaces, \tTAB \u2581 \U0001f600 </s>"]
     text = "".join(line + "\n" for line in lines)
-    code, ids, err = call(runner, "tokenize", f"--workdir={undisturbed}", text=text)
+    code, ids, err = runner.call("tokenize", f"--workdir={undisturbed}", text=text)
     assert code == 0, err
     tokenizer = load_tokenizer(undisturbed / "tokenizer")
     assert [json.loads(line) for line in ids.splitlines()] == [tokenizer.encode(line) for line in lines]
     model = undisturbed / "tokenizer" / "sentencepiece.model"
-    code, back, err = call(runner, "tokenize", f"--tokenizer=sentencepiece:{model}", "--decode", text=ids)
+    code, back, err = runner.call("tokenize", f"--tokenizer=sentencepiece:{model}", "--decode", text=ids)
     assert code == 0 and back == text, err
 
 
 def test_prepare_makes_what_training_finds(runner: Runner, tmp_path: Path) -> None:
     flags = (f"--source={runner.source}", f"--output={tmp_path}/tokens", "--vocab_size=300")
-    code, out, err = call(runner, "prepare", *flags)
+    code, out, err = runner.call("prepare", *flags)
     assert code == 0 and (Path(out.strip()) / "manifest.json").exists(), err
     said = runner.run(tmp_path / "run", **{"data.cache_dir": tmp_path / "tokens", "train.num_steps": 1})
     assert "reusing the tokens" in said
@@ -88,6 +72,6 @@ def test_prepare_makes_what_training_finds(runner: Runner, tmp_path: Path) -> No
 def test_wrong_input_is_a_sentence(
     runner: Runner, undisturbed: Path, module: str, flags: list[str], text: str, names: str
 ) -> None:
-    code, _, err = call(runner, module, *(flag.format(run=undisturbed) for flag in flags), text=text)
+    code, _, err = runner.call(module, *(flag.format(run=undisturbed) for flag in flags), text=text)
     assert code == 2
     assert err.startswith("error: ") and err.count("\n") == 1 and names in err

@@ -13,6 +13,7 @@ import scipy.stats
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 from support import tiny_model, use_mesh
+from torch_support import torch_names
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.model import attention
@@ -88,32 +89,6 @@ def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
 # ── Against transformers' OpenAIGPTLMHeadModel ───────────────────────────────────────────────────────────────
 
 
-def torch_names(params: Any, layers: int) -> dict[str, np.ndarray]:
-    """The parameters under the names and in the shapes of OpenAIGPTLMHeadModel."""
-    blocks, width = params["blocks"], params["tokens"].shape[1]
-    arrays = {
-        "transformer.tokens_embed.weight": params["tokens"][:VOCAB],
-        "transformer.positions_embed.weight": params["positions"],
-    }
-    for layer in range(layers):
-        for ours, theirs, shape in (
-            ("qkv_kernel", "attn.c_attn.weight", (width, 3 * width)),
-            ("qkv_bias", "attn.c_attn.bias", (3 * width,)),
-            ("out_kernel", "attn.c_proj.weight", (width, width)),
-            ("out_bias", "attn.c_proj.bias", (width,)),
-            ("norm_1_scale", "ln_1.weight", (width,)),
-            ("norm_1_bias", "ln_1.bias", (width,)),
-            ("mlp_in_kernel", "mlp.c_fc.weight", (width, -1)),
-            ("mlp_in_bias", "mlp.c_fc.bias", (-1,)),
-            ("mlp_out_kernel", "mlp.c_proj.weight", (-1, width)),
-            ("mlp_out_bias", "mlp.c_proj.bias", (width,)),
-            ("norm_2_scale", "ln_2.weight", (width,)),
-            ("norm_2_bias", "ln_2.bias", (width,)),
-        ):
-            arrays[f"transformer.h.{layer}.{theirs}"] = blocks[ours][layer].reshape(shape)
-    return {name: np.array(array) for name, array in arrays.items()}
-
-
 def install_masks(reference: Any, config: ModelConfig, noise: jax.Array) -> None:
     """Puts our masks where the reference draws its own."""
     import torch
@@ -170,7 +145,7 @@ def test_states_logits_loss_and_gradients_are_those_of_transformers(
     ).eval()
     tokens, noise = random_tokens(2, length), jnp.array([5, 6], jnp.uint32) if dropout else None
     params = random_params(config)
-    weights = {name: torch.from_numpy(array) for name, array in torch_names(params, layers).items()}
+    weights = {name: torch.from_numpy(array) for name, array in torch_names(params, VOCAB).items()}
     missing = reference.load_state_dict(weights, strict=False)
     assert not missing.unexpected_keys
     assert missing.missing_keys == ["lm_head.weight"]
@@ -190,7 +165,7 @@ def test_states_logits_loss_and_gradients_are_those_of_transformers(
         name.replace("lm_head.weight", "transformer.tokens_embed.weight"): parameter.grad.numpy()
         for name, parameter in reference.named_parameters()
     }
-    ours = torch_names(gradients, layers)
+    ours = torch_names(gradients, VOCAB)
     assert_close(ours, {name: expected_gradients[name] for name in ours}, 1e-4)
     assert len(ours) == len(expected_gradients)
 

@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import Mesh
 from support import tiny_model, use_mesh
+from torch_support import torch_names
 
 from gpt1_jax.model.heads import Classifier, Head, Pooling
 from gpt1_jax.model.transformer import Transformer
@@ -158,32 +159,12 @@ def assert_close(actual: Any, expected: Any, tolerance: float = 1e-5) -> None:
 # ── Against transformers' OpenAIGPTDoubleHeadsModel ──────────────────────────────────────────────────────────
 
 
-def torch_names(params: Any) -> dict[str, np.ndarray]:
+def all_torch_names(params: Any) -> dict[str, np.ndarray]:
     """The parameters under the names and in the shapes of OpenAIGPTDoubleHeadsModel, float64."""
-    trunk, head = params["trunk"], params["head"]
-    width = trunk["tokens"].shape[1]
-    arrays = {
-        "transformer.tokens_embed.weight": trunk["tokens"][: VOCAB + 3],
-        "transformer.positions_embed.weight": trunk["positions"],
-        "multiple_choice_head.summary.weight": head["kernel"].T,
-        "multiple_choice_head.summary.bias": head["bias"],
+    arrays = torch_names(params["trunk"], VOCAB + 3) | {
+        "multiple_choice_head.summary.weight": params["head"]["kernel"].T,
+        "multiple_choice_head.summary.bias": params["head"]["bias"],
     }
-    for ours, theirs, shape in (
-        ("qkv_kernel", "attn.c_attn.weight", (width, 3 * width)),
-        ("qkv_bias", "attn.c_attn.bias", (3 * width,)),
-        ("out_kernel", "attn.c_proj.weight", (width, width)),
-        ("out_bias", "attn.c_proj.bias", (width,)),
-        ("norm_1_scale", "ln_1.weight", (width,)),
-        ("norm_1_bias", "ln_1.bias", (width,)),
-        ("mlp_in_kernel", "mlp.c_fc.weight", (width, -1)),
-        ("mlp_in_bias", "mlp.c_fc.bias", (-1,)),
-        ("mlp_out_kernel", "mlp.c_proj.weight", (-1, width)),
-        ("mlp_out_bias", "mlp.c_proj.bias", (width,)),
-        ("norm_2_scale", "ln_2.weight", (width,)),
-        ("norm_2_bias", "ln_2.bias", (width,)),
-    ):
-        for layer, array in enumerate(trunk["blocks"][ours]):
-            arrays[f"transformer.h.{layer}.{theirs}"] = array.reshape(shape)
     return {name: np.array(array, np.float64) for name, array in arrays.items()}
 
 
@@ -203,7 +184,7 @@ def test_both_losses_and_all_gradients_are_those_of_transformers(lengths: tuple[
         )
     )
     reference = reference.double().eval()
-    weights = torch_names(random_params(FOUR_CHOICES))
+    weights = all_torch_names(random_params(FOUR_CHOICES))
     missing = reference.load_state_dict({n: torch.from_numpy(w) for n, w in weights.items()}, strict=False)
     assert not missing.unexpected_keys
     assert missing.missing_keys == ["lm_head.weight"]
@@ -229,7 +210,7 @@ def test_both_losses_and_all_gradients_are_those_of_transformers(lengths: tuple[
         name.replace("lm_head.weight", "transformer.tokens_embed.weight"): parameter.grad.numpy()
         for name, parameter in reference.named_parameters()
     }
-    ours = torch_names(gradients)
+    ours = all_torch_names(gradients)
     assert len(ours) == len(expected_gradients) == 28
     assert_close(ours, {name: expected_gradients[name] for name in ours}, 1e-4)
     table = gradients["trunk"]["tokens"]

@@ -1,0 +1,93 @@
+"""Continues text: python -m gpt1_jax.generate --workdir=RUN --prompt=TEXT. Without --prompt: each line of input."""
+
+import json
+import sys
+from typing import Any
+
+from absl import flags
+
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
+_PROMPT = flags.DEFINE_string("prompt", None, "the text to continue; without it each line of standard input")
+_JSON = flags.DEFINE_bool("json", False, "prints an object for each prompt, with tokens and probabilities")
+_STOP = flags.DEFINE_list("stop", [], "token ids that end a sample, or `end` for the tokenizer's end piece")
+_SETTINGS = {
+    "max_new_tokens": flags.DEFINE_integer("max_new_tokens", 64, "of each sample"),
+    "temperature": flags.DEFINE_float("temperature", 1.0, "0 takes the most probable token"),
+    "top_k": flags.DEFINE_integer("top_k", 0, "draws from so many of the most probable tokens; 0 from all"),
+    "top_p": flags.DEFINE_float(
+        "top_p", 1.0, "draws from the most probable tokens of this probability in all"
+    ),
+    "repetition_penalty": flags.DEFINE_float("repetition_penalty", 1.0, "above 1 against repeating"),
+    "num_beams": flags.DEFINE_integer("num_beams", 1, "above 1 it is beam search"),
+    "length_penalty": flags.DEFINE_float("length_penalty", 1.0, "of beams: the power of their length"),
+    "num_samples": flags.DEFINE_integer("num_samples", 1, "of each prompt"),
+    "seed": flags.DEFINE_integer("seed", 0, "the same seed gives the same samples"),
+    "beyond_context": flags.DEFINE_enum(
+        "beyond_context", "stop", ["stop", "slide", "refuse"], "at the end of the learned positions"
+    ),
+}
+
+
+def main(_: list[str]) -> None:
+    """Prints each prompt with what follows it, as it is written; several samples one after another."""
+    if _WORKDIR.value is None:
+        raise UserError("--workdir is missing; name the run directory whose model is to write.")
+
+    from gpt1_jax import load  # jax and the rest, once the input is known to be right
+
+    run = load(_WORKDIR.value)
+    settings = {name: flag.value for name, flag in _SETTINGS.items()} | {"stop": _stops(run)}
+    if _PROMPT.value is not None:
+        _continue(run, _PROMPT.value, settings)
+        return
+    talking = sys.stdin.isatty()
+    while True:
+        print("> " if talking else "", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        try:
+            _continue(run, line.removesuffix("\n"), settings)
+        except UserError as error:  # a person at the terminal may try again
+            if not talking:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+
+
+def _continue(run: Any, prompt: str, settings: dict[str, Any]) -> None:
+    if _JSON.value:
+        print(json.dumps(run.generate(prompt, **settings)), flush=True)
+        return
+    if settings["num_samples"] > 1 or settings["num_beams"] > 1:
+        for sample in run.generate(prompt, **settings)["samples"]:
+            print(prompt + sample["text"], end="\n\n", flush=True)
+        return
+    written = ""
+
+    def write(texts: list[str]) -> None:
+        nonlocal written
+        text = prompt + texts[0].rstrip("\N{REPLACEMENT CHARACTER}")  # a character's tokens, not all there
+        if text.startswith(written):
+            print(text.removeprefix(written), end="", flush=True)
+            written = text
+
+    final = prompt + run.generate(prompt, watch=write, **settings)["samples"][0]["text"]
+    print(final.removeprefix(written) if final.startswith(written) else "")
+
+
+def _stops(run: Any) -> tuple[int, ...]:
+    found = []
+    for stop in _STOP.value:
+        if stop == "end" and run.tokenizer.end_id is None:
+            raise UserError("--stop=end needs a tokenizer with an end piece; name a token's id.")
+        if stop != "end" and not stop.isdigit():
+            raise UserError(f"--stop={stop} is no token; name ids such as 5,17, or end.")
+        found.append(run.tokenizer.end_id if stop == "end" else int(stop))
+    return tuple(found)
+
+
+if __name__ == "__main__":
+    door(main)

@@ -1,0 +1,74 @@
+"""Choosing the next token from its logits.
+
+Letters: B sequences, V pieces.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Sampling(NamedTuple):
+    """How a token is drawn; each field is a float32 or int32 scalar, or None where that is off.
+
+    Fields:
+        temperature: divides the logits; None takes the most probable token.
+        top_k: only so many of the most probable ones are drawn from.
+        top_p: only the fewest most probable ones that together have this probability.
+        repetition_penalty: a logit of a piece seen before is divided by it, or multiplied where it is negative
+            (Keskar et al., 2019, as it is commonly done).
+    """
+
+    temperature: jax.Array | None
+    top_k: jax.Array | None
+    top_p: jax.Array | None
+    repetition_penalty: jax.Array | None
+
+
+def choose(
+    logits: jax.Array, keys: jax.Array, drawn: jax.Array, sampling: Sampling, seen: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """A token for each sequence.
+
+    Args:
+        logits: float32 [B, V].
+        keys: random keys [B].
+        drawn: int32, how many tokens each key has drawn before.
+        sampling: what is done to the logits first, in the order penalty, temperature, top_k, top_p.
+        seen: bool [B, V]; with a repetition penalty only.
+
+    Returns:
+        Tokens int32 [B], and their log-probabilities by the logits as they came, float32 [B].
+    """
+    adjusted = logits
+    if sampling.repetition_penalty is not None and seen is not None:
+        adjusted = penalized(adjusted, seen, sampling.repetition_penalty)
+    if sampling.temperature is None:
+        tokens = jnp.argmax(adjusted, axis=-1)
+    else:
+        adjusted = truncated(adjusted / sampling.temperature, sampling.top_k, sampling.top_p)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, drawn)
+        tokens = jax.vmap(jax.random.categorical)(keys, adjusted)
+    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
+    """Logits [B, V] with those of seen pieces made smaller by a penalty above 1."""
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def truncated(logits: jax.Array, top_k: jax.Array | None, top_p: jax.Array | None) -> jax.Array:
+    """Logits [B, V] with those outside top_k and then top_p at −∞; equal ones stay or go together."""
+    if top_k is None and top_p is None:
+        return logits
+    descending = -jnp.sort(-logits, axis=-1)
+    rank = jnp.arange(logits.shape[-1])
+    kept = jnp.ones_like(rank, bool) if top_k is None else rank < top_k
+    if top_p is not None:
+        chances = jax.nn.softmax(jnp.where(kept, descending, -jnp.inf), axis=-1)
+        before = jnp.cumsum(chances, axis=-1) - chances
+        kept = kept & (before < top_p)
+    least = jnp.where(kept, descending, jnp.inf).min(axis=-1, keepdims=True)
+    return jnp.where(logits >= least, logits, -jnp.inf)
