@@ -93,12 +93,12 @@ def paper(task: str) -> Config:
 
 
 def demo(task: str) -> Config:
-    """For what the presets `tiny` and `small` of pre-training make: small models learn at a higher rate, for longer."""
+    """For what the presets `tiny` and `small` of pre-training make: small models learn at a higher rate."""
     config = paper(task)
     return replace(
         config,
         data=replace(config.data, source="demo"),
-        train=replace(config.train, num_epochs=5.0, batch_size=16),
+        train=replace(config.train, batch_size=16),
         optimizer=replace(config.optimizer, learning_rate=1e-3, warmup_fraction=0.1),
     )
 

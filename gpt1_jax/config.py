@@ -6,6 +6,7 @@ Every key a config file or the command line may set is declared here once, with 
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class DataConfig:
     """Where the text and the tokenizer come from."""
 
     source: str  # demo | text:GLOB | tfds:NAME[#FEATURE]; of a task: tfds | files:PATH | demo
-    tokenizer: str  # sentencepiece | sentencepiece:FILE.model
+    tokenizer: str  # sentencepiece | sentencepiece:FILE.model | openai:DIR
     vocab_size: Count  # pieces of a tokenizer trained here
     cache_dir: str  # tokenized corpora, shared between runs
     tfds_dir: str | None  # where TFDS sets are prepared; none is TFDS's own default
@@ -92,6 +93,7 @@ class TrainConfig:
     keep_checkpoints: Annotated[
         int, Range(2)
     ]  # the newest ones; two, so that a damaged one can be passed over
+    profile_steps: str = ""  # such as 10:15, the steps from 10 to 15: their trace goes to RUN/profile
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,15 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1, for at most one axis, takes the devices that remain."""
+    """Devices along each axis; -1, for at most one axis, takes the devices that remain.
+
+    Several slices, joined by the slower network of a data center, share the axis `data`, which is a multiple of them.
+    """
 
     data: MeshAxis
     fsdp: MeshAxis
     tensor: MeshAxis
+    slices: Count = 1
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,13 @@ def check(config: Config) -> Config:
             f"finetune.num_transfer_layers={config.finetune.num_transfer_layers} is more than the "
             f"{model.num_layers} blocks of the model; set at most {model.num_layers}."
         )
-    axes = dataclasses.asdict(mesh)
+    if train.profile_steps:
+        match = re.fullmatch(r"([1-9]\d*):(\d+)", train.profile_steps)
+        if match is None or int(match[1]) > int(match[2]):
+            raise UserError(
+                f"train.profile_steps={train.profile_steps} is no range of steps; write FIRST:LAST such as 10:15."
+            )
+    axes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
     for name, size in axes.items():
         if size == 0:
             raise UserError(f"mesh.{name}=0 is no mesh; set 1 for an unused axis or -1 to take what remains.")
@@ -301,9 +313,12 @@ def _build(section: type, values: dict[str, Any], prefix: str) -> Any:
         if name not in hints:
             raise _unknown(name, prefix.rstrip("."), hints, prefix + name)
     fields = {}
+    optional = {
+        field.name for field in dataclasses.fields(section) if field.default is not dataclasses.MISSING
+    }
     for name, hint in hints.items():
         key, inner = prefix + name, _section(hint)
-        if inner and _unwrap(hint)[2] and values.get(name) is None:
+        if name in optional and (name not in values or (inner and values[name] is None)):
             continue
         if name not in values:
             raise UserError(f"config.{key} is missing; a config sets every key of gpt1_jax/config.py.")

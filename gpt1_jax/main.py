@@ -13,6 +13,11 @@ from gpt1_jax.run import inherit
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "the config file, :preset behind it", lock_config=True
 )
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where it cannot be detected")
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "with --coordinator: how many processes there are"
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "with --coordinator: which one this is, from 0")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory [runs/<config>-<preset or task>]")
 
 
@@ -30,6 +35,9 @@ def main(_: list[str]) -> None:
     config = from_dict(inherit(_CONFIG.value.to_dict(), workdir))
 
     # jax and the rest are imported once the input is known to be right
+    from gpt1_jax.training import hosts
+
+    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if config.finetune is None:
         from gpt1_jax.training.pretraining import pretrain
 

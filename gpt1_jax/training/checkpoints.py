@@ -12,6 +12,7 @@ from orbax.checkpoint import v1 as ocp
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import mix
+from gpt1_jax.training import hosts
 
 DAMAGED = "damaged"  # beside the checkpoints: those found unsound are moved here, not deleted
 
@@ -107,15 +108,19 @@ class Checkpoints:
         steps = self.steps()
         damaged = []
         for step in reversed(steps):
+            state, reason = None, "another process could not read it"
             try:
                 state = self.restore(step, abstract)
             except Damaged as error:
-                tell(f"checkpoint {step} is damaged ({error}); passing it over")
+                reason = str(error)
+            if hosts.any_of(state is None):
+                tell(f"checkpoint {step} is damaged ({reason}); passing it over")
                 damaged.append(step)
                 continue
             if self._keep is not None:
                 for bad in damaged:
-                    tell(f"checkpoint {bad} is moved to {self._set_aside(bad)}")
+                    tell(f"checkpoint {bad} is moved to {self._aside(bad)}")
+                hosts.on_first(lambda: [self._set_aside(bad) for bad in damaged])
             return state
         if steps:
             raise UserError(
@@ -124,12 +129,15 @@ class Checkpoints:
             )
         return None
 
-    def _set_aside(self, step: int) -> epath.Path:
-        aside = self.directory.parent / DAMAGED / str(step)
+    def _aside(self, step: int) -> epath.Path:
+        return self.directory.parent / DAMAGED / str(step)
+
+    def _set_aside(self, step: int) -> None:
+        aside = self._aside(step)
         aside.parent.mkdir(exist_ok=True)
         if aside.exists():
             aside.rmtree()
-        return (self.directory / str(step)).rename(aside)
+        (self.directory / str(step)).rename(aside)
 
 
 def _partial_loading() -> ocp.Context:

@@ -12,13 +12,13 @@ from gpt1_jax.config import Config
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
 from gpt1_jax.model.heads import Classifier, Head, Pooling
 from gpt1_jax.model.trunk import make_trunk
-from gpt1_jax.run import Run, write_json
+from gpt1_jax.run import Run
 from gpt1_jax.tasks.batches import TaskBatches
 from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples, head_outputs, predict_labels
 from gpt1_jax.tasks.predictions import write_predictions
-from gpt1_jax.tasks.reading import read_task
+from gpt1_jax.tasks.reading import TaskData, read_task
 from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
-from gpt1_jax.training import sharding
+from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.loop import Stage
@@ -26,7 +26,7 @@ from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.pretraining import check_table
 from gpt1_jax.training.scoring import score_predictions
-from gpt1_jax.training.session import keep_compiled, run_stage, settle, tell
+from gpt1_jax.training.session import begin, check_processes, keep_compiled, run_stage, settle, tell
 from gpt1_jax.training.step import State
 from gpt1_jax.training.transfer import check_start, load_trunk, transfer
 
@@ -48,30 +48,29 @@ def finetune(config: Config, workdir: str) -> None:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_divisible(config, mesh)
     run = Run(workdir)
-    if run.exists():
-        run.changes(config)  # refused now rather than after the data is read
+    check_processes(config, run)
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
-    tokenizer = _open_tokenizer(config, run, init_from)
-    if not Checkpoints(run.checkpoints).steps():
-        check_start(config, init_from, tokenizer)
-    check_table(tokenizer, mesh)
-    data = read_task(settings, config.data)
+    def read() -> tuple[Tokenizer, TaskData]:
+        tokenizer = _open_tokenizer(config, run, init_from)
+        if not Checkpoints(run.checkpoints).steps():
+            check_start(config, init_from, tokenizer)
+        check_table(tokenizer, mesh)
+        return tokenizer, read_task(settings, config.data)
+
+    tokenizer, data = hosts.first_then_others(read)
     task, length = data.task, config.model.context_length
     training = draw_examples(data.train, settings.max_examples, config.seed)
 
     def encode(examples: Sequence[Example]) -> EncodedExamples:
         return encode_examples(task, examples, tokenizer, length, settings.scores)
 
-    train, validation = encode(training), encode(data.validation)
+    train, validation = hosts.together(lambda: (encode(training), encode(data.validation)))
     batches = TaskBatches(train, seed=config.seed, batch_size=config.train.batch_size)
     config = settle(config, batches.steps_per_epoch)
 
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
-    run.lock()
-    changes = run.begin(config, {"text": _fingerprint(train), "tokenizer": tokenizer.fingerprint()})
-    tokenizer.save(run.tokenizer)
-    write_json(run.directory / "task.json", task.to_dict())
+    changes = begin(run, config, _fingerprint(train), tokenizer, {"task.json": task.to_dict()})
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
         # ── Model ────────────────────────────────────────────────────────────────────────────────────────────
@@ -129,9 +128,11 @@ def finetune(config: Config, workdir: str) -> None:
             return
         for split, examples in (("validation", data.validation), ("test", data.test)):
             predictions = predict_labels(task, predict(final.params, encode(examples), rows), settings.scores)
-            write_predictions(run.directory / "predictions", split, task, predictions, examples)
-    validation_scores = run.results()["validation"]
-    tell(f"{task.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in validation_scores.items()))
+            if hosts.first():
+                write_predictions(run.directory / "predictions", split, task, predictions, examples)
+    if hosts.first():
+        scores = run.results()["validation"]
+        tell(f"{task.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
 
 
 def make_classifier(config: Config, task: Task, vocab_size: int) -> Classifier:

@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.beams import search
+from gpt1_jax.model.beams import Beams, search
 from gpt1_jax.model.decoding import Prompts, Weights, begin, proceed, unstack
 from gpt1_jax.model.sampling import Sampling
 from gpt1_jax.model.transformer import Transformer
@@ -118,6 +118,7 @@ class Generator:
             raise UserError("model.kind=lstm cannot continue text; name a run of a transformer.")
         self._model, self._mesh = model, mesh
         self._weights: Weights = unstack(model, params)
+        self._gather = jax.jit(lambda arrays: arrays, out_shardings=sharding.replicated(mesh))
 
     def __call__(
         self,
@@ -199,16 +200,17 @@ class Generator:
             state = begin(self._model, self._weights, prompts, sampling, stops, _bucket(steps))
             until = 1
             while True:
-                done = jax.device_get(state.done)[: len(open_rows)]
+                (done,) = self._read(state.done)
+                done = done[: len(open_rows)]
                 if watch is not None and drawn + until < wanted:
-                    counts, tokens = jax.device_get((state.counts, state.tokens))
+                    counts, tokens = self._read(state.counts, state.tokens)
                     news = {row: tokens[i, : counts[i]].tolist() for i, row in enumerate(open_rows)}
                     watch([texts[i][given[i] :] + news.get(i, []) for i in range(len(texts))])
                 if until >= steps or done.all():
                     break
                 until = min(until + every, steps) if watch is not None else steps
                 state = proceed(self._model, self._weights, state, prompts, sampling, stops, jnp.int32(until))
-            counts, tokens, found = jax.device_get((state.counts, state.tokens, state.log_probabilities))
+            counts, tokens, found = self._read(state.counts, state.tokens, state.log_probabilities)
             for i, row in enumerate(open_rows):
                 texts[row] += tokens[i, : counts[i]].tolist()
                 chances[row] += found[i, : counts[i]].tolist()
@@ -235,17 +237,16 @@ class Generator:
     def _search(self, texts: list[list[int]], settings: Generation) -> list[list[Sample]]:
         context, wanted = self._model.config.context_length, settings.max_new_tokens
         limits = [min(wanted, context - len(text)) for text in texts]
-        found = jax.device_get(
-            search(
-                self._model,
-                self._weights,
-                self._prompts(texts, limits, _keys([(0, 0, 0)] * len(texts)), 0),
-                jnp.array(settings.stop, jnp.int32),
-                jnp.float32(settings.length_penalty),
-                settings.num_beams,
-                _bucket(max(limits)),
-            )
+        beams = search(
+            self._model,
+            self._weights,
+            self._prompts(texts, limits, _keys([(0, 0, 0)] * len(texts)), 0),
+            jnp.array(settings.stop, jnp.int32),
+            jnp.float32(settings.length_penalty),
+            settings.num_beams,
+            _bucket(max(limits)),
         )
+        found: Any = Beams(*cast(Any, self._read(*beams)))
         samples = []
         for row in range(len(texts)):
             beams = []
@@ -281,6 +282,10 @@ class Generator:
             jnp.int32(drawn),
             None,
         )
+
+    def _read(self, *arrays: jax.Array) -> tuple[np.ndarray, ...]:
+        """Arrays of the devices on every host, also what other hosts hold."""
+        return jax.device_get(self._gather(arrays))
 
     def _placed(self, rows: np.ndarray) -> jax.Array:
         place = sharding.batch_sharding(self._mesh)

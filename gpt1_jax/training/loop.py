@@ -14,7 +14,8 @@ from gpt1_jax.run import Run
 from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import perplexity
-from gpt1_jax.training.metrics import MetricsLog, Stopwatch, model_flops_utilization
+from gpt1_jax.training.metrics import MetricsLog, Stopwatch, device_memory, model_flops_utilization
+from gpt1_jax.training.profiling import Profiler
 from gpt1_jax.training.step import State
 from gpt1_jax.training.stopping import StopRequest
 
@@ -74,7 +75,8 @@ def train(
         Diverged: PATIENCE steps in a row were not finite.
     """
     first, last = int(state.step), config.num_steps
-    checkpoints.best = run.results().get("best", {}).get("step")
+    best: dict[str, Any] | None = run.results().get("best")
+    checkpoints.best = best["step"] if best else None
     devices = mesh.devices.size
     failed: list[int] = []
     watch = Stopwatch()
@@ -98,20 +100,25 @@ def train(
             shown = {"loss": values["loss"]} | ({} if nats is None else {"perplexity": perplexity(nats)})
             values = shown | values
             values |= {"tokens_per_second": speed, "seconds_per_step": seconds}
-            log.write(step, "train", values if utilization is None else values | {"mfu": utilization})
+            told = {"mfu": utilization, "memory_gb": device_memory()}
+            log.write(step, "train", values | {name: x for name, x in told.items() if x is not None})
         log.advance(step)
 
+    profiler = Profiler(config.profile_steps, last, run.directory / "profile")
     pending: tuple[int, dict[str, jax.Array]] | None = None
     for step in range(first + 1, last + 1):
         batch = sharding.place_rows(
             lambda start, end, step=step: stage.rows(step - 1, start, end), config.batch_size, mesh
         )
-        state, metrics = train_step(state, batch)
+        profiler.before(step)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            state, metrics = train_step(state, batch)
+        profiler.after(step, metrics)
         if pending is not None:
             read(*pending)
         pending = (step, metrics)
 
-        stopping = stop.requested
+        stopping = stop.asked(step)
         evaluating = step % config.eval_every == 0 or step == last
         saving = step % config.checkpoint_every == 0 or step == last
         if evaluating or saving or stopping or len(failed) == PATIENCE - 1:
@@ -122,7 +129,8 @@ def train(
                 checkpoints.save(step, state)
                 checkpoints.wait()
             if evaluating:
-                checkpoints.best = _evaluate(stage, run, state, step, log)
+                best = _evaluate(stage, run, state, step, log, best)
+                checkpoints.best = best["step"]
             if stopping:
                 return state if step == last else None
             if saving or checkpoints.best == step or len(failed) >= PATIENCE:
@@ -139,17 +147,18 @@ def train(
     return state
 
 
-def _evaluate(stage: Stage, run: Run, state: State, step: int, log: MetricsLog) -> int:
-    """Measures, logs and writes results.json; returns the step of the best evaluation so far."""
+def _evaluate(
+    stage: Stage, run: Run, state: State, step: int, log: MetricsLog, best: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Measures, logs and writes results.json; returns the best evaluation so far, with its step."""
     values = stage.evaluate(state.params)
     log.write(step, "eval", values)
     if stage.sample is not None:
         log.write_text(step, "sample", stage.sample(state.params))
-    best = run.results().get("best")
     sign = 1 if stage.score == "loss" else -1
     if best is None or best["step"] >= step or sign * values[stage.score] < sign * best[stage.score]:
         best = {"step": step, **values}
     if jax.process_index() == 0:
         results = {"kind": stage.kind, "task": stage.task, "step": step, "validation": values, "best": best}
         run.write_results(results)
-    return best["step"]
+    return best

@@ -53,11 +53,16 @@ def model_flops_utilization(tokens_per_second: float, flops_per_token: float, de
     return tokens_per_second * flops_per_token / (peak * devices) if peak else None
 
 
+def device_memory() -> float | None:
+    """The most gigabytes held so far on the fullest local device; None where devices do not tell."""
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    return max(peaks) / 1e9 or None
+
+
 def peak_memory() -> str:
     """The most memory held so far: on the fullest local device where it tells, else by this process."""
-    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
-    if max(peaks):
-        return f"{max(peaks) / 1e9:.2f} GB a device"
+    if gigabytes := device_memory():
+        return f"{gigabytes:.2f} GB a device"
     unit = 1 if sys.platform == "darwin" else 1024
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.2f} GB in the process"
 

@@ -15,14 +15,14 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.transformer import Transformer, table_rows
 from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
-from gpt1_jax.training import sharding
+from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
 from gpt1_jax.training.generation import Generation, Generator
 from gpt1_jax.training.loop import Stage
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.session import keep_compiled, run_stage, settle, tell
+from gpt1_jax.training.session import begin, check_processes, keep_compiled, run_stage, settle, tell
 from gpt1_jax.training.step import State
 from gpt1_jax.training.transfer import check_start, load_trunk
 
@@ -41,24 +41,25 @@ def pretrain(config: Config, workdir: str) -> None:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_divisible(config, mesh)
     run = Run(workdir)
-    if run.exists():
-        run.changes(config)  # refused now rather than after the text is read
+    check_processes(config, run)
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
-    corpus = open_corpus(config, run, tell)
+    def read() -> corpora.Corpus:
+        corpus = open_corpus(config, run, tell)
+        if config.init_from is not None and not Checkpoints(run.checkpoints).steps():
+            check_start(config, config.init_from, corpus.tokenizer)
+        check_table(corpus.tokenizer, mesh)
+        return corpus
+
+    corpus = hosts.first_then_others(read)
     tokenizer, length = corpus.tokenizer, config.model.context_length
     batches = PretrainingBatches(
         corpus.train, seed=config.seed, batch_size=config.train.batch_size, context_length=length
     )
     config = settle(config, batches.examples_per_epoch / config.train.batch_size)
-    if config.init_from is not None and not Checkpoints(run.checkpoints).steps():
-        check_start(config, config.init_from, tokenizer)
-    check_table(tokenizer, mesh)
 
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
-    run.lock()
-    changes = run.begin(config, {"text": corpus.fingerprint, "tokenizer": tokenizer.fingerprint()})
-    tokenizer.save(run.tokenizer)
+    changes = begin(run, config, corpus.fingerprint, tokenizer)
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
         # ── Model ────────────────────────────────────────────────────────────────────────────────────────────

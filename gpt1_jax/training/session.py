@@ -11,10 +11,12 @@ from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from gpt1_jax.config import Config
+from gpt1_jax.config import Config, to_dict
+from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.errors import UserError
 from gpt1_jax.model.transformer import parameter_count
-from gpt1_jax.run import Run
-from gpt1_jax.training import sharding
+from gpt1_jax.run import Run, write_json
+from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.loop import Stage, train
 from gpt1_jax.training.metrics import MetricsLog, peak_memory
@@ -48,6 +50,58 @@ def settle(config: Config, steps_per_epoch: float) -> Config:
         checkpoint_every=train.checkpoint_every or epoch,
     )
     return dataclasses.replace(config, train=train)
+
+
+def check_processes(config: Config, run: Run) -> None:
+    """Refuses what cannot go on, before any data is read.
+
+    Raises:
+        UserError: the run was begun with another config, or the processes have not the same config and code.
+    """
+    values = to_dict(config)
+    places = {"cache_dir": None, "tfds_dir": None}  # a host may have its own
+    values["data"] = values["data"] | places
+    hosts.check_same(**{"The config": values, "The code": hosts.code_version()})
+    hosts.together(lambda: run.changes(config) if run.exists() else [])
+
+
+def begin(
+    run: Run, config: Config, data: str, tokenizer: Tokenizer, more: dict[str, Any] | None = None
+) -> list[str]:
+    """Makes or opens the run directory, locks it for this process and writes what it begins with.
+
+    Args:
+        config: settled.
+        data: the fingerprint of what is learned from.
+        tokenizer: is kept in the run.
+        more: further JSON files of the run, by their names.
+
+    Returns:
+        As `Run.changes`, on process 0.
+
+    Raises:
+        UserError: as `Run.lock` and `Run.begin`; the processes have not the same data, or do not share the directory.
+    """
+    identity = {"text": data, "tokenizer": tokenizer.fingerprint()}
+    hosts.check_same(**{"The data": data, "The tokenizer": identity["tokenizer"]})
+
+    def write() -> list[str]:
+        run.lock()
+        changes = run.begin(config, identity)
+        tokenizer.save(run.tokenizer)
+        for name, value in (more or {}).items():
+            write_json(run.directory / name, value)
+        return changes
+
+    def look() -> None:
+        if not run.exists():
+            raise UserError(
+                f"--workdir={run.directory} is not shared; name a directory that all processes see."
+            )
+
+    changes = hosts.on_first(write)
+    hosts.together(look)
+    return changes or []
 
 
 def run_stage(
@@ -108,7 +162,8 @@ def run_stage(
         log.tell(
             f"{count:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}"
         )
-        for line in lines:
+        placed = sharding.placements(abstract.params) if mesh.size > 1 else []
+        for line in [*placed, *lines]:
             log.tell(line)
         train_step = make_train_step(
             objective, optimizer, schedule, mesh, abstract, config.train.accumulation
@@ -121,6 +176,7 @@ def run_stage(
         }
 
         # ── Train ────────────────────────────────────────────────────────────────────────────────────────────
+        hosts.wait()  # some compile faster than others
         try:
             final = train(
                 stage,

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax.linen import spmd
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gpt1_jax.config import Config, MeshConfig
@@ -39,7 +40,25 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"mesh={sizes} does not fit the {len(devices)} devices at hand; "
             "choose axes whose product is no more (-1 takes what remains, and must fit)."
         )
-    return jax.make_mesh(tuple(filled.values()), tuple(filled), (AxisType.Auto,) * 3, devices=devices[:used])
+    axes, types = tuple(filled), (AxisType.Auto,) * 3
+    if config.slices == 1:
+        return jax.make_mesh(tuple(filled.values()), axes, types, devices=devices[:used])
+    data, slices = filled.pop("data"), config.slices
+    try:
+        if data % slices:
+            raise ValueError(f"mesh.data={data} is not a multiple of it")
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, *filled.values()),
+            (slices, 1, 1),
+            devices[:used],
+            process_is_granule=not hasattr(devices[0], "slice_index"),  # off TPUs a process counts as a slice
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"mesh.slices={slices} does not fit the devices ({reason}); set how many slices there are."
+        ) from error
+    return Mesh(grid, axes, axis_types=types)
 
 
 def check_divisible(config: Config, mesh: Mesh) -> None:
@@ -69,6 +88,20 @@ def check_divisible(config: Config, mesh: Mesh) -> None:
 def logical_shardings(boxed: Any, mesh: Mesh) -> Any:
     """The NamedSharding of every leaf of a tree of linen's partitioned boxes, by RULES."""
     return spmd.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+
+
+def placements(params: Any) -> list[str]:
+    """A line for each parameter: its name, shape, the mesh axes that split it, and its megabytes a device."""
+    lines = []
+    for path, leaf in jax.tree.leaves_with_path(params):
+        spec = (*leaf.sharding.spec, *(None,) * leaf.ndim)[: leaf.ndim]
+        axes = ", ".join("·" if axis is None else str(axis) for axis in spec)
+        size = np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        name = "/".join(str(key.key) for key in path)
+        lines.append(
+            f"{name:24} {' × '.join(map(str, leaf.shape)):24} ({axes})  {size / 1e6:.2f} MB a device"
+        )
+    return lines
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,0 +1,156 @@
+"""Several processes that train one model: joining them, waiting for each other, agreeing, failing together."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
+
+import gpt1_jax
+from gpt1_jax.errors import UserError
+
+T = TypeVar("T")
+
+_PATIENCE = 24 * 3600 * 1000  # milliseconds; tokenizing a large corpus takes hours
+_SENTENCE = 2000  # bytes of an error that all are told
+_barriers = itertools.count()
+
+
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins this process to the others, before anything of jax is used.
+
+    Without arguments they are found as jax finds them: on a TPU pod, in GKE, by Slurm or Open MPI, or through
+    JAX_COORDINATOR_ADDRESS; where there are none this process is alone.
+
+    Args:
+        coordinator: HOST:PORT of process 0.
+        num_processes: how many there are.
+        process_id: which this is, from 0.
+
+    Raises:
+        UserError: some are given and others not, or they do not fit each other.
+    """
+    given = (coordinator, num_processes, process_id)
+    if given == (None, None, None):
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            if "should be defined" not in str(error):  # it is where no cluster is found
+                raise
+        return
+    if coordinator is None or num_processes is None or process_id is None:
+        raise UserError(
+            "--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together; give all three."
+        )
+    if not coordinator.rpartition(":")[2].isdigit() or ":" not in coordinator:
+        raise UserError(f"--coordinator={coordinator} has no port; write HOST:PORT, such as 10.0.0.1:1234.")
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process_id={process_id} is none of --num_processes={num_processes}; number them from 0."
+        )
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def alone() -> bool:
+    """Whether this is the only process."""
+    return jax.process_count() == 1
+
+
+def first() -> bool:
+    """Whether this is process 0, which alone writes what is written once."""
+    return jax.process_index() == 0
+
+
+def wait() -> None:
+    """Returns when all processes are here."""
+    if not alone():
+        multihost.get_barrier_sync_fn()(key=f"gpt1_jax {next(_barriers)}", timeout_ms=_PATIENCE)
+
+
+def together(work: Callable[[], T]) -> T:
+    """Does a piece of work on every process; what fails on one fails on all, so that none waits for it forever.
+
+    Raises:
+        UserError: the work failed on another process; what failed here is raised as it is.
+    """
+    if alone():
+        return work()
+    result: Any = None
+    error: Exception | None = None
+    try:
+        result = work()
+    except Exception as wrong:
+        error = wrong
+    wait()
+    _raise_any(error)
+    return result
+
+
+def first_then_others(work: Callable[[], T]) -> T:
+    """Like `together`, process 0 before the others: they find what it has left on a disk they share."""
+    if alone():
+        return work()
+    early = together(work if first() else lambda: None)
+    late = together((lambda: None) if first() else work)
+    result: Any = early if first() else late
+    return result
+
+
+def on_first(work: Callable[[], T]) -> T | None:
+    """Does a piece of work on process 0 alone; the others wait, and get None."""
+    return together(work if first() else lambda: None)
+
+
+def check_same(**facts: Any) -> None:
+    """Refuses to go on where the processes were not given the same.
+
+    Args:
+        **facts: JSON values by the words that an error calls them.
+
+    Raises:
+        UserError: on all of them, naming what differs and on which processes.
+    """
+    if alone():
+        return
+    digests = [hashlib.sha256(json.dumps(fact, sort_keys=True).encode()).digest() for fact in facts.values()]
+    table = np.stack([np.frombuffer(digest, np.uint8) for digest in digests])
+    wait()
+    found = multihost_utils.process_allgather(table)
+    for number, name in enumerate(facts):
+        others = [i for i in range(len(found)) if (found[i][number] != found[0][number]).any()]
+        if others:
+            raise UserError(
+                f"{name} of process {', '.join(map(str, others))} is not that of process 0; start all processes with "
+                "the same command, code and data."
+            )
+
+
+def code_version() -> dict[str, str]:
+    """What must be equal for processes to compute the same: the versions of jax and of this package's source."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(gpt1_jax.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return {"jax": jax.__version__, "gpt1_jax": digest.hexdigest()}
+
+
+def any_of(value: bool) -> bool:
+    """Whether it is true on any process; all of them are to be here at about the same time."""
+    return value if alone() else bool(multihost_utils.process_allgather(np.array(value)).any())
+
+
+def _raise_any(error: Exception | None) -> None:
+    mine = np.zeros(_SENTENCE, np.uint8)
+    text = (f"{error}" or type(error).__name__).encode()[:_SENTENCE] if error else b""
+    mine[: len(text)] = np.frombuffer(text, np.uint8)
+    everyone = multihost_utils.process_allgather(mine)
+    if error is not None:
+        raise error
+    for number, theirs in enumerate(everyone):
+        if sentence := bytes(theirs).rstrip(b"\0").decode(errors="replace"):
+            raise UserError(f"Process {number}: {sentence}")

@@ -1,0 +1,157 @@
+"""Several processes train as one: the same losses, the same checkpoints, one stop, one error."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command_support import ROOT, SMALL, Runner, last_step, read_metrics
+
+STEPS = 16
+SETTINGS = SMALL | {
+    "train.num_steps": STEPS,
+    "train.batch_size": 8,
+    "train.eval_every": 8,
+    "train.checkpoint_every": 8,
+    "mesh.data": -1,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+class Pod:
+    """Processes of one device each, or of several, on this machine."""
+
+    def __init__(self, runner: Runner, workdir: Path, count: int, devices: int = 1, **overrides: Any) -> None:
+        values = (
+            SETTINGS
+            | {"data.source": runner.source, "data.cache_dir": runner.directory / "cache"}
+            | overrides
+        )
+        port = free_port()
+        self.processes = [
+            subprocess.Popen(
+                [
+                    sys.executable, "-m", "gpt1_jax.main", "--config=configs/pretrain.py:tiny",
+                    f"--workdir={workdir}", f"--coordinator=localhost:{port}", f"--num_processes={count}",
+                    f"--process_id={number}",
+                    *(f"--config.{key}={value}" for key, value in self.given(values, number).items()),
+                ],
+                cwd=ROOT,
+                env=runner.environment | {"JAX_NUM_CPU_DEVICES": str(devices)},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for number in range(count)
+        ]  # fmt: skip
+
+    def given(self, values: dict[str, Any], number: int) -> dict[str, Any]:
+        """What a process is given: a list has a value for each."""
+        return {key: value[number] if isinstance(value, list) else value for key, value in values.items()}
+
+    def finish(self, expect: int = 0) -> list[tuple[str, str]]:
+        """Standard output and error of each."""
+        texts = []
+        try:
+            for process in self.processes:
+                texts.append(process.communicate(timeout=240))
+            codes = [process.returncode for process in self.processes]
+            assert codes == [expect] * len(codes), (codes, texts)
+        finally:
+            for process in self.processes:
+                process.kill()
+        return texts
+
+
+def losses(workdir: Path, kind: str = "train") -> list[float]:
+    return [entry["loss"] for entry in read_metrics(workdir) if entry["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def single(runner: Runner) -> Path:
+    workdir = runner.directory / "single"
+    Pod(runner, workdir, 1).finish()
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("count", "mesh"),
+    [
+        pytest.param(2, {}, id="2"),
+        pytest.param(4, {"mesh.fsdp": 2, "mesh.tensor": 2}, id="4", marks=pytest.mark.slow),
+    ],
+)
+def test_losses_are_those_of_one_process(
+    runner: Runner, single: Path, tmp_path: Path, count: int, mesh: dict[str, int]
+) -> None:
+    texts = Pod(runner, tmp_path / "run", count, **mesh).finish()
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(single), rtol=2e-5)
+    np.testing.assert_allclose(losses(tmp_path / "run", "eval"), losses(single, "eval"), rtol=2e-5)
+    assert "step 16  validation" in texts[0][0]
+    assert not any("step" in out for out, _ in texts[1:])  # one process speaks
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_any_number_of_processes(runner: Runner, single: Path, tmp_path: Path) -> None:
+    """From four to one and on to two: each reads bit by bit what was saved (its checksums say so), and goes on."""
+    workdir = tmp_path / "run"
+    schedule = {"optimizer.total_steps": STEPS}
+    for count, steps in ((4, 6), (1, 10), (2, STEPS)):
+        texts = Pod(runner, workdir, count, **schedule, **{"train.num_steps": steps}).finish()
+        assert "damaged" not in texts[0][0]
+    np.testing.assert_allclose(losses(workdir), losses(single), rtol=2e-5)
+
+
+def test_a_signal_to_one_stops_all_at_one_step(runner: Runner, single: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    pod = Pod(runner, workdir, 2, **{"train.num_steps": 100_000, "optimizer.total_steps": STEPS})
+    deadline = time.monotonic() + 120
+    while last_step(workdir) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    pod.processes[1].send_signal(signal.SIGTERM)
+    texts = pod.finish()
+    assert "Stopped at a signal" in texts[0][0]
+    step = last_step(workdir)
+    assert (workdir / "checkpoints" / str(step)).exists()
+    again = Pod(runner, workdir, 1, **{"train.num_steps": step + 1, "optimizer.total_steps": STEPS}).finish()
+    assert f"resuming at step {step}" in again[0][0]
+
+
+def test_processes_that_were_given_different_things_are_all_refused(runner: Runner, tmp_path: Path) -> None:
+    texts = Pod(runner, tmp_path / "run", 2, seed=[0, 1]).finish(expect=2)
+    for _, err in texts:
+        assert "The config of process 1 is not that of process 0" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_wrong_on_one_ends_all(runner: Runner, tmp_path: Path) -> None:
+    """One cannot write its cache: none waits for it."""
+    (tmp_path / "file").touch()
+    places = {"data.cache_dir": [runner.directory / "cache", tmp_path / "file"]}
+    texts = Pod(runner, tmp_path / "run", 2, **places).finish(expect=2)
+    assert "error: Process 1: " in texts[0][1]
+    assert str(tmp_path / "file") in texts[1][1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--num_processes=2"], "go together"),
+        (["--coordinator=here", "--num_processes=2", "--process_id=0"], "has no port"),
+        (["--coordinator=here:1", "--num_processes=2", "--process_id=2"], "--process_id=2 is none of"),
+    ],
+    ids=["alone", "port", "number"],
+)
+def test_flags_that_do_not_fit_are_told(runner: Runner, flags: list[str], told: str) -> None:
+    code, _, err = runner.call("main", "--config=configs/pretrain.py:tiny", *flags)
+    assert code == 2 and told in err, err
