@@ -1,8 +1,9 @@
 """How every command starts and ends: flags checked before absl sees them, errors in a sentence, exit codes."""
 
+import functools
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -12,12 +13,15 @@ from gpt1_jax.config import parse_override
 from gpt1_jax.errors import Fault, UserError
 
 
-def door(main: Callable[[list[str]], None]) -> None:
-    """Runs a command and exits: 0 when it is done, 2 for a UserError, 1 for anything else."""
+def door(main: Callable[[list[str]], None], positional: Sequence[str] = ()) -> None:
+    """Runs a command and exits: 0 when it is done, 2 for a UserError, 1 for anything else.
+
+    `positional` names the arguments that the command takes beside its flags: `main` gets them behind its own name.
+    """
     logging.set_verbosity(logging.WARNING)
     signal.signal(signal.SIGTERM, _stop)  # training takes over with its own handler
     try:
-        app.run(main, flags_parser=_parse)
+        app.run(main, flags_parser=functools.partial(_parse, positional))
     except (UserError, Fault) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
@@ -35,14 +39,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
     _check_config_flags(argv[1:])
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError) as error:  # the latter: a config file without get_config
         raise UserError(f"{error}; --help lists the flags.") from error
-    if len(rest) > 1:
-        raise UserError(f"The argument {rest[1]!r} belongs to no flag; write --flag=value.")
+    surplus, missing = rest[1 + len(positional) :], positional[len(rest) - 1 :]
+    if surplus:
+        raise UserError(f"The argument {surplus[0]!r} belongs to no flag; write --flag=value.")
+    if missing:
+        raise UserError(
+            f"There is no {' and no '.join(missing)}; write {' '.join(positional)} behind the flags."
+        )
     return rest
 
 

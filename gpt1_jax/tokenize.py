@@ -10,7 +10,7 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 
-_TOKENIZER = flags.DEFINE_string("tokenizer", None, "sentencepiece:FILE.model")
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "sentencepiece:FILE.model or openai:DIR")
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run directory, whose tokenizer is used")
 _DECODE = flags.DEFINE_bool("decode", False, "JSON lists of ids to lines of text, instead of text to lists")
 
@@ -32,13 +32,14 @@ def main(_: list[str]) -> None:
 def _open() -> Tokenizer:
     spec, workdir = _TOKENIZER.value, _WORKDIR.value
     if (spec is None) == (workdir is None):
-        raise UserError("Name either --workdir=RUN or --tokenizer=sentencepiece:FILE.model.")
+        raise UserError("Name either --workdir=RUN or --tokenizer=sentencepiece:FILE.model or openai:DIR.")
     if workdir is not None:
         return load_tokenizer(Run(workdir).tokenizer)
     tokenizer = open_tokenizer(spec or "")
     if tokenizer is None:
         raise UserError(
-            "--tokenizer=sentencepiece has no source to be trained on; name sentencepiece:FILE.model."
+            "--tokenizer=sentencepiece has no source to be trained on; "
+            "name sentencepiece:FILE.model or openai:DIR."
         )
     return tokenizer
 

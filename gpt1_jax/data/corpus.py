@@ -111,6 +111,8 @@ def prepare(
             except UserError as error:
                 reporter.say(f"{error}: tokenizing again")
                 shutil.rmtree(directory, ignore_errors=True)
+        if given is not None:
+            given.encode("")  # what it lacks is told before any text is read
         cache.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=cache))
         try:

@@ -1,4 +1,4 @@
-"""Text to token ids and back: SentencePiece, trained on the source or brought by the user."""
+"""Text to token ids and back: SentencePiece, trained on the source or brought by the user, or GPT-1's own BPE."""
 
 import hashlib
 import heapq
@@ -15,9 +15,13 @@ import sentencepiece
 from etils import epath
 from sentencepiece import sentencepiece_model_pb2 as model_format
 
+from gpt1_jax.data.no_tokenizer import NoTokenizer
+from gpt1_jax.data.openai_bpe import open_openai
 from gpt1_jax.errors import UserError
 
-TOKENIZER_FORMS = "'sentencepiece' (trained on the source) or 'sentencepiece:FILE.model'"
+TOKENIZER_FORMS = (
+    "'sentencepiece' (trained on the source), 'sentencepiece:FILE.model' or 'openai:DIR' (GPT-1's own)"
+)
 
 _TRAINING_CHARACTERS = 20_000_000  # more text changes the pieces little and costs minutes
 _LINE_CHARACTERS = 1000  # SentencePiece skips longer training lines silently (4192 bytes): they are cut
@@ -61,13 +65,22 @@ class Tokenizer(Protocol):
 def open_tokenizer(spec: str) -> Tokenizer | None:
     """Opens the tokenizer that `data.tokenizer` names; None for `sentencepiece`, which is yet to be trained.
 
-    Raises UserError where the spec has another form, or the file is missing or no SentencePiece model.
+    Raises UserError where the spec has another form, or its files are missing or not what they should be.
     """
     kind, _, rest = spec.partition(":")
     if spec == "sentencepiece":
         return None
-    if kind != "sentencepiece" or not rest:
+    if kind not in ("sentencepiece", "openai") or not rest:
         raise UserError(f"data.tokenizer is {spec!r}: expected {TOKENIZER_FORMS}")
+    if kind == "openai":
+        try:
+            return open_openai(rest)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"data.tokenizer is {spec!r}, which cannot be read ({error}): "
+                "expected a directory with GPT-1's two vocabulary files, as in the folder model/ of "
+                "github.com/openai/finetune-transformer-lm"
+            ) from error
     try:
         return SentencePieceTokenizer(Path(rest).expanduser().read_bytes())
     except (OSError, ValueError) as error:
@@ -81,7 +94,12 @@ def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
     """Loads what `Tokenizer.save` wrote. Raises UserError where that is missing or damaged."""
     directory = epath.Path(directory)
     try:
-        kind = json.loads((directory / "tokenizer.json").read_text())["kind"]
+        described = json.loads((directory / "tokenizer.json").read_text())
+        kind = described["kind"]
+        if kind == "none":
+            return NoTokenizer(described["vocab_size"])
+        if kind == "openai":
+            return open_openai(directory)
         if kind != "sentencepiece":
             raise ValueError(f"unknown kind {kind!r}")
         return SentencePieceTokenizer((directory / "sentencepiece.model").read_bytes())
@@ -101,7 +119,7 @@ class SentencePieceTokenizer:
             raise ValueError("it is not a SentencePiece model") from error
         if not parsed.pieces:
             raise ValueError("it is not a SentencePiece model")
-        self._model = model
+        self.model = model
         self.vocab_size: int = self._processor.vocab_size()
         eos_id: int = self._processor.eos_id()
         self.end_id: int | None = eos_id if eos_id >= 0 else None
@@ -141,13 +159,13 @@ class SentencePieceTokenizer:
 
     def fingerprint(self) -> str:
         """A hash of the model file."""
-        return hashlib.sha256(self._model).hexdigest()
+        return hashlib.sha256(self.model).hexdigest()
 
     def save(self, directory: epath.PathLike) -> None:
         """Writes the model and the kind of tokenizer it is."""
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "sentencepiece.model").write_bytes(self._model)
+        (directory / "sentencepiece.model").write_bytes(self.model)
         (directory / "tokenizer.json").write_text(json.dumps({"kind": "sentencepiece"}) + "\n")
 
     def _cut(self, text: str) -> list[str]:

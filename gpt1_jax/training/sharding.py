@@ -1,7 +1,7 @@
 """The mesh, the one table from logical axes to mesh axes, and how host rows become device arrays."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,14 +24,14 @@ RULES = (
 )
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh (data, fsdp, tensor); -1 takes the devices the other axes leave.
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) over devices, by default all; -1 takes those the other axes leave.
 
     Raises:
         UserError: the axes do not fit the number of devices.
     """
     sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
     filled = {name: len(devices) // fixed if size == -1 else size for name, size in sizes.items()}
     used = int(np.prod(list(filled.values())))

@@ -23,7 +23,7 @@ class State(NamedTuple):
 
 def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> State:
     """Shapes, dtypes and shardings of the state, nothing allocated."""
-    initialize, key = _initializer(model, optimizer, mesh), jax.random.key(0)
+    initialize, key = _initializer(model, optimizer, mesh), jax.eval_shape(lambda: jax.random.key(0))
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         jax.eval_shape(lambda key: nn.unbox(initialize(key)), key),

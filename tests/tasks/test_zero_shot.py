@@ -31,7 +31,7 @@ def queries(task: Task, example: Example, length: int = 100, end: bool = True) -
     encoded = encode_queries(task, [example], tokenizer, length)  # pyright: ignore[reportArgumentType]
     found = []
     bounds = encoded.offsets.tolist()
-    for start, stop, count in zip(bounds, bounds[1:], encoded.labels[0], strict=True):
+    for start, stop, count in zip(bounds[:-1], bounds[1:], encoded.labels[0], strict=True):
         text = "".join(chr(id) if id else "|" for id in encoded.tokens[start:stop])
         found.append((text[: len(text) - int(count)], text[len(text) - int(count) :]))
     return found

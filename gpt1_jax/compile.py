@@ -1,0 +1,70 @@
+"""Compiles for a TPU slice that is not there: python -m gpt1_jax.compile --config=FILE.py --topology=v5e:4x4."""
+
+import json
+import os
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from gpt1_jax.config import from_dict
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the config file, :preset behind it", lock_config=True
+)
+_TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, such as v5e:4x4, v5p:2x2x1 or v6e:16x16")
+_SLICES = flags.DEFINE_integer("slices", 1, "how many such slices", 1)
+_SEARCH = flags.DEFINE_bool("search", False, "tries every mesh and remat policy")
+_JSON = flags.DEFINE_bool("json", False, "prints a JSON object for each compilation")
+
+
+def main(_: list[str]) -> None:
+    """Prints memory a device, FLOPs, collectives, and time and MFU at best."""
+    if _CONFIG.value is None or _TOPOLOGY.value is None:
+        raise UserError("--config=FILE.py and --topology=GENERATION:SHAPE are both needed.")
+    values = _CONFIG.value.to_dict()
+    values["mesh"]["slices"] = _SLICES.value
+    config = from_dict(values)
+
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
+    from gpt1_jax.training.ahead import compile_step, find_devices, search
+
+    devices = find_devices(_TOPOLOGY.value, _SLICES.value)
+    tried = (
+        search(config, _TOPOLOGY.value, devices)
+        if _SEARCH.value
+        else [compile_step(config, _TOPOLOGY.value, devices)]
+    )
+    fitting = []
+    for found in tried:
+        print(json.dumps(found) if _JSON.value else _row(found), flush=True)
+        fitting += [found] if found["fits"] else []
+    if _SEARCH.value and fitting and not _JSON.value:
+        print("best: " + _row(min(fitting, key=lambda found: found["seconds"])))
+    if not _SEARCH.value and not _JSON.value:
+        _details(found)
+
+
+def _row(found: dict[str, Any]) -> str:
+    mesh = " × ".join(f"{name} {size}" for name, size in found["mesh"].items())
+    start = f"{found['topology']}  {mesh}  remat {found['remat']}  "
+    memory = f"{found['memory'] / 1e9:.1f} of {found['memory_limit'] / 1e9:.1f} GB a device"
+    if not found["fits"]:
+        return f"{start}does not fit: {memory}; {found['advice']}"
+    return (
+        f"{start}fits: {memory}; at best {1000 * found['seconds']:.2f} ms a step, MFU {found['mfu']:.0%}, bound by "
+        f"{found['bound']}"
+    )
+
+
+def _details(found: dict[str, Any]) -> None:
+    print(f"{found['parameters']:,} parameters, {found['flops'] / 1e12:.1f} TFLOP a step")
+    for kind, sent in found.get("collectives", {}).items():
+        print(f"{kind:20} {sent['count']:6}  {sent['bytes'] / 1e6:10.1f} MB a device and step")
+    print(f"compiled in {found['compile_seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    door(main)
