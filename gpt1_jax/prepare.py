@@ -7,7 +7,9 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", None, "demo, text:GLOB or tfds:NAME[#FEATURE]")
-_TOKENIZER = flags.DEFINE_string("tokenizer", "sentencepiece", "sentencepiece or sentencepiece:FILE.model")
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", "sentencepiece", "sentencepiece, sentencepiece:FILE.model or openai:DIR"
+)
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", 40_478, "pieces of a tokenizer trained on the source", lower_bound=1
 )

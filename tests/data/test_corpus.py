@@ -66,7 +66,7 @@ def test_without_an_end_piece_the_documents_are_joined(texts: Path) -> None:
     source = f"text:{texts}/*.txt"
     trained = train_sentencepiece(open_source(source).documents("train"), 320)
     corpus = prepare(
-        source, Endless(trained._model), 0, str(texts.parent / "cache"), progress=lambda line: None
+        source, Endless(trained.model), 0, str(texts.parent / "cache"), progress=lambda line: None
     )
     joined = "".join(open_source(source).documents("train"))
     assert trained.decode(corpus.train.read(0, len(corpus.train)).tolist()) == joined
@@ -107,7 +107,7 @@ def test_a_vocabulary_beyond_16_bits_gets_32(texts: Path) -> None:
     trained = train_sentencepiece(open_source(f"text:{texts}/*.txt").documents("train"), 320)
     corpus = prepare(
         f"text:{texts}/*.txt",
-        Large(trained._model),
+        Large(trained.model),
         0,
         str(texts.parent / "cache"),
         progress=lambda line: None,

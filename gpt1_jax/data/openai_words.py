@@ -1,0 +1,204 @@
+"""Text to ids the way GPT-1's authors made them: ftfy, spaced punctuation, spaCy's words, lower case, BPE.
+
+Step by step over a whole text that takes a core a second a megabyte, nearly all of it for words met before.
+Here what lies between two spaces is encoded once and remembered, wherever its neighbours have no say in it.
+"""
+
+import io
+import re
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpt1_jax.errors import UserError
+
+_PART_CHARACTERS = 2**18
+_MEMO_ENTRIES = 2**18  # then all is forgotten, which also bounds the strings that spaCy keeps
+
+# In lines of other characters only, all that ftfy does is straighten quotes: they are ASCII without control
+# characters and the "&" of HTML entities, and signs that look wrongly decoded only beside some others.
+_WORK_FOR_FTFY = re.compile(r"[^\t\n\f -%'-~–—―‘’“”…]")
+
+_STANDARD_SIGNS = str.maketrans(
+    {"–": "-", "—": "-", "―": "-", "´": "'", "‘": "'", "’": "'", "“": '"', "”": '"', "…": "..."}
+)
+# The authors meant "\" too, and wrote its escape wrong.
+_PUNCTUATION = re.compile(r'([-~!";?+,)(/*\[\]}{|_])\1*')
+
+
+def cut(text: str) -> Iterator[tuple[str, bool]]:
+    """Cuts a text where that changes no id: parts that end in a line break, and whether a "<" stands before each."""
+    markup = text.find("<") if "<" in text else len(text)
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PART_CHARACTERS) + 1 or len(text)
+        yield text[start:end], markup < start
+        start = end
+
+
+class Words:
+    """Encodes the parts of a text, remembering the words it has met."""
+
+    def __init__(self, ids: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
+        """Takes the ids of pieces, and the merges in their order. Raises UserError without ftfy or spaCy."""
+        try:
+            import ftfy
+            import spacy
+        except ImportError as error:
+            raise UserError(
+                "The tokenizer openai:DIR splits text with ftfy and spaCy as GPT-1's authors did, and one of them "
+                f"cannot be imported ({error}): pip install 'gpt1_jax[original]'"
+            ) from error
+        self._fix_text = ftfy.fix_text
+        self._english: Any = spacy.blank("en").tokenizer
+        self._meeting = _find_meeting_tokens(self._english)
+        self._opening = {first for _, first in self._meeting}
+        self._closing = {last for last, _ in self._meeting}
+        self._ids, self._merges = ids, merges
+        self._ranks = {merge: rank for rank, merge in enumerate(merges)}
+        self._line_break = self._look_up(["\n</w>"])
+        self._forget()
+
+    def encode(self, part: str, after_markup: bool) -> bytes:
+        """The ids of a part that `cut` made, as bytes of int32."""
+        if len(self._chunks) > _MEMO_ENTRIES:
+            self._forget()
+        lines = self._fix(part, after_markup).split("\n")
+        return self._line_break.join(filter(None, map(self._encode_line, lines)))
+
+    def join(self, parts: Iterable[bytes]) -> np.ndarray:
+        """The ids of a text, int32 [N], from those of its parts."""
+        return np.frombuffer(bytearray(self._line_break.join(filter(None, parts))), np.int32)
+
+    def _forget(self) -> None:
+        self._tokenizer = _copy(self._english, self._english.rules)
+        self._chunks = _Memo(self._learn)  # by what lies between two spaces in the text
+        self._chunks_opening: dict[str, str] = {}  # the first token of those that begin with one of _opening
+        self._chunks_closing: dict[str, str] = {}
+        self._word = lru_cache(_MEMO_ENTRIES)(self._make_word)
+        self._token = lru_cache(_MEMO_ENTRIES)(self._merge)
+
+    def _fix(self, part: str, after_markup: bool) -> str:
+        """What ftfy makes of a part, which is what it makes of each line, but for quotes that may stay curly."""
+        if not _WORK_FOR_FTFY.search(part):
+            return part
+        lines = []
+        for line in io.StringIO(part, newline="\n"):
+            following_markup = after_markup or "<" in line
+            if _WORK_FOR_FTFY.search(line):  # from a "<" on, ftfy takes entities for HTML that is meant
+                line = self._fix_text(line, unescape_html=False if after_markup else "auto")
+            lines.append(line)
+            after_markup = following_markup
+        return "".join(lines)
+
+    def _encode_line(self, line: str) -> bytes:
+        chunks = line.split()
+        ids = b"".join(map(self._chunks.__getitem__, chunks))
+        opening, closing = self._chunks_opening, self._chunks_closing
+        if not opening.keys().isdisjoint(chunks) and any(
+            (closing.get(a), opening[b]) in self._meeting for a, b in pairwise(chunks) if b in opening
+        ):
+            return self._encode_exactly(line).ids
+        return ids
+
+    def _learn(self, chunk: str) -> bytes:
+        ids, first, last = self._encode_exactly(chunk)
+        if first in self._opening:
+            self._chunks_opening[chunk] = first
+        if last in self._closing:
+            self._chunks_closing[chunk] = last
+        return ids
+
+    def _encode_exactly(self, text: str) -> "_Word":
+        """A line or a piece of it, word for word unless spaCy might see two of them otherwise side by side."""
+        spaced = _PUNCTUATION.sub(r" \g<0> ", text.translate(_STANDARD_SIGNS)).split()
+        words = [self._word(word) for word in spaced]
+        if any((a.last, b.first) in self._meeting for a, b in pairwise(words)):
+            return self._make_word(" ".join(spaced))
+        return _Word(b"".join(word.ids for word in words), words[0].first, words[-1].last)
+
+    def _make_word(self, text: str) -> "_Word":
+        tokens = [token.text for token in self._tokenizer(text)]
+        return _Word(b"".join(self._token(token.lower()) for token in tokens), tokens[0], tokens[-1])
+
+    def _merge(self, token: str) -> bytes:
+        """Byte-pair encoding: the earliest merge of two pieces side by side is made wherever it applies, and again."""
+        pieces = [*token[:-1], token[-1] + "</w>"]
+        never = len(self._ranks)
+        while len(pieces) > 1:
+            ranks = [self._ranks.get(pair, never) for pair in pairwise(pieces)]
+            best = min(ranks)
+            if best == never:
+                break
+            first, second = self._merges[best]
+            at = ranks.index(best)
+            merged = pieces[:at]
+            while at < len(pieces):
+                if pieces[at] == first and pieces[at + 1 : at + 2] == [second]:
+                    merged.append(first + second)
+                    at += 2
+                else:
+                    merged.append(pieces[at])
+                    at += 1
+            pieces = merged
+        return self._look_up(pieces)
+
+    def _look_up(self, pieces: Iterable[str]) -> bytes:
+        return array("i", [self._ids.get(piece, 0) for piece in pieces]).tobytes()
+
+
+class _Word(NamedTuple):
+    """What stands between two spaces, once punctuation is spaced."""
+
+    ids: bytes
+    first: str  # of its tokens
+    last: str
+
+
+class _Memo(dict[str, bytes]):
+    """What a function gave for each key so far; a new key is given to it."""
+
+    def __init__(self, function: Callable[[str], bytes]) -> None:
+        self._function = function
+
+    def __missing__(self, key: str) -> bytes:
+        value = self[key] = self._function(key)
+        return value
+
+
+def _find_meeting_tokens(tokenizer: Any) -> set[tuple[str, str]]:
+    """The pairs (last token of a word, first of the next) beside which spaCy might see the words otherwise.
+
+    spaCy looks for its special cases ("'em", "a.m.", ":D") once more in the tokens of all the text. One found
+    across a space changes nothing itself, but hides shorter ones that overlap it.
+    """
+    plain = _copy(tokenizer, rules={})
+    pairs: set[tuple[str, str]] = set()
+    firsts, lasts = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for case in tokenizer.rules:
+        tokens = [token.text for token in plain(case)]
+        shown = [token.text for token in tokenizer(case)]  # in their place where the case is found
+        pairs.update(pairwise(tokens))
+        firsts[tokens[0]].add(shown[0])
+        lasts[tokens[-1]].add(shown[-1])
+    return {(last, first) for a, b in pairs for last in lasts[a] | {a} for first in firsts[b] | {b}}
+
+
+def _copy(tokenizer: Any, rules: dict[str, Any]) -> Any:
+    """A tokenizer with these special cases, and a vocabulary of its own that derives nothing from words."""
+    from spacy.vocab import Vocab
+
+    return type(tokenizer)(
+        Vocab(),
+        rules,
+        tokenizer.prefix_search,
+        tokenizer.suffix_search,
+        tokenizer.infix_finditer,
+        tokenizer.token_match,
+        tokenizer.url_match,
+    )
