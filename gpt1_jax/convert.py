@@ -1,0 +1,37 @@
+"""Converts a model between formats: python -m gpt1_jax.convert --from=FORMAT --to=FORMAT IN OUT."""
+
+from absl import flags
+
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+
+FORMATS = ("openai", "huggingface", "gpt1_jax")
+
+_FROM = flags.DEFINE_enum(
+    "from", None, FORMATS, "what IN is: the authors' files, transformers', or a run directory"
+)
+_TO = flags.DEFINE_enum("to", None, FORMATS, "what OUT becomes; it must not exist, or be empty")
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "openai:DIR or sentencepiece:FILE.model, in place of the one that lies in IN"
+)
+_NUM_HEADS = flags.DEFINE_integer(
+    "num_heads", None, "of a model in the format openai [its width / 64]", lower_bound=1
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Writes OUT, or on wrong input nothing; lines tell what cannot come along."""
+    _, source, target = arguments
+    source_format, target_format = _FROM.value, _TO.value
+    if source_format is None or target_format is None:
+        raise UserError(
+            f"--from=FORMAT and --to=FORMAT are both needed; each is one of {', '.join(FORMATS)}."
+        )
+
+    from gpt1_jax.interop.conversion import convert  # jax and the rest, once the flags are known to be right
+
+    convert(source_format, target_format, source, target, _TOKENIZER.value, _NUM_HEADS.value)
+
+
+if __name__ == "__main__":
+    door(main, positional=("IN", "OUT"))

@@ -1,0 +1,108 @@
+"""From one format to another: read, checked whole, written whole."""
+
+import dataclasses
+from pathlib import Path
+
+from gpt1_jax.data.no_tokenizer import NoTokenizer
+from gpt1_jax.data.tokenizers import open_tokenizer
+from gpt1_jax.errors import UserError
+from gpt1_jax.interop.files import check_target, whole_directory
+from gpt1_jax.interop.huggingface import CLASSIFIER_KINDS, read_huggingface, write_huggingface
+from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
+from gpt1_jax.interop.published import TOKENS, LanguageModel, check_finite
+from gpt1_jax.interop.runs import read_run, write_run
+from gpt1_jax.tasks.task import Specials
+from gpt1_jax.training.session import tell
+
+
+def convert(
+    source_format: str,
+    target_format: str,
+    source: str,
+    target: str,
+    tokenizer: str | None = None,
+    num_heads: int | None = None,
+) -> None:
+    """Converts the model in one directory to another; lines tell what cannot come along.
+
+    Args:
+        source_format, target_format: each `openai`, `huggingface` or `gpt1_jax`.
+        source, target: the directories; the second must not exist, or be empty, and is complete or absent at the end.
+        tokenizer: `openai:DIR` or `sentencepiece:FILE.model`, in place of the one that is found with the model.
+        num_heads: of a model in the format `openai`, which does not tell it; None is one for each 64 of the width.
+
+    Raises:
+        UserError: something in the files, or that they do not fit each other or the new format.
+    """
+    directory, place = Path(source).expanduser(), Path(target).expanduser().resolve()
+    check_target(place)
+    if not directory.is_dir():
+        raise UserError(
+            f"IN={source} is no directory; name one that holds a model in the format {source_format}."
+        )
+    if num_heads is not None and source_format != "openai":
+        raise UserError(f"--num_heads={num_heads} goes with --from=openai alone; leave it out.")
+
+    # ── Read ─────────────────────────────────────────────────────────────────────────────────────────────────
+    if source_format == "openai":
+        model = read_openai(directory, num_heads)
+    elif source_format == "huggingface":
+        model = read_huggingface(directory, tell)
+    else:
+        model = read_run(str(directory))
+    model = _settle_head(_settle_tokenizer(model, source, tokenizer), target_format)
+    check_finite(model)
+
+    # ── Write ────────────────────────────────────────────────────────────────────────────────────────────────
+    with whole_directory(place) as building:
+        if target_format == "openai":
+            write_openai(model, building)
+        elif target_format == "huggingface":
+            write_huggingface(model, building, tell)
+        else:
+            write_run(model, building, source_format)
+    heads, width = model.config.num_heads, model.config.d_model
+    if target_format == "openai" and heads * HEAD_WIDTH != width:
+        tell(f"The format openai does not tell the number of heads: read {target} with --num_heads={heads}.")
+    tell(f"{sum(array.size for array in model.weights.values()):,} parameters are in {target}.")
+
+
+def _settle_tokenizer(model: LanguageModel, source: str, named: str | None) -> LanguageModel:
+    """The model with the tokenizer that was named or found, and as many rows in its token table as that has pieces."""
+    tokenizer = model.tokenizer if named is None else open_tokenizer(named)
+    if tokenizer is None:
+        raise UserError(f"--tokenizer={named} names no files; write openai:DIR or sentencepiece:FILE.model.")
+    table, pieces = model.weights[TOKENS], tokenizer.vocab_size
+    if isinstance(tokenizer, NoTokenizer):
+        tell(
+            f"{source} has no tokenizer, so the converted model reads and writes ids alone; give it one with "
+            "--tokenizer=openai:DIR or --tokenizer=sentencepiece:FILE.model."
+        )
+    if len(table) == pieces + len(Specials._fields):
+        tell(
+            f"The last {len(Specials._fields)} rows of {TOKENS} are left out: they are fine-tuning's special tokens."
+        )
+    elif len(table) != pieces:
+        raise UserError(
+            f"The tokenizer has {pieces:,} pieces and the model {len(table):,} rows of {TOKENS}; name the "
+            "tokenizer that it was trained with by --tokenizer."
+        )
+    weights = {name: array[:pieces] if name == TOKENS else array for name, array in model.weights.items()}
+    return dataclasses.replace(model, tokenizer=tokenizer, weights=weights)
+
+
+def _settle_head(model: LanguageModel, target_format: str) -> LanguageModel:
+    """The model without its head where the new format cannot hold it."""
+    if model.head is None:
+        return model
+    task = model.head.task
+    if target_format != "huggingface":
+        reason = f"the format {target_format} holds language models"
+    elif task.kind not in CLASSIFIER_KINDS:
+        reason = (
+            f"transformers has no counterpart to a head of {task.kind}, over several sequences an example"
+        )
+    else:
+        return model
+    tell(f"The head of task {task.name} is left out: {reason}.")
+    return dataclasses.replace(model, head=None)

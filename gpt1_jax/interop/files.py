@@ -1,0 +1,103 @@
+"""Files of other programs: read with suspicion, written whole or not at all."""
+
+import contextlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from gpt1_jax.data.no_tokenizer import NoTokenizer
+from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES, OPENAI_FILES, OpenAITokenizer, open_openai
+from gpt1_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer
+from gpt1_jax.errors import UserError
+
+SENTENCEPIECE = "sentencepiece.model"
+
+_SHOWN = 60
+_JSON_BYTES = 64 * 2**20  # more is no description of a model
+
+
+def is_size(value: object) -> TypeGuard[int]:
+    """Whether a value out of a file can be the length of an axis."""
+    return type(value) is int and 0 < value < 2**31
+
+
+def shown(value: object) -> str:
+    """A value out of a file as an error tells it: on one line, and not too long a one."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: it is missing, or no JSON.
+    """
+    try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise ValueError(f"it has more than {_JSON_BYTES:,} bytes")
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; name a directory that has it.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}); restore it from where it came.") from error
+
+
+def find_tokenizer(directory: Path, rows: int) -> Tokenizer:
+    """The tokenizer whose files lie in a directory: a SentencePiece model, or the published BPE by either names.
+
+    Where there are none it is the one that has `rows` pieces and no text.
+
+    Raises:
+        UserError: they are incomplete or damaged.
+    """
+    path = directory / SENTENCEPIECE
+    if path.exists():
+        try:
+            return SentencePieceTokenizer(path.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read ({error}); restore it from where it came.") from error
+    if any((directory / name).exists() for name in OPENAI_FILES + HUGGING_FACE_FILES):
+        try:
+            return open_openai(directory)
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"{directory} has a vocabulary that cannot be read ({str(error)[:200]}); restore it from where it came."
+            ) from error
+    return NoTokenizer(rows)
+
+
+def write_tokenizer(tokenizer: Tokenizer, directory: Path, names: tuple[str, str]) -> None:
+    """Writes the tokenizer's own bytes, where it has any, so that `find_tokenizer` gives it back.
+
+    Args:
+        names: of the published BPE's two files: its pieces, and its merges.
+    """
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        (directory / SENTENCEPIECE).write_bytes(tokenizer.model)
+    elif isinstance(tokenizer, OpenAITokenizer):
+        (directory / names[0]).write_bytes(tokenizer.encoder)
+        (directory / names[1]).write_bytes(tokenizer.merges)
+
+
+def check_target(target: Path) -> None:
+    """Refuses, by UserError, what is there already and not an empty directory."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(f"OUT={target} exists already; name a directory that does not, or an empty one.")
+
+
+@contextlib.contextmanager
+def whole_directory(target: Path) -> Iterator[Path]:
+    """A directory to write into, which becomes `target` when the block ends, and nothing when it raises."""
+    parent = next(path for path in target.parents if path.exists())
+    temporary = parent / f".{target.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,224 @@
+"""The layout of openai-community/openai-gpt, which transformers reads: config.json, weights, vocab.json, merges.txt.
+
+OpenAIGPTModel has four times the width hidden units, whatever its config says. A model of fewer is written with further
+ones that are zero, and its own number as `n_inner`, by which reading takes them off again.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from gpt1_jax.config import ModelConfig
+from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES
+from gpt1_jax.errors import UserError
+from gpt1_jax.interop.files import find_tokenizer, is_size, read_json, shown, write_tokenizer
+from gpt1_jax.interop.fitting import fold_bias, narrow, widen
+from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, make_config, weight_shapes
+from gpt1_jax.interop.tensors import DTYPES, SAFETENSORS, Tensor, open_tensors
+from gpt1_jax.model.transformer import INIT_STDDEV, LAYER_NORM_EPSILON
+from gpt1_jax.tasks.task import special_ids
+
+# Kinds of tasks of which an example is one sequence, as OpenAIGPT's classifier reads it.
+CLASSIFIER_KINDS = ("classification", "entailment")
+
+_PREFIX = "transformer."
+_OUTPUT = "lm_head.weight"  # the token table once more
+_HIDDEN_FACTOR = 4
+_PADDING = 0  # the id behind shorter sequences, as our own batches have it
+_SIZES = {
+    "n_layer": "num_layers",
+    "n_head": "num_heads",
+    "n_embd": "d_model",
+    "n_positions": "context_length",
+}
+_DROPOUTS = {
+    "embd_pdrop": "embedding_dropout",
+    "attn_pdrop": "attention_dropout",
+    "resid_pdrop": "residual_dropout",
+}
+_BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|position_ids")  # masks and the like, in older files
+_HEADS = ("score.", "multiple_choice_head.")
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_huggingface(directory: Path, tell: Callable[[str], None]) -> LanguageModel:
+    """Reads the layout.
+
+    Args:
+        directory: holds its files.
+        tell: is told what is left out or changed in form.
+
+    Raises:
+        UserError: a file is missing or damaged, they do not fit each other, or it is another model.
+    """
+    config, rows, hidden = _read_config(directory / "config.json")
+    tensors = _find_tensors(directory, config, rows, tell)
+    if dtypes := {tensor.dtype for tensor in tensors.values()} - {"float32"}:
+        tell(f"The weights are {' and '.join(sorted(dtypes))}; as float32 they are the same numbers.")
+    weights = {name: narrow(name, tensor.read(), hidden) for name, tensor in tensors.items()}
+    if _OUTPUT in weights and not np.array_equal(weights.pop(_OUTPUT), weights[TOKENS]):
+        raise UserError(
+            f"{directory} has another {_OUTPUT} than {TOKENS}, but GPT-1's are one; convert a model that ties them."
+        )
+    return LanguageModel(dataclasses.replace(config, d_ff=hidden), weights, find_tokenizer(directory, rows))
+
+
+def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
+    """The model as its tensors are, the rows of its token table, and how many of the hidden units are its own."""
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("model_type") != "openai-gpt":
+        raise UserError(f'{path} does not say "model_type": "openai-gpt"; name a directory of such a model.')
+
+    def size(key: str) -> int:
+        value = values.get(key)
+        if not is_size(value):
+            raise UserError(
+                f"{path} has {key}={shown(value)}, expected a whole number from 1 to 2**31 - 1; mend it."
+            )
+        return value
+
+    def rate(key: str) -> float:
+        value = values.get(key, 0.1)
+        if type(value) not in (int, float) or not 0 <= value < 1:
+            raise UserError(f"{path} has {key}={shown(value)}, expected a number from 0 to below 1; mend it.")
+        return float(value)
+
+    known = {
+        "afn": "gelu",
+        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "n_ctx": size("n_positions"),
+        "tie_word_embeddings": True,
+    }
+    for key, expected in known.items():
+        if values.get(key, expected) != expected:
+            raise UserError(
+                f"{path} has {key}={shown(values[key])}, but a model here can only have {expected!r}; convert "
+                "one that has."
+            )
+    wide = _HIDDEN_FACTOR * size("n_embd")
+    hidden = wide if values.get("n_inner") is None else size("n_inner")
+    if hidden > wide:
+        raise UserError(f"{path} has n_inner={hidden}, expected at most {wide}, four times n_embd; mend it.")
+    sizes: dict[str, Any] = {ours: size(key) for key, ours in _SIZES.items()}
+    rates: dict[str, Any] = {ours: rate(key) for key, ours in _DROPOUTS.items()}
+    return make_config(d_ff=wide, **sizes, **rates), size("vocab_size"), hidden
+
+
+def _find_tensors(
+    directory: Path, config: ModelConfig, rows: int, tell: Callable[[str], None]
+) -> dict[str, Tensor]:
+    """The model's tensors by their published names, and the output's where the files have it."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in open_tensors(directory).items():
+        short = name.removeprefix(_PREFIX)
+        if short in found:
+            raise UserError(f"{directory} has {shown(short)} both with and without {_PREFIX!r}; remove one.")
+        if short.startswith(_HEADS):
+            tell(f"{shown(name)} is left out: only the language model is converted.")
+        elif not _BUFFERS.fullmatch(short):
+            found[short] = tensor
+    if TOKENS not in found and _OUTPUT in found:  # so transformers saves OpenAIGPTDoubleHeadsModel
+        found[TOKENS] = found[_OUTPUT]
+
+    tensors = {}
+    for name, shape in weight_shapes(config, rows):
+        if name not in found:
+            raise UserError(
+                f"{directory} has no {name}, expected one of shape {list(shape)}; bring all weights."
+            )
+        tensors[name] = _checked(directory, name, found.pop(name), shape)
+    if _OUTPUT in found:
+        tensors[_OUTPUT] = _checked(directory, _OUTPUT, found.pop(_OUTPUT), tensors[TOKENS].shape)
+    for name, tensor in found.items():
+        raise UserError(
+            f"{directory} has {shown(name)} of shape {list(tensor.shape)}, which is no part of the model that its "
+            "config.json describes; convert a model of that kind and size."
+        )
+    return tensors
+
+
+def _checked(directory: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tensor.shape != shape:
+        raise UserError(
+            f"{directory} has {name} of shape {list(tensor.shape)}, expected {list(shape)} by its config.json; bring "
+            "files that belong together."
+        )
+    if tensor.dtype not in DTYPES.values():
+        raise UserError(
+            f"{directory} has {name} in {tensor.dtype}, expected one of {', '.join(DTYPES.values())}; save it as one."
+        )
+    return tensor
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str], None]) -> None:
+    """Writes the layout into a directory that is there: a language model, or with a head a sequence classifier.
+
+    Args:
+        model: its head, where it has one, is of one of CLASSIFIER_KINDS.
+        tell: is told how the classifier is to be fed.
+
+    Raises:
+        UserError: the model has more hidden units than the layout can hold, or a head's bias cannot be expressed.
+    """
+    config, wide = model.config, _HIDDEN_FACTOR * model.config.d_model
+    if config.d_ff > wide:
+        raise UserError(
+            f"model.d_ff={config.d_ff} is more than {wide}, the hidden units of every OpenAIGPT of width "
+            f"{config.d_model}; convert a model with at most that many."
+        )
+    weights = {_PREFIX + name: widen(name, array, wide) for name, array in model.weights.items()}
+    values: dict[str, Any] = {
+        "architectures": ["OpenAIGPTLMHeadModel"],
+        "model_type": "openai-gpt",
+        "afn": "gelu",
+        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "initializer_range": INIT_STDDEV,
+        "n_ctx": config.context_length,
+        **{key: getattr(config, ours) for key, ours in (_SIZES | _DROPOUTS).items()},
+    }
+    if config.d_ff < wide:
+        values["n_inner"] = config.d_ff
+    if model.head is not None:
+        values |= _add_classifier(weights, model.head, config.num_layers - 1, tell)
+    values["vocab_size"] = len(weights[_PREFIX + TOKENS])
+    (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    save_file(contiguous, directory / SAFETENSORS, metadata={"format": "pt"})
+    write_tokenizer(model.tokenizer, directory, HUGGING_FACE_FILES)
+
+
+def _add_classifier(
+    weights: dict[str, np.ndarray], head: TaskHead, last_layer: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Puts a head among the weights, and the specials behind the token table; returns what the config says of it."""
+    norm, labels = f"{_PREFIX}h.{last_layer}.ln_2", head.task.labels
+    kernel = fold_bias(head.kernel, head.bias, weights[f"{norm}.weight"], weights[f"{norm}.bias"])
+    start, delimiter, extract = special_ids(len(weights[_PREFIX + TOKENS]))
+    weights[_PREFIX + TOKENS] = np.concatenate([weights[_PREFIX + TOKENS], head.specials])
+    weights["score.weight"] = kernel.T
+    tell(
+        f"OpenAIGPTForSequenceClassification reads <s> = {start}, $ = {delimiter}, <e> = {extract}: end every sequence "
+        f"with <e>, and pad behind it with {_PADDING}."
+    )
+    return {
+        "architectures": ["OpenAIGPTForSequenceClassification"],
+        "problem_type": "single_label_classification",
+        "num_labels": len(labels),
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "bos_token_id": start,
+        "sep_token_id": delimiter,
+        "eos_token_id": extract,
+        "pad_token_id": _PADDING,  # the state that is read is that of the last token that is another
+    }

@@ -1,0 +1,127 @@
+"""The authors' own format: params_shapes.json, params_0.npy … params_9.npy, and the vocabulary's two files.
+
+The ten files hold one flat float32 vector, cut in ten: the tensors of `weight_shapes`, one after the other. Their
+shapes are listed in params_shapes.json; kernels of the blocks, which the authors wrote as convolutions of width 1,
+have a 1 in front.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from gpt1_jax.config import ModelConfig
+from gpt1_jax.data.openai_bpe import OPENAI_FILES
+from gpt1_jax.errors import UserError
+from gpt1_jax.interop.files import find_tokenizer, is_size, read_json, shown, write_tokenizer
+from gpt1_jax.interop.published import TOKENS, LanguageModel, make_config, weight_shapes
+
+SHAPES = "params_shapes.json"
+PARTS = tuple(f"params_{number}.npy" for number in range(10))
+HEAD_WIDTH = 64  # of the published model; the format does not tell the number of heads
+
+_TABLES, _BLOCK = 2, 12  # tensors before the blocks, and of each
+
+
+def read_openai(directory: Path, num_heads: int | None = None) -> LanguageModel:
+    """Reads the format.
+
+    Args:
+        directory: holds its files.
+        num_heads: None is one for each 64 of the width.
+
+    Raises:
+        UserError: a file is missing or damaged, or they do not fit each other.
+    """
+    path = directory / SHAPES
+    listed = _read_shapes(path)
+    config = _find_config(listed, num_heads)
+    expected = dict(weight_shapes(config, rows=listed[1][0]))
+    for number, (found, (name, shape)) in enumerate(zip(listed, expected.items(), strict=True)):
+        if tuple(found) != _as_listed(name, shape):
+            raise UserError(
+                f"{path} has the shape {shown(found)} at place {number} (from 0), where {name} has "
+                f"{list(_as_listed(name, shape))}; restore it from where it came."
+            )
+    parts = [_open_part(directory / name) for name in PARTS]
+    sizes = [math.prod(shape) for shape in expected.values()]
+    if sum(map(len, parts)) != sum(sizes):
+        raise UserError(
+            f"{directory} has {sum(map(len, parts)):,} numbers in {PARTS[0]} to {PARTS[-1]}, but {SHAPES} describes "
+            f"{sum(sizes):,}; bring files that belong together."
+        )
+    vectors = np.split(np.concatenate(parts), np.cumsum(sizes)[:-1])
+    weights = {
+        name: vector.reshape(shape) for (name, shape), vector in zip(expected.items(), vectors, strict=True)
+    }
+    return LanguageModel(config, weights, find_tokenizer(directory, len(weights[TOKENS])))
+
+
+def write_openai(model: LanguageModel, directory: Path) -> None:
+    """Writes the format, without a head, into a directory that is there."""
+    listed = [_as_listed(name, array.shape) for name, array in model.weights.items()]
+    (directory / SHAPES).write_text(json.dumps(listed))
+    flat = np.concatenate([array.ravel() for array in model.weights.values()])
+    for name, part in zip(PARTS, np.array_split(flat, len(PARTS)), strict=True):
+        np.save(directory / name, part)
+    write_tokenizer(model.tokenizer, directory, OPENAI_FILES)
+
+
+def _as_listed(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (1, *shape) if name.startswith("h.") and len(shape) == 2 else shape
+
+
+def _read_shapes(path: Path) -> list[list[int]]:
+    """The lists of positive whole numbers that params_shapes.json must be, as many as a model's tensors."""
+    listed = read_json(path)
+
+    def is_shape(value: object) -> bool:
+        return isinstance(value, list) and bool(value) and all(map(is_size, value))
+
+    if not isinstance(listed, list) or not all(map(is_shape, listed)):
+        raise UserError(
+            f"{path} is not a list of shapes, each a list of whole numbers from 1 to 2**31 - 1; restore it from "
+            "where it came."
+        )
+    if len(listed) < _TABLES + _BLOCK or (len(listed) - _TABLES) % _BLOCK:
+        raise UserError(
+            f"{path} lists {len(listed)} shapes, expected {_TABLES} and {_BLOCK} for each block; restore it from where "
+            "it came."
+        )
+    return listed
+
+
+def _find_config(listed: list[list[int]], num_heads: int | None) -> ModelConfig:
+    """The sizes that the shapes tell."""
+    width, hidden_bias = listed[0][-1], listed[_TABLES + 7]
+    if num_heads is None and width % HEAD_WIDTH:
+        raise UserError(
+            f"The width {width} is no multiple of {HEAD_WIDTH}, the published model's width of a head, and the format "
+            "openai does not tell the number of heads; set it by --num_heads."
+        )
+    return make_config(
+        num_layers=(len(listed) - _TABLES) // _BLOCK,
+        num_heads=num_heads or width // HEAD_WIDTH,
+        d_model=width,
+        d_ff=hidden_bias[0],
+        context_length=listed[0][0],
+    )
+
+
+def _open_part(path: Path) -> np.ndarray:
+    """A vector of float32 that stays on disk; nothing in the file is executed, or allocated for."""
+    try:
+        part = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; the weights are in {PARTS[0]} to {PARTS[-1]}.") from None
+    except Exception as error:  # NumPy's reader raises many kinds on a damaged header
+        raise UserError(
+            f"{path} is damaged or holds no plain array of numbers; restore it from where it came."
+        ) from error
+    if part.ndim != 1 or part.dtype != np.float32:
+        raise UserError(
+            f"{path} holds {part.dtype} of shape {list(part.shape)}, expected a vector of float32; restore it from "
+            "where it came."
+        )
+    return part

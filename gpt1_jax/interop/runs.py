@@ -1,0 +1,166 @@
+"""Run directories: any run is read, and what another program made becomes one that training can start from.
+
+Letters: L layers, D width, H heads, K head width, V the tokenizer's pieces.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gpt1_jax.config import (
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
+from gpt1_jax.data.no_tokenizer import NoTokenizer
+from gpt1_jax.data.openai_bpe import OpenAITokenizer
+from gpt1_jax.data.tokenizers import SentencePieceTokenizer
+from gpt1_jax.errors import UserError
+from gpt1_jax.interop.published import POSITIONS, TOKENS, LanguageModel, TaskHead, weight_shapes
+from gpt1_jax.model.transformer import table_rows
+from gpt1_jax.run import Run
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.trained import TrainedRun
+
+_BLOCK = {
+    "attn.c_attn.weight": "qkv_kernel",
+    "attn.c_attn.bias": "qkv_bias",
+    "attn.c_proj.weight": "out_kernel",
+    "attn.c_proj.bias": "out_bias",
+    "ln_1.weight": "norm_1_scale",
+    "ln_1.bias": "norm_1_bias",
+    "mlp.c_fc.weight": "mlp_in_kernel",
+    "mlp.c_fc.bias": "mlp_in_bias",
+    "mlp.c_proj.weight": "mlp_out_kernel",
+    "mlp.c_proj.bias": "mlp_out_bias",
+    "ln_2.weight": "norm_2_scale",
+    "ln_2.bias": "norm_2_bias",
+}
+_TOKENIZERS = {SentencePieceTokenizer: "sentencepiece", OpenAITokenizer: "openai", NoTokenizer: "none"}
+
+
+def read_run(directory: str) -> LanguageModel:
+    """The newest sound checkpoint of a run, with its head where it was fine-tuned.
+
+    Raises:
+        UserError: there is no run, no sound checkpoint, or its model is an LSTM.
+    """
+    if (kind := Run(directory).config().model.kind) != "transformer":
+        raise UserError(
+            f"{directory} has model.kind={kind}, which no other format holds; name a transformer's run."
+        )
+    trained = TrainedRun(directory)
+    trunk, rows = jax.device_get(trained.trunk_params), trained.tokenizer.vocab_size
+    head = None
+    if trained.task is not None:
+        kernel, bias = (np.asarray(trained.params["head"][name]) for name in ("kernel", "bias"))
+        head = TaskHead(trained.task, trunk["tokens"][rows : rows + 3], kernel, bias)
+    config = trained.config.model
+    return LanguageModel(config, _unstack(config, trunk, rows), trained.tokenizer, head)
+
+
+def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
+    """Makes the directory of a run that ended at step 0, with the paper's settings of pre-training.
+
+    It has no text and no optimizer state: training does not go on in it, but starts from it by init_from.
+
+    Args:
+        model: its head is left out.
+        directory: is there, or will be.
+        origin: the format it was read from, told in place of `data.source`.
+
+    Raises:
+        UserError: the model is of a size that no run can have.
+    """
+    config, run = _make_config(model, origin), Run(str(directory))
+    run.begin(config, {"tokenizer": model.tokenizer.fingerprint()})
+    model.tokenizer.save(run.tokenizer)
+    state = {"step": np.zeros((), np.int32), "params": _stack(model)}
+    checkpoints = Checkpoints(run.checkpoints, keep=config.train.keep_checkpoints)
+    checkpoints.save(0, jax.tree.map(jnp.asarray, state))
+    checkpoints.close()
+
+
+def _make_config(model: LanguageModel, origin: str) -> Config:
+    """The model's config, checked whole, with the settings of the paper's section 4.1 around it."""
+    config = Config(
+        seed=0,
+        init_from=None,
+        model=model.config,
+        data=DataConfig(
+            source=f"converted from {origin}",  # no source, so that a run is never resumed in place
+            tokenizer=_TOKENIZERS[type(model.tokenizer)],
+            vocab_size=model.tokenizer.vocab_size,
+            cache_dir="~/.cache/gpt1_jax",
+            tfds_dir=None,
+        ),
+        train=TrainConfig(
+            num_steps=0,
+            num_epochs=100.0,
+            batch_size=64,
+            accumulation=1,
+            log_every=100,
+            eval_every=10_000,
+            eval_batches=200,
+            checkpoint_every=5_000,
+            keep_checkpoints=3,
+        ),
+        optimizer=OptimizerConfig(
+            name="openai_adam",
+            learning_rate=2.5e-4,
+            schedule="cosine",
+            warmup_steps=2_000,
+            warmup_fraction=0.0,
+            total_steps=0,
+            weight_decay=0.01,
+            clip_norm=1.0,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=1e-8,
+        ),
+        mesh=MeshConfig(data=-1, fsdp=1, tensor=1),
+    )
+    return from_dict(to_dict(config))
+
+
+def _unstack(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarray]:
+    """The published tensors of a trunk's parameters, without the padding of its token table."""
+    weights = {}
+    for name, shape in weight_shapes(config, rows):
+        if name == TOKENS:
+            array = params["tokens"][:rows]
+        elif name == POSITIONS:
+            array = params["positions"]
+        else:
+            _, layer, rest = name.split(".", 2)
+            array = params["blocks"][_BLOCK[rest]][int(layer)]
+        weights[name] = array.reshape(shape)
+    return weights
+
+
+def _stack(model: LanguageModel) -> dict[str, Any]:
+    """A trunk's parameters, blocks stacked [L, ...], the token table padded with zeros."""
+    config, weights = model.config, model.weights
+    layers, width, heads = config.num_layers, config.d_model, config.num_heads
+    split = {
+        "qkv_kernel": (width, 3, heads, width // heads),
+        "qkv_bias": (3, heads, width // heads),
+        "out_kernel": (heads, width // heads, width),
+    }
+
+    def stack(name: str) -> np.ndarray:
+        stacked = np.stack([weights[f"h.{layer}.{name}"] for layer in range(layers)])
+        return stacked.reshape(layers, *split.get(_BLOCK[name], stacked.shape[1:]))
+
+    rows = len(weights[TOKENS])
+    tokens = np.pad(weights[TOKENS], [(0, table_rows(rows) - rows), (0, 0)])
+    blocks = {ours: stack(name) for name, ours in _BLOCK.items()}
+    return {"tokens": tokens, "positions": weights[POSITIONS], "blocks": blocks}

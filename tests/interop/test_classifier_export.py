@@ -1,0 +1,176 @@
+"""A fine-tuned run in transformers: the same logits from OpenAIGPTForSequenceClassification, which knows no bias."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from interop_support import make_run, params_of, refused, sentencepiece
+from safetensors.numpy import load_file
+
+import gpt1_jax
+from gpt1_jax.errors import UserError
+from gpt1_jax.interop.conversion import convert
+from gpt1_jax.interop.fitting import fold_bias
+from gpt1_jax.tasks.task import Example, Task, special_ids, transform
+from gpt1_jax.training.checkpoints import Checkpoints
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+TASKS = {
+    "classification": Task("cola", "classification", ("accuracy",), labels=("bad", "good")),
+    "entailment": Task("mnli", "entailment", ("accuracy",), labels=("yes", "perhaps", "no")),
+    "similarity": Task("qqp", "similarity", ("accuracy",), labels=("other", "same")),
+    "choice": Task("race", "choice", ("accuracy",), choices=4),
+}
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
+V, C = 300, 24
+
+
+def make_examples(kind: str, count: int) -> list[Example]:
+    """Texts of unequal length, some cut at the context."""
+    texts = [" ".join(WORDS[i % 5 : i % 5 + i]) for i in range(count)]
+    return [
+        Example((text,) if kind == "classification" else (text, texts[i % 3]), None)
+        for i, text in enumerate(texts)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["classification", "entailment"])
+@pytest.mark.parametrize("d_ff", [128, 64])
+def test_transformers_classifier_gives_our_logits(
+    kind: Any, d_ff: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch", reason="torch is the reference; it is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is the reference; not installed")
+    make_run(
+        tmp_path / "run", sentencepiece(), TASKS[kind], **{"model.d_ff": d_ff, "model.context_length": C}
+    )
+    convert("gpt1_jax", "huggingface", str(tmp_path / "run"), str(tmp_path / "hub"))
+    model, told = transformers.OpenAIGPTForSequenceClassification.from_pretrained(
+        tmp_path / "hub", output_loading_info=True
+    )
+    assert not any(told.values()), told
+    run, specials = gpt1_jax.load(str(tmp_path / "run")), special_ids(V)
+    assert (
+        f"<s> = {specials.start}, $ = {specials.delimiter}, <e> = {specials.extract}"
+        in capsys.readouterr().out
+    )
+
+    examples = make_examples(kind, 9)
+    expected = run.predict_logits(examples)
+    sequences = [
+        transform(kind, [run.encode(text) for text in example.texts], specials, C)[0] for example in examples
+    ]
+    lengths = {len(ids) for ids in sequences}
+    assert len(lengths) > 3 and C in lengths
+    padded = np.full((len(sequences), max(map(len, sequences))), model.config.pad_token_id)
+    for row, ids in zip(padded, sequences, strict=True):
+        row[: len(ids)] = ids
+    with torch.no_grad():
+        together = model.eval()(torch.from_numpy(padded)).logits.numpy()
+        alone = np.concatenate([model(torch.tensor([ids])).logits.numpy() for ids in sequences])
+    assert np.abs(expected).max() > 0.5
+    np.testing.assert_allclose(together, expected, atol=1e-4)
+    np.testing.assert_allclose(alone, expected, atol=1e-4)
+
+    config = model.config
+    assert config.architectures == ["OpenAIGPTForSequenceClassification"]
+    assert config.num_labels == len(TASKS[kind].labels) and config.vocab_size == V + 3
+    assert tuple(config.id2label[i] for i in range(config.num_labels)) == TASKS[kind].labels
+    assert config.label2id == {label: i for i, label in enumerate(TASKS[kind].labels)}
+
+
+@pytest.mark.parametrize("target", ["openai", "huggingface", "gpt1_jax"])
+@pytest.mark.parametrize("kind", TASKS)
+def test_its_language_model_comes_back_bit_by_bit(
+    kind: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be told in the other format is left out, and that is told."""
+    make_run(tmp_path / "run", sentencepiece(), TASKS[kind])
+    convert("gpt1_jax", target, str(tmp_path / "run"), str(tmp_path / "out"))
+    said = capsys.readouterr().out
+    classifier = target == "huggingface" and kind in ("classification", "entailment")
+    assert (f"The head of task {TASKS[kind].name} is left out: " in said) == (not classifier)
+    if target == "huggingface":
+        names = load_file(tmp_path / "out" / "model.safetensors")
+        assert ("score.weight" in names) == classifier
+        rows = json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"]
+        assert rows == (V + 3 if classifier else V)
+    heads = 4 if target == "openai" else None
+    convert(target, "gpt1_jax", str(tmp_path / "out"), str(tmp_path / "back"), num_heads=heads)
+    assert ("score.weight" in capsys.readouterr().out) == classifier
+    expected, found = params_of(tmp_path / "run")["trunk"], params_of(tmp_path / "back")
+    expected["tokens"] = expected["tokens"] * (np.arange(len(expected["tokens"])) < V)[:, None]
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert gpt1_jax.load(str(tmp_path / "back")).tokenizer.fingerprint() == sentencepiece().fingerprint()
+
+
+# ── The bias in the kernel ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("width", [8, 64, 768])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_folded_bias_is_the_bias(width: int, seed: int) -> None:
+    """To a ten-thousandth of itself, in float32, also where scales are small or negative."""
+    generator = np.random.default_rng(seed)
+    kernel = generator.normal(0, 0.02, (width, 3)).astype(np.float32)
+    bias = np.array([0.3, -1e-3, 0.0], np.float32)
+    scale = (generator.normal(1, 0.5, width) * generator.choice([1, 0.1, -1], width)).astype(np.float32)
+    shift = generator.normal(0.05, 0.1, width).astype(np.float32)
+    n = generator.normal(size=(50, width))
+    n = (n - n.mean(-1, keepdims=True)) / n.std(-1, keepdims=True)
+    states = n.astype(np.float32) * scale + shift
+    folded = fold_bias(kernel, bias, scale, shift)
+    assert folded.dtype == np.float32
+    added = states.astype(np.float64) @ (folded.astype(np.float64) - kernel)
+    tolerance = 1e-4 * np.abs(bias) + 1e-6  # the kernel's own rounding
+    assert (np.abs(added - bias) < tolerance).all(), np.abs(added - bias).max(0)
+    assert (folded[:, 2] == kernel[:, 2]).all()
+
+
+def test_without_a_bias_the_kernel_stays_as_it_is() -> None:
+    kernel = np.ones((8, 2), np.float32)
+    assert fold_bias(kernel, np.zeros(2, np.float32), np.zeros(8), np.zeros(8)) is kernel
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift"),
+    [
+        (np.ones(8), np.zeros(8)),
+        (np.ones(8), np.array([1, -1, 2, -2, 3, -3, 4, -4 + 1e-4])),
+        (np.array([1.0] * 7 + [0.0]), np.ones(8)),
+        (np.zeros(8), np.zeros(8)),
+        (np.array([1.0] * 7 + [1e-42]), np.array([1.0] * 7 + [0.0])),
+    ],
+)
+def test_a_bias_that_cannot_be_carried_is_refused(scale: np.ndarray, shift: np.ndarray) -> None:
+    kernel, bias = np.ones((8, 2), np.float32), np.array([0.0, 0.1], np.float32)
+    with pytest.raises(UserError, match="too near 0"):
+        fold_bias(kernel, bias, scale.astype(np.float32), shift.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "number", "told"),
+    [
+        ("blocks", "norm_2_bias", 0, "bias cannot be expressed"),  # as where it was never trained
+        ("head", "kernel", np.nan, "the head's kernel holds numbers that are not finite"),
+        ("head", "bias", np.inf, "the head's bias holds numbers that are not finite"),
+    ],
+)
+def test_a_run_whose_head_cannot_be_carried_is_refused_whole(
+    part: str, name: str, number: float, told: str, tmp_path: Path
+) -> None:
+    directory = tmp_path / "in" / "run"
+    directory.parent.mkdir()
+    make_run(directory, sentencepiece(), TASKS["classification"])
+    params = params_of(directory)
+    section = params["head"] if part == "head" else params["trunk"]["blocks"]
+    section[name] = np.full_like(section[name], number)
+    checkpoints = Checkpoints(epath.Path(directory / "checkpoints"), keep=2)
+    checkpoints.save(8, jax.tree.map(jax.numpy.asarray, {"step": np.int32(8), "params": params}))
+    checkpoints.close()
+    assert told in refused("gpt1_jax", directory, tmp_path / "out", to="huggingface")
