@@ -75,7 +75,7 @@ def open_tokenizer(spec: str) -> Tokenizer | None:
     if kind == "openai":
         try:
             return open_openai(rest)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"data.tokenizer is {spec!r}, which cannot be read ({error}): "
                 "expected a directory with GPT-1's two vocabulary files, as in the folder model/ of "
@@ -103,7 +103,7 @@ def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
         if kind != "sentencepiece":
             raise ValueError(f"unknown kind {kind!r}")
         return SentencePieceTokenizer((directory / "sentencepiece.model").read_bytes())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{directory} holds no tokenizer that can be loaded ({error})") from error
 
 
