@@ -60,7 +60,7 @@ class ModelConfig:
     attention_dropout: Rate
     residual_dropout: Rate
     dtype: Literal["float32", "bfloat16"]  # of activations; parameters are always float32
-    attention: Literal["auto", "plain", "chunked"]
+    attention: Literal["auto", "plain", "chunked", "flash", "splash", "cudnn"]  # see model/attention.py
     unroll: (
         Amount  # layers a scan iteration holds; 0 is all of them, or one under remat, which needs the loop
     )

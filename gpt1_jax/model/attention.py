@@ -8,6 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.config import ModelConfig
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import flash, library_attention
 from gpt1_jax.model.dropout import dropout, grid_index
 
 # Queries are taken this many at a time, each chunk against the keys up to its own end: the masked half of the
@@ -34,11 +37,20 @@ def causal_attention(
         noise, site, rate: see `dropout.keep_mask`.
         context_length: the model's longest T; the stride of the dropout index, so that a mask does not depend
             on how far a batch is padded.
-        form: "plain" computes all T × T scores at once, "chunked" query chunks; "auto" is chunked.
+        form: see `choose_attention`. "plain" computes all T × T scores at once, "chunked", which is "auto" too, a
+            chunk of queries at a time; the others are kernels and run under a mesh, "splash" and "cudnn" without
+            dropout.
 
     Returns:
         [B, T, H, K].
     """
+    if form == "flash":
+        return flash.flash_attention(
+            query, key, value, noise=noise, site=site, rate=rate, context_length=context_length
+        )
+    if form in ("splash", "cudnn"):
+        assert noise is None or rate == 0, form  # choose_attention refuses it
+        return library_attention.attend(form, query, key, value)
     length, heads = query.shape[1:3]
     chunk = length if form == "plain" else CHUNK
     outputs = []
@@ -56,6 +68,56 @@ def causal_attention(
         weights = dropout(jax.nn.softmax(scores), noise, site, index, rate).astype(value.dtype)
         outputs.append(jnp.einsum("bhqs,bshk->bqhk", weights, value[:, :stop]))
     return jnp.concatenate(outputs, axis=1)
+
+
+def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:
+    """The form in which a transformer's attention runs on a platform: config.attention, or what "auto" stands for.
+
+    Args:
+        platform: of the devices, as jax names it: cpu, gpu or tpu.
+        dropout: whether the run drops anything, as training does.
+
+    Raises:
+        UserError: config.attention names a form that does not fit; it says why.
+    """
+    dropout = dropout and config.attention_dropout > 0
+    fastest = {"tpu": ("flash", "splash"), "gpu": ("cudnn",)}.get(platform, ())
+    auto = next((form for form in fastest if not _unfit(form, config, platform, dropout)), "chunked")
+    if config.attention == "auto":
+        return auto
+    reason = _unfit(config.attention, config, platform, dropout)
+    if reason:
+        raise UserError(f"model.attention={config.attention} {reason}; set auto, which is {auto} here.")
+    return config.attention
+
+
+def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool) -> str | None:
+    """Why a form cannot be had, as the rest of a sentence; None where it can."""
+    runs_on = {"flash": ("tpu", "gpu"), "splash": ("tpu",), "cudnn": ("gpu",)}
+    if form not in runs_on:
+        return None
+    if platform not in runs_on[form]:
+        return f"is a kernel for {' and '.join(runs_on[form])}, and the devices are {platform}"
+    width = config.d_model // config.num_heads
+    if form == "flash":
+        if platform == "tpu" and not flash.fits(config.context_length, width, config.dtype):
+            return (
+                f"cannot hold a head of model.context_length={config.context_length} × {width} in a TPU core"
+            )
+        if platform == "gpu" and width not in flash.GPU_WIDTHS:
+            widths = ", ".join(map(str, flash.GPU_WIDTHS))
+            return f"takes heads {widths} wide on a GPU, and model.d_model / model.num_heads is {width}"
+        return None
+    if dropout:
+        return f"knows no dropout, and model.attention_dropout={config.attention_dropout:g}"
+    if form == "cudnn" and config.dtype != "bfloat16":
+        return f"computes in bfloat16, and model.dtype={config.dtype}"
+    if form == "cudnn" and (width % 8 or width > library_attention.CUDNN_WIDTH):
+        return (
+            f"takes heads up to {library_attention.CUDNN_WIDTH} wide, in multiples of 8, and "
+            f"model.d_model / model.num_heads is {width}"
+        )
+    return None
 
 
 class Cache(NamedTuple):

@@ -38,11 +38,21 @@ def keep_mask(noise: jax.Array, site: jax.Array | int, index: jax.Array, rate: f
     Returns:
         bool [B, ...].
     """
-    offset = mix(noise + jnp.uint32(0x9E3779B9) * jnp.asarray(site).astype(jnp.uint32))
-    multiplier = mix(offset ^ jnp.uint32(0x85EBCA6B)) | 1
+    offset, multiplier = stream(noise, site)
     shape = (-1,) + (1,) * index.ndim
     hashed = mix(index * multiplier.reshape(shape) + offset.reshape(shape))
-    return hashed >= jnp.uint32(round(rate * 2**32))
+    return hashed >= threshold(rate)
+
+
+def stream(noise: jax.Array, site: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+    """The offset and the odd multiplier, uint32 [B], that key the hash of each sequence at a site."""
+    offset = mix(noise + jnp.uint32(0x9E3779B9) * jnp.asarray(site).astype(jnp.uint32))
+    return offset, mix(offset ^ jnp.uint32(0x85EBCA6B)) | 1
+
+
+def threshold(rate: float) -> jax.Array:
+    """The uint32 from which on a hash keeps its element."""
+    return jnp.uint32(round(rate * 2**32))
 
 
 def grid_index(*axes: tuple[jax.Array, int]) -> jax.Array:

@@ -1,5 +1,6 @@
 """Stage two of the paper: a pre-trained run and a labeled task in, a run directory with a scored classifier out."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +27,15 @@ from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.pretraining import check_table
 from gpt1_jax.training.scoring import score_predictions
-from gpt1_jax.training.session import begin, check_processes, keep_compiled, run_stage, settle, tell
+from gpt1_jax.training.session import (
+    begin,
+    check_processes,
+    fit_attention,
+    keep_compiled,
+    run_stage,
+    settle,
+    tell,
+)
 from gpt1_jax.training.step import State
 from gpt1_jax.training.transfer import check_start, load_trunk, transfer
 
@@ -47,6 +56,7 @@ def finetune(config: Config, workdir: str) -> None:
     keep_compiled(config.data.cache_dir)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_divisible(config, mesh)
+    fitted, attention = fit_attention(config.model, mesh)
     run = Run(workdir)
     check_processes(config, run)
 
@@ -74,7 +84,7 @@ def finetune(config: Config, workdir: str) -> None:
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
         # ── Model ────────────────────────────────────────────────────────────────────────────────────────────
-        model = make_classifier(config, task, tokenizer.vocab_size)
+        model = make_classifier(dataclasses.replace(config, model=fitted), task, tokenizer.vocab_size)
         predict = make_predict(model, mesh)
         rows = config.train.batch_size // config.train.accumulation
 
@@ -119,6 +129,7 @@ def finetune(config: Config, workdir: str) -> None:
             lines=[
                 f"{task.name}: {len(training):,} examples to learn from, {len(data.validation):,} to validate on, "
                 f"{len(data.test):,} to test on",
+                *attention,
                 *(f"changed since the run was begun: {change}" for change in changes),
             ],
         )

@@ -22,7 +22,15 @@ from gpt1_jax.training.generation import Generation, Generator
 from gpt1_jax.training.loop import Stage
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.session import begin, check_processes, keep_compiled, run_stage, settle, tell
+from gpt1_jax.training.session import (
+    begin,
+    check_processes,
+    fit_attention,
+    keep_compiled,
+    run_stage,
+    settle,
+    tell,
+)
 from gpt1_jax.training.step import State
 from gpt1_jax.training.transfer import check_start, load_trunk
 
@@ -40,6 +48,7 @@ def pretrain(config: Config, workdir: str) -> None:
     keep_compiled(config.data.cache_dir)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_divisible(config, mesh)
+    fitted, attention = fit_attention(config.model, mesh)
     run = Run(workdir)
     check_processes(config, run)
 
@@ -63,8 +72,8 @@ def pretrain(config: Config, workdir: str) -> None:
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
         # ── Model ────────────────────────────────────────────────────────────────────────────────────────────
-        model = make_trunk(config.model, tokenizer.vocab_size)
-        lines = [f"{len(corpus.train):,} training tokens"] + [
+        model = make_trunk(fitted, tokenizer.vocab_size)
+        lines = [f"{len(corpus.train):,} training tokens", *attention] + [
             f"changed since the run was begun: {x}" for x in changes
         ]
 

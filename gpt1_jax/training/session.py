@@ -11,9 +11,10 @@ from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from gpt1_jax.config import Config, to_dict
+from gpt1_jax.config import Config, ModelConfig, to_dict
 from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.attention import choose_attention
 from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.run import Run, write_json
 from gpt1_jax.training import hosts, sharding
@@ -50,6 +51,18 @@ def settle(config: Config, steps_per_epoch: float) -> Config:
         checkpoint_every=train.checkpoint_every or epoch,
     )
     return dataclasses.replace(config, train=train)
+
+
+def fit_attention(config: ModelConfig, mesh: Mesh, dropout: bool = True) -> tuple[ModelConfig, list[str]]:
+    """The model's config with the attention that the devices run, and a line that tells it.
+
+    Raises:
+        UserError: as `choose_attention`.
+    """
+    if config.kind != "transformer":
+        return config, []
+    form = choose_attention(config, mesh.devices.flat[0].platform, dropout)
+    return dataclasses.replace(config, attention=form), [f"attention: {form}"]
 
 
 def check_processes(config: Config, run: Run) -> None:

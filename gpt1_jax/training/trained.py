@@ -3,6 +3,7 @@
 Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the head.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -31,7 +32,7 @@ from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.finetuning import make_classifier
 from gpt1_jax.training.generation import Generation, Generator, Sample
-from gpt1_jax.training.session import keep_compiled
+from gpt1_jax.training.session import fit_attention, keep_compiled
 from gpt1_jax.training.step import abstract_state
 
 EXAMPLES_AT_ONCE = 32
@@ -55,11 +56,12 @@ class TrainedRun:
         self.tokenizer = load_tokenizer(self.run.tokenizer)
         self.mesh = _mesh_at_hand(self.config)
         self.task = Task.from_dict(_read_json(self.run, "task.json")) if self.config.finetune else None
+        fitted = _fit_attention(self.config, self.mesh)
         if self.task is None:
             self.classifier = None
-            self.trunk = make_trunk(self.config.model, self.tokenizer.vocab_size)
+            self.trunk = make_trunk(fitted.model, self.tokenizer.vocab_size)
         else:
-            self.classifier = make_classifier(self.config, self.task, self.tokenizer.vocab_size)
+            self.classifier = make_classifier(fitted, self.task, self.tokenizer.vocab_size)
             self.trunk = self.classifier.trunk
         with self.on_mesh():
             abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
@@ -262,6 +264,15 @@ class TrainedRun:
             raise UserError(
                 f"Checkpoint {step} of {self.run.directory} is damaged ({error}); name another."
             ) from error
+
+
+def _fit_attention(config: Config, mesh: Mesh) -> Config:
+    """The config with the attention it names or, where that is not to be had on these devices, what is."""
+    try:
+        model, _ = fit_attention(config.model, mesh, dropout=False)
+    except UserError:
+        model, _ = fit_attention(dataclasses.replace(config.model, attention="auto"), mesh, dropout=False)
+    return dataclasses.replace(config, model=model)
 
 
 def _mesh_at_hand(config: Config) -> Mesh:
