@@ -1,0 +1,242 @@
+"""The kernels of flash attention: what one program computes of one head, a block of positions at a time.
+
+A head lies as [K, T], so that positions fill the lanes however narrow it is, and scores are [keys, queries]: softmax
+reduces over rows, and what belongs to a query (its greatest score, its log-sum-exp) is a row of lanes. Scores are in
+units of ln 2, because hardware has exp2.
+
+Letters: B sequences, T positions, K head width, C context length.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from gpt1_jax.model.dropout import mix, threshold
+
+LOG2_E = 1.4426950408889634
+FEATURES, POSITIONS = 0, 1  # axes of a head's arrays
+KEYS, QUERIES = 0, 1  # axes of its scores
+
+
+class Settings(NamedTuple):
+    """What is fixed when a kernel is compiled.
+
+    Fields:
+        block: positions taken at a time, keys as queries.
+        blocks: of a head.
+        rate: of dropout; 0 is none.
+        context_length: C, the stride of the dropout index.
+    """
+
+    block: int
+    blocks: int
+    rate: float
+    context_length: int
+
+    def place(self, number: Any) -> tuple[slice, Any]:
+        """The index of block `number` in a reference [K or 1, T]."""
+        return slice(None), pl.ds(pl.multiple_of(number * self.block, self.block), self.block)
+
+
+def head_stride(context_length: int) -> jax.Array:
+    """What the next head adds to the dropout index, uint32."""
+    return jnp.uint32(context_length**2 % 2**32)
+
+
+def forward(
+    stream: Any, query: Any, key: Any, value: Any, output: Any, logsumexp: Any, *, settings: Settings
+) -> None:
+    """Attention of one block of queries to all keys before and in it, by the running softmax.
+
+    Args:
+        stream: uint32 [2, B], the offset and the multiplier of each sequence's hash; see `dropout.stream`.
+        query, output: [K, block].
+        key, value: [K, T].
+        logsumexp: float32 [1, block], of the scores.
+    """
+    i, q, keep = pl.program_id(2), query[...], _mask(stream, settings)
+
+    def step(j: Any, carry: Any, diagonal: bool = False) -> Any:
+        top, total, sums = carry
+        k, v = key[settings.place(j)], value[settings.place(j)]
+        scores = _scores(q, k, diagonal)
+        higher = jnp.maximum(top, scores.max(KEYS, keepdims=True))
+        weights, fade = jnp.exp2(scores - higher), jnp.exp2(top - higher)
+        total = total * fade + weights.sum(KEYS, keepdims=True)
+        if settings.rate:
+            weights = jnp.where(keep(i, j, diagonal), weights, 0)
+        sums = sums * fade + _product(v, weights.astype(v.dtype), POSITIONS, KEYS)
+        return higher, total, sums
+
+    row = jnp.zeros((1, settings.block), jnp.float32)
+    start = (row - jnp.inf, row, jnp.zeros(q.shape, jnp.float32))
+    start = step(i, start, diagonal=True)  # first, because it sees a key of every query
+    top, total, sums = _loop(0, i, step, start, settings)
+    output[...] = (sums / (total * (1 - settings.rate))).astype(output.dtype)
+    logsumexp[...] = top + jnp.log2(total)
+
+
+def backward(
+    stream: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    cotangent: Any,
+    logsumexp: Any,
+    delta: Any,
+    d_key: Any,
+    d_value: Any,
+    d_query: Any = None,
+    total: Any = None,
+    *,
+    settings: Settings,
+) -> None:
+    """The gradients of one block of keys and values, from all queries in and after it.
+
+    Where a head's programs run one after the other they also sum up the gradient of its queries, so that weights and
+    masks are computed again once, not twice.
+
+    Args:
+        stream: as in `forward`.
+        key, value, d_key, d_value: [K, block].
+        query, cotangent, d_query: [K, T].
+        logsumexp, delta: float32 [1, T]; see `_weights`.
+        total: float32 [K, T], kept from program to program; it and d_query may be left out.
+    """
+    j, k, v, keep = pl.program_id(2), key[...], value[...], _mask(stream, settings)
+    scale = k.shape[FEATURES] ** -0.5 / (1 - settings.rate)
+    if total is not None:
+
+        @pl.when(j == 0)
+        def _() -> None:
+            total[...] = jnp.zeros(total.shape, total.dtype)
+
+    def step(i: Any, carry: Any, diagonal: bool = False) -> Any:
+        place = settings.place(i)
+        q, do = query[place], cotangent[place]
+        rows = logsumexp[place], delta[place]
+        kept = keep(i, j, diagonal) if settings.rate else None
+        weights, d_scores = _weights(q, k, v, do, *rows, kept, diagonal)
+        if total is not None:
+            total[place] += _product(k, d_scores, POSITIONS, KEYS)
+        d_k, d_v = carry
+        d_k += _product(q, d_scores, POSITIONS, QUERIES)
+        d_v += _product(do, weights, POSITIONS, QUERIES)
+        return d_k, d_v
+
+    zeros = jnp.zeros(k.shape, jnp.float32)
+    start = step(j, (zeros, zeros), diagonal=True)
+    d_k, d_v = _loop(j + 1, settings.blocks, step, start, settings)
+    d_key[...] = (d_k * scale).astype(d_key.dtype)
+    d_value[...] = (d_v / (1 - settings.rate)).astype(d_value.dtype)
+    if total is not None:
+
+        @pl.when(j == settings.blocks - 1)
+        def _() -> None:
+            d_query[...] = (total[...] * scale).astype(d_query.dtype)
+
+
+def backward_queries(
+    stream: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    cotangent: Any,
+    logsumexp: Any,
+    delta: Any,
+    d_query: Any,
+    *,
+    settings: Settings,
+) -> None:
+    """The gradient of one block of queries alone, from all keys before and in it.
+
+    Args:
+        stream: as in `forward`.
+        query, cotangent, d_query: [K, block].
+        key, value: [K, T].
+        logsumexp, delta: float32 [1, block]; see `_weights`.
+    """
+    i, q, do, keep = pl.program_id(2), query[...], cotangent[...], _mask(stream, settings)
+    rows = logsumexp[...], delta[...]
+
+    def step(j: Any, d_q: jax.Array, diagonal: bool = False) -> jax.Array:
+        k, v = key[settings.place(j)], value[settings.place(j)]
+        kept = keep(i, j, diagonal) if settings.rate else None
+        _, d_scores = _weights(q, k, v, do, *rows, kept, diagonal)
+        return d_q + _product(k, d_scores, POSITIONS, KEYS)
+
+    start = step(i, jnp.zeros(q.shape, jnp.float32), diagonal=True)
+    d_q = _loop(0, i, step, start, settings)
+    d_query[...] = (d_q * (q.shape[FEATURES] ** -0.5 / (1 - settings.rate))).astype(d_query.dtype)
+
+
+def _loop(first: Any, stop: Any, step: Any, start: Any, settings: Settings) -> Any:
+    """Steps from first to before stop; of a single block the diagonal, already done, is all."""
+    return start if settings.blocks == 1 else jax.lax.fori_loop(first, stop, step, start)
+
+
+def _product(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
+    """Sums a · b over one axis of each, in float32."""
+    axes = (((a_axis,), (b_axis,)), ((), ()))
+    return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
+
+
+def _scores(query: jax.Array, key: jax.Array, diagonal: bool) -> jax.Array:
+    """[keys, queries]; in a block on the diagonal, keys and queries at the same positions, the future is masked."""
+    scores = _product(key, query, FEATURES, FEATURES) * (query.shape[FEATURES] ** -0.5 * LOG2_E)
+    return jnp.where(_visible(scores.shape), scores, -jnp.inf) if diagonal else scores
+
+
+def _visible(shape: tuple[int, ...]) -> jax.Array:
+    return _iota(QUERIES, shape) >= _iota(KEYS, shape)
+
+
+def _iota(axis: int, shape: tuple[int, ...]) -> jax.Array:
+    return jax.lax.broadcasted_iota(jnp.int32, shape, axis)
+
+
+def _mask(stream: Any, settings: Settings) -> Callable[[Any, Any, bool], jax.Array]:
+    """`dropout.keep_mask` of the program's head: (query block, key block) → the weights [keys, queries] that stay.
+
+    The hash is of index · multiplier + offset modulo 2³², which is a part of the query's plus a part of the key's.
+    """
+    block, length = settings.block, settings.context_length
+    batch, head = pl.program_id(0), pl.program_id(1).astype(jnp.uint32)
+    offset, multiplier = stream[0, batch], stream[1, batch]
+    head = head * head_stride(length)
+
+    def keep(i: Any, j: Any, diagonal: bool) -> jax.Array:
+        queries = (i * block + _iota(QUERIES, (1, block))).astype(jnp.uint32)
+        keys = (j * block + _iota(KEYS, (block, 1))).astype(jnp.uint32)
+        queries = (head + queries * jnp.uint32(length)) * multiplier + offset
+        kept = mix(queries + keys * multiplier) >= threshold(settings.rate)
+        # the future has no weight in any case, but a compiler that sees this hashes only half of the block
+        return kept & _visible(kept.shape) if diagonal else kept
+
+    return keep
+
+
+def _weights(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    cotangent: jax.Array,
+    logsumexp: jax.Array,
+    delta: jax.Array,
+    kept: jax.Array | None,
+    diagonal: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """The softmax weights after dropout and the gradient of the scores, both [keys, queries].
+
+    Both, like `delta`, which is Σ output · cotangent of each query, are (1 − rate) times themselves: dropout's factor
+    is applied to the sums instead.
+    """
+    weights = jnp.exp2(_scores(query, key, diagonal) - logsumexp)
+    d_weights = _product(value, cotangent, FEATURES, FEATURES)
+    staying = weights
+    if kept is not None:
+        staying, d_weights = jnp.where(kept, weights, 0), jnp.where(kept, d_weights, 0)
+    return staying.astype(cotangent.dtype), (weights * (d_weights - delta)).astype(query.dtype)

@@ -1,0 +1,441 @@
+"""Attention by kernels: interpreted, it is the formula and drops what the mask says; lowered, it compiles for TPUs.
+
+What is interpreted here is what a TPU runs; the GPU's kernels are the same but for the backward pass.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.experimental.pallas.ops.tpu import splash_attention
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from support import tiny_config, tiny_model, use_mesh
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import dropout, flash, library_attention
+from gpt1_jax.model.attention import causal_attention, choose_attention
+from gpt1_jax.model.dropout import keep_mask
+from gpt1_jax.model.flash import flash_attention
+from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.training.session import fit_attention
+from gpt1_jax.training.trained import _fit_attention
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+SITE, CONTEXT = 4, 320
+Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@pytest.fixture(autouse=True)
+def one_device() -> Iterator[None]:
+    with use_mesh(1, 1, 1):
+        yield
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flash, "TPU_BLOCK", 128)
+
+
+def seeds(batch: int) -> jax.Array:
+    return 3 + jnp.arange(batch, dtype=jnp.uint32)
+
+
+def arrays(length: int, heads: int = 2, width: int = 16, batch: int = 2, dtype: Any = jnp.float32) -> Any:
+    """Query, key, value and a cotangent, [B, T, H, K]."""
+    return jax.random.normal(jax.random.key(0), (4, batch, length, heads, width)).astype(dtype)
+
+
+def attention(form: str, rate: float, batch: int = 2, context: int = CONTEXT) -> Attention:
+    noise = seeds(batch)
+    if form == "flash":
+        return partial(
+            flash_attention, noise=noise, site=SITE, rate=rate, context_length=context, interpret=True
+        )
+    if form == "gpu":
+        return partial(gpu_attention, jnp.stack(dropout.stream(noise, SITE)), rate, context)
+    return partial(causal_attention, noise=noise, site=SITE, rate=rate, context_length=context, form=form)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def gpu_attention(stream, rate, context, query, key, value):
+    """What a GPU runs, interpreted."""
+    return gpu_forward(stream, rate, context, query, key, value)[0]
+
+
+def gpu_forward(stream, rate, context, *inputs):
+    output, sums = flash.run_forward(
+        *inputs, stream, rate=rate, context_length=context, gpu=True, interpret=True
+    )
+    return output, (*inputs, stream, output, sums)
+
+
+def gpu_backward(rate, context, residuals, cotangent):
+    setting = {"rate": rate, "context_length": context, "gpu": True, "interpret": True}
+    return None, *flash.run_backward(*residuals, cotangent, **setting)
+
+
+gpu_attention.defvjp(gpu_forward, gpu_backward)
+
+
+def with_gradients(attend: Attention, query: Any, key: Any, value: Any, cotangent: Any) -> list[jax.Array]:
+    """The output, and the gradients of query, key and value."""
+
+    def run(query, key, value, cotangent):
+        output, pull = jax.vjp(attend, query, key, value)
+        return output, *pull(cotangent)
+
+    return jax.jit(run)(query, key, value, cotangent)
+
+
+def keep_of(batch: int, heads: int, length: int, rate: float, context: int) -> np.ndarray:
+    """The kept weights [B, H, T, T], told element by element."""
+    head, row, column = np.indices((heads, length, length))
+    index = jnp.asarray((head * context + row) * context + column, jnp.uint32)
+    return np.asarray(keep_mask(seeds(batch), SITE, index, rate))
+
+
+def by_definition(query: Any, key: Any, value: Any, cotangent: Any, keep: Any, rate: float) -> list[Any]:
+    """Output and gradients in float64, as the chain rule has them."""
+    q, k, v, do = (np.asarray(x, np.float64).swapaxes(1, 2) for x in (query, key, value, cotangent))
+    scores = q @ k.swapaxes(2, 3) / np.sqrt(q.shape[-1])
+    scores = np.where(np.tril(np.ones(scores.shape[2:], bool)), scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    dropped = weights * keep / (1 - rate)
+    d_weights = do @ v.swapaxes(2, 3) * keep / (1 - rate)
+    d_scores = weights * (d_weights - (weights * d_weights).sum(-1, keepdims=True)) / np.sqrt(q.shape[-1])
+    found = dropped @ v, d_scores @ k, d_scores.swapaxes(2, 3) @ q, dropped.swapaxes(2, 3) @ do
+    return [x.swapaxes(1, 2) for x in found]
+
+
+def assert_close(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    for name, x, y in zip(("output", "query", "key", "value"), found, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def assert_plain(form: str, inputs: Any, rate: float) -> None:
+    expected = with_gradients(attention("plain", rate, len(inputs[0])), *inputs)
+    assert_close(with_gradients(attention(form, rate, len(inputs[0])), *inputs), expected)
+    assert len(inputs[0][0]) == 1 or min(np.abs(x).max() for x in expected) > 0.1
+
+
+# ── It is attention, with dropout ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize(("length", "width"), [(1, 16), (7, 64), (128, 64), (130, 16), (300, 64)])
+def test_the_kernels_are_plain_attention(length: int, width: int, rate: float) -> None:
+    assert_plain("flash", arrays(length, width=width), rate)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_so_they_are_over_several_blocks(rate: float) -> None:
+    assert_plain("flash", arrays(300), rate)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_and_as_a_gpu_runs_them(rate: float) -> None:
+    assert_plain("gpu", arrays(150), rate)
+
+
+@pytest.mark.parametrize("form", ["flash", "gpu", "plain"])
+def test_it_is_the_definition_in_float64(form: str) -> None:
+    inputs, rate = arrays(70, heads=3), 0.25
+    expected = by_definition(*inputs, keep_of(2, 3, 70, rate, CONTEXT), rate)
+    assert_close(with_gradients(attention(form, rate), *inputs), expected)
+
+
+def test_bfloat16_is_as_near_to_the_definition_as_plain_attention_in_it() -> None:
+    inputs, rate = arrays(200, width=64, dtype=jnp.bfloat16), 0.1
+    expected = by_definition(*inputs, keep_of(2, 2, 200, rate, CONTEXT), rate)
+
+    def errors(form: str) -> list[float]:
+        found = with_gradients(attention(form, rate), *inputs)
+        assert all(x.dtype == jnp.bfloat16 for x in found)
+        off = zip(found, expected, strict=True)
+        return [float(np.linalg.norm(np.asarray(x, np.float64) - y) / np.linalg.norm(y)) for x, y in off]
+
+    for flash_error, plain_error in zip(errors("flash"), errors("plain"), strict=True):
+        assert flash_error < min(0.01, 1.2 * plain_error)
+
+
+def test_masked_scores_never_win() -> None:
+    """However low the scores of the past, the future gets no weight."""
+    key = jnp.full((1, 6, 1, 8), -1e4)
+    query, value = jnp.full_like(key, 1e3), jnp.arange(6.0)[None, :, None, None] * jnp.ones((1, 6, 1, 8))
+    output = flash_attention(
+        query, key, value, noise=None, site=SITE, rate=0.1, context_length=6, interpret=True
+    )
+    np.testing.assert_allclose(output[0, :, 0, 0], np.arange(6) / 2, atol=1e-5)
+
+
+def test_a_running_softmax_survives_scores_that_rise_from_block_to_block(small_blocks: None) -> None:
+    """Up to about 3,000 later than before, which no float32 exponential would."""
+    query, key, value, cotangent = arrays(300)
+    key = key * jnp.linspace(0.1, 300, 300)[:, None, None]
+    inputs = query, key, value, cotangent
+    expected = by_definition(*inputs, 1, 0)
+    assert_close(with_gradients(attention("flash", 0.0), *inputs), expected, tolerance=3e-3)
+
+
+# ── The mask ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.6])
+@pytest.mark.parametrize(
+    ("form", "length", "block"), [("flash", 130, 512), ("flash", 260, 128), ("gpu", 100, 512)]
+)
+def test_exactly_the_masked_weights_are_dropped(
+    form: str, length: int, block: int, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the identity as values the output is the weights, with it as cotangent the values' gradient is.
+
+    The context is so long that the index passes 2³¹.
+    """
+    monkeypatch.setattr(flash, "TPU_BLOCK", block)
+    heads, context = 4, 30_000
+    query = jnp.zeros((2, length, heads, length))
+    identity = jnp.broadcast_to(jnp.eye(length)[:, None], query.shape)
+    attend = attention(form, rate, context=context)
+    output, _, _, d_value = with_gradients(attend, query, query, identity, identity)
+    keep = keep_of(2, heads, length, rate, context) & np.tril(np.ones((length, length), bool))
+    np.testing.assert_array_equal(output.transpose(0, 2, 1, 3) > 0, keep)
+    np.testing.assert_array_equal(d_value.transpose(0, 2, 3, 1) > 0, keep)
+
+
+@pytest.mark.parametrize("form", ["flash", "gpu"])
+def test_dropped_weights_pass_no_gradient_to_scores(form: str) -> None:
+    """Of two weights a half, one dropped, the score of the other rises with the output."""
+    length, rate = 2, 0.5
+    keep = keep_of(16, 1, length, rate, CONTEXT)
+    query, key = jnp.ones((16, length, 1, 1)), jnp.zeros((16, length, 1, 1))
+    value = jnp.ones((16, length, 1, 1))
+    _, _, d_key, _ = with_gradients(attention(form, rate, 16), query, key, value, jnp.ones_like(query))
+    last = keep[:, 0, 1].astype(float)  # of the second query, which sees both
+    np.testing.assert_allclose(d_key[:, 0, 0, 0], (last[:, 0] - last[:, 1]) / 2, atol=1e-6)
+    assert len(np.unique(last @ [1, 2])) == 4
+
+
+def test_without_noise_nothing_is_dropped() -> None:
+    inputs = arrays(40)
+    attend = partial(flash_attention, noise=None, site=0, rate=0.5, context_length=CONTEXT, interpret=True)
+    assert_close(with_gradients(attend, *inputs), with_gradients(attention("plain", 0.0), *inputs))
+
+
+# ── Meshes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("axes", [(2, 2, 2), (1, 2, 4)])
+def test_devices_share_sequences_and_heads(axes: tuple[int, int, int]) -> None:
+    inputs = arrays(40, heads=4, batch=4)
+    expected = with_gradients(attention("plain", 0.3, 4), *inputs)
+    with use_mesh(*axes) as mesh:
+        place = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+        found = with_gradients(attention("flash", 0.3, 4), *(jax.device_put(x, place) for x in inputs))
+        for x in found:
+            assert x.sharding.shard_shape(x.shape) == place.shard_shape(x.shape)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_the_model_runs_it_under_scan_and_remat(remat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flash, "flash_attention", partial(flash_attention, interpret=True))
+    tokens, noise = jnp.arange(64).reshape(4, 16) * 7 % 380, seeds(4)
+
+    def gradients(form: Any) -> Any:
+        model = Transformer(tiny_model(attention=form, attention_dropout=0.4, remat=remat), 380)
+        params = jax.jit(model.init)(jax.random.key(1), tokens)["params"]
+
+        def loss(params: Any) -> jax.Array:
+            hidden: Any = model.apply({"params": params}, tokens, noise)
+            return jnp.sin(hidden).sum()
+
+        return jax.jit(jax.grad(loss))(params)
+
+    with use_mesh(2, 2, 2):
+        for found, expected in zip(*map(jax.tree.leaves, (gradients("flash"), gradients("plain"))), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+# ── Compiling for what is not here ───────────────────────────────────────────────────────────────────────────────────
+
+
+def paper_attention(mesh: Mesh, form: str, rate: float, batch: int) -> tuple[Callable[..., Any], list[Any]]:
+    """Attention forward and backward in the paper's shapes, and what it is lowered for."""
+    spec = PartitionSpec(("data", "fsdp"), None, "tensor")
+    x = jax.ShapeDtypeStruct((batch, 512, 12, 64), jnp.bfloat16, sharding=NamedSharding(mesh, spec))
+    noise = jax.ShapeDtypeStruct((batch,), jnp.uint32, sharding=NamedSharding(mesh, PartitionSpec(spec[0])))
+
+    def run(query, key, value, cotangent, noise, site):
+        attend = partial(
+            causal_attention, noise=noise, site=site, rate=rate, context_length=512, form=form
+        )
+        output, pull = jax.vjp(attend, query, key, value)
+        return output, pull(cotangent)
+
+    return run, [x, x, x, x, noise, jax.ShapeDtypeStruct((), jnp.int32)]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("axes", [(1, 1, 1), (2, 1, 4)])
+def test_it_lowers_for_a_tpu_and_no_scores_are_stored(axes: tuple[int, int, int], rate: float) -> None:
+    with use_mesh(*axes) as mesh:
+        run, shapes = paper_attention(mesh, "flash", rate, batch=8)
+        text = export.export(jax.jit(run), platforms=["tpu"])(*shapes).mlir_module()
+    assert text.count("@tpu_custom_call") == 2
+    assert "512x512" not in text
+    assert "all_reduce" not in text and "all_gather" not in text
+
+
+def test_it_lowers_for_a_gpu_too() -> None:
+    with use_mesh(1, 1, 1) as mesh:
+        run, shapes = paper_attention(mesh, "flash", 0.1, batch=8)
+        try:
+            text = jax.jit(run).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+        except RuntimeError as error:
+            pytest.skip(str(error))  # jax 0.11 wants to see the GPU
+    assert text.count("@__gpu$xla.gpu.triton") == 3
+    assert "512x512" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v6e:2x2"])
+def test_it_compiles_for_a_tpu_and_takes_no_memory(topology: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("libtpu")
+    from jax.experimental import topologies
+
+    for name, value in {
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_WORKER_ID": "0",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_LOG_DIR": "disabled",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    devices = np.array(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+    mesh = Mesh(devices.reshape(1, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    with jax.set_mesh(mesh):
+        run, shapes = paper_attention(mesh, "flash", 0.1, batch=16)
+        memory = jax.jit(run).lower(*shapes).compile().memory_analysis()
+    scores = 8 * 6 * 512 * 512 * 2  # of one device, in bfloat16
+    assert memory is not None and memory.temp_size_in_bytes < scores / 4
+
+
+# ── The kernels that come with JAX ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_splash_is_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = partial(splash_attention.make_splash_mha_single_device, interpret=True)
+    monkeypatch.setattr(splash_attention, "make_splash_mha_single_device", make)
+    inputs = arrays(130)
+    with use_mesh(1, 1, 2):
+        found = with_gradients(attention("splash", 0.0), *inputs)
+    assert_close(found, with_gradients(attention("plain", 0.0), *inputs), tolerance=2e-5)
+
+
+def test_cudnn_is_asked_for_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = partial(library_attention._cudnn, implementation="xla")
+    assert library_attention._cudnn.keywords["implementation"] == "cudnn"
+    monkeypatch.setattr(library_attention, "_cudnn", asked)
+    inputs = arrays(40)
+    with use_mesh(1, 1, 2):
+        found = with_gradients(attention("cudnn", 0.0), *inputs)
+    assert_close(found, with_gradients(attention("plain", 0.0), *inputs))
+
+
+# ── The choice ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BFLOAT16: dict[str, Any] = {"dtype": "bfloat16"}
+DRY = BFLOAT16 | {"attention_dropout": 0.0}
+LONG = {"context_length": 32_768}
+
+
+@pytest.mark.parametrize(
+    ("platform", "setting", "chosen", "chosen_dry"),
+    [
+        ("cpu", {}, "chunked", "chunked"),
+        ("cpu", DRY, "chunked", "chunked"),
+        ("tpu", {}, "flash", "flash"),
+        ("tpu", BFLOAT16, "flash", "flash"),
+        ("tpu", DRY, "flash", "flash"),
+        ("tpu", LONG | {"d_model": 256}, "chunked", "splash"),
+        ("gpu", {}, "chunked", "chunked"),
+        ("gpu", BFLOAT16, "chunked", "cudnn"),
+        ("gpu", DRY, "cudnn", "cudnn"),
+        ("gpu", DRY | {"d_model": 36}, "chunked", "chunked"),
+    ],
+)
+def test_auto_is_what_the_platform_runs_fastest(
+    platform: str, setting: dict[str, Any], chosen: str, chosen_dry: str
+) -> None:
+    """`chosen_dry` is of evaluating a model that was trained with dropout."""
+    config = tiny_model(**setting)
+    assert choose_attention(config, platform, dropout=True) == chosen
+    assert choose_attention(config, platform, dropout=False) == chosen_dry
+    assert choose_attention(dataclasses.replace(config, attention="plain"), platform, dropout=True) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("form", "platform", "setting", "told"),
+    [
+        ("flash", "cpu", {}, ["tpu and gpu", "cpu"]),
+        ("flash", "tpu", LONG | {"d_model": 256}, ["model.context_length=32768", "64"]),
+        ("flash", "gpu", {}, ["16, 32, 64, 128", "model.d_model / model.num_heads is 8"]),
+        ("splash", "cpu", {}, ["tpu", "cpu"]),
+        ("splash", "gpu", DRY, ["tpu", "gpu"]),
+        ("splash", "tpu", {}, ["no dropout", "model.attention_dropout=0.1", "flash"]),
+        ("cudnn", "cpu", DRY, ["gpu", "cpu"]),
+        ("cudnn", "tpu", DRY, ["gpu", "tpu", "set auto, which is flash here"]),
+        ("cudnn", "gpu", BFLOAT16, ["no dropout", "model.attention_dropout=0.1"]),
+        ("cudnn", "gpu", {"attention_dropout": 0.0}, ["bfloat16", "model.dtype=float32"]),
+        ("cudnn", "gpu", DRY | {"d_model": 36}, ["multiples of 8", "is 9"]),
+        ("cudnn", "gpu", DRY | {"d_model": 1024}, ["up to 128", "is 256"]),
+    ],
+)
+def test_a_form_that_does_not_fit_is_refused_in_a_sentence(
+    form: Any, platform: str, setting: dict[str, Any], told: list[str]
+) -> None:
+    config = tiny_model(attention=form, **setting)
+    with pytest.raises(UserError) as error:
+        choose_attention(config, platform, dropout=True)
+    sentence = str(error.value)
+    assert sentence.startswith(f"model.attention={form} ") and sentence.endswith(" here.")
+    assert "\n" not in sentence and all(part in sentence for part in told), sentence
+
+
+@pytest.mark.parametrize(
+    ("form", "platform", "setting"),
+    [
+        ("flash", "tpu", {}),
+        ("flash", "gpu", {"d_model": 256}),
+        ("splash", "tpu", DRY),
+        ("cudnn", "gpu", DRY),
+    ],
+)
+def test_a_form_that_fits_is_taken(form: Any, platform: str, setting: dict[str, Any]) -> None:
+    assert choose_attention(tiny_model(attention=form, **setting), platform, dropout=True) == form
+
+
+def test_a_run_chooses_once_and_says_it() -> None:
+    with use_mesh(1, 1, 1) as mesh:
+        fitted, lines = fit_attention(tiny_model(), mesh)
+        assert (fitted.attention, lines) == ("chunked", ["attention: chunked"])
+        lstm = tiny_model(kind="lstm", num_layers=1)
+        assert fit_attention(lstm, mesh) == (lstm, [])
+        with pytest.raises(UserError, match=r"model\.attention=flash"):
+            fit_attention(tiny_model(attention="flash"), mesh)
+
+
+def test_a_trained_run_is_read_where_its_attention_is_not_to_be_had() -> None:
+    with use_mesh(1, 1, 1) as mesh:
+        fitted = _fit_attention(tiny_config(**{"model.attention": "flash"}), mesh)
+    assert fitted == tiny_config(**{"model.attention": "chunked"})
