@@ -55,7 +55,8 @@ class Runner:
         for i in range(21):
             (directory / "texts" / f"{i:02}.txt").write_text(make_text(i, 300))
         self.source = f"text:{directory}/texts/*.txt"
-        self.environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        # Compiled without LLVM's optimizations: three times faster, and what is proved is the same.
+        self.environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         self.environment.pop("XLA_FLAGS", None)
 
     def start(self, workdir: Path, **overrides: Any) -> subprocess.Popen[str]:

@@ -63,10 +63,7 @@ class MetricsLog:
         if not self._writes:
             return
         kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
-        temporary = directory / "metrics.jsonl.tmp"
-        temporary.write_text("".join(line + "\n" for line in kept))
-        temporary.replace(self._path)
-        self._file = self._path.open("a")
+        self._file = LineFile(self._path, kept, appends="://" not in str(directory))
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1, flush_secs=30)
         if self._console.is_terminal:
             self._progress = Progress(
@@ -85,8 +82,9 @@ class MetricsLog:
         if not self._writes:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
-        self._file.flush()
+        self._file.add(json.dumps({"step": step, "kind": kind, **finite}))
+        if kind == "eval":
+            self._file.save()
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
         shown = "  ".join(f"{name} {_short(name, value)}" for name, value in values.items())
@@ -132,6 +130,36 @@ class MetricsLog:
             self._board.close()
         if self._progress is not None:
             self._progress.stop()
+
+
+class LineFile:
+    """A file that grows by lines, also where files can only be replaced, as on gs://."""
+
+    def __init__(self, path: epath.Path, lines: list[str], appends: bool) -> None:
+        """Begins with these lines, in the place of what was there; without `appends` the rest waits for `save`."""
+        self._path, self._lines = path, lines
+        self.save = (lambda: None) if appends else self._replace
+        self._replace()
+        self._file = path.open("a") if appends else None
+
+    def add(self, line: str) -> None:
+        """Appends a line."""
+        if self._file is None:
+            self._lines.append(line)
+        else:
+            self._file.write(line + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Saves what is not saved yet."""
+        self.save()
+        if self._file is not None:
+            self._file.close()
+
+    def _replace(self) -> None:
+        temporary = self._path.parent / f"{self._path.name}.tmp"
+        temporary.write_text("".join(line + "\n" for line in self._lines))
+        temporary.replace(self._path)
 
 
 class Stopwatch:

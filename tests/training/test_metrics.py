@@ -111,3 +111,17 @@ def test_the_stopwatch_counts_steps_without_pauses(monkeypatch: pytest.MonkeyPat
 def test_peak_memory_is_told_in_gigabytes() -> None:
     amount, unit, *_ = peak_memory().split()
     assert 0.05 < float(amount) < 500 and unit == "GB"
+
+
+@pytest.mark.parametrize("appends", [True, False])
+def test_lines_are_there_at_once_or_where_files_cannot_grow_when_saved(tmp_path: Path, appends: bool) -> None:
+    path = epath.Path(tmp_path) / "lines"
+    path.write_text("what was there\n")
+    file = metrics.LineFile(path, ["first"], appends)
+    file.add("second")
+    assert path.read_text() == "first\n" + "second\n" * appends
+    file.save()
+    assert path.read_text() == "first\nsecond\n"
+    file.add("third")
+    file.close()
+    assert path.read_text() == "first\nsecond\nthird\n"

@@ -1,0 +1,233 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU slice, got through queued resources.
+#
+#   launch/tpu_vm.sh train  --zone=ZONE [FLAGS] -- TRAINING_FLAGS...  all of it, until the run is done, preempted or not
+#   launch/tpu_vm.sh create --zone=ZONE [FLAGS]                       asks for the slice
+#   launch/tpu_vm.sh run    --zone=ZONE [FLAGS] -- TRAINING_FLAGS...  brings this code to all workers and starts it
+#   launch/tpu_vm.sh logs   --zone=ZONE [FLAGS]                       follows what a worker prints
+#   launch/tpu_vm.sh delete --zone=ZONE [FLAGS]                       gives the slice back
+#
+#   --name=NAME        of the slice [gpt1-jax]
+#   --zone=ZONE        where it is, such as us-central1-a
+#   --project=ID       [that of gcloud]
+#   --type=TYPE        such as v5litepod-16, v5p-32, v6e-8 [v5litepod-16]
+#   --runtime=VERSION  of the workers' system [the one for the type]
+#   --spot             cheaper; may be taken away at any time
+#   --setup=COMMAND    done on every worker, beside configs/, before the training starts, to fetch text, say
+#   --worker=I         whose log: a number or all [0]
+#   --dry_run          prints the commands instead
+#
+# On each worker the training is a systemd service: it needs no connection, starts again when it crashes (20 times a
+# day), and does not when its input is wrong (exit code 2). `train` looks after it every minute: it asks for the slice
+# again after a preemption, and gives it back at the end. It ends with 0 when the run is done, with 2 when its input is
+# wrong, with 1 when it gave up. It may be stopped at any time and started again: it goes on from what it finds. As the
+# slice does not last, --workdir must be on gs://.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PATIENCE=10 # looks in a row that may fail
+ALIVE=(-oConnectTimeout=15 -oServerAliveInterval=30) # for ssh, not to wait for a machine that is gone
+
+tell() { echo "tpu_vm.sh: $*" >&2; }
+
+die() {
+  tell "$*"
+  exit 2
+}
+
+cloud() { # cloud ARGUMENTS...: every call of the cloud
+  local command=(gcloud compute tpus "$@" --zone="$zone" --quiet)
+  [[ -z $project ]] || command+=(--project="$project")
+  if [[ -n $dry_run ]]; then
+    printf '%q ' "${command[@]}"
+    echo
+  else
+    "${command[@]}"
+  fi
+}
+
+on() { # on WORKER COMMAND
+  cloud tpu-vm ssh "$name" --worker="$1" "${ALIVE[@]/#/--ssh-flag=}" --command="$2"
+}
+
+create() {
+  local flags=(--node-id="$name" --accelerator-type="$type" --runtime-version="$runtime")
+  [[ -z $spot ]] || flags+=(--spot)
+  cloud queued-resources create "$name" "${flags[@]}"
+}
+
+delete() { cloud queued-resources delete "$name" --force; }
+
+state() { # of the slice: nothing where there is none
+  cloud queued-resources list --filter="name~/$name\$" --format="value(state.state)"
+}
+
+run() ( # run TRAINING_FLAGS...
+  parcel=$(mktemp -d)
+  trap 'rm -rf "$parcel"' EXIT
+  {
+    printf '%q ' exec bash launch/worker.sh .venv/bin/python -m gpt1_jax.main "$@"
+    echo
+  } >"$parcel/train.sh"
+  printf '%s\n' "$setup" >"$parcel/setup.sh"
+  tar -czf "$parcel/gpt1_jax.tgz" --exclude=__pycache__ -C "$ROOT" \
+    configs gpt1_jax launch pyproject.toml README.md LICENSE -C "$parcel" setup.sh train.sh
+  [[ -z $dry_run ]] || tail -n +1 "$parcel/setup.sh" "$parcel/train.sh"
+  cloud tpu-vm scp "$parcel/gpt1_jax.tgz" "$name:" --worker=all "${ALIVE[@]/#/--scp-flag=}" &&
+    on all "mkdir -p gpt1_jax && tar -xzf gpt1_jax.tgz -C gpt1_jax && bash gpt1_jax/launch/tpu_worker.sh"
+)
+
+journal() { on "$1" "sudo journalctl --unit=gpt1_jax --output=cat ${*:2}"; } # journal WORKER FLAGS...
+
+progress() { # what all services together are: absent, running, mixed, done, wrong, failed; fails where one is not told
+  local told line found=' '
+  told=$(on all "systemctl show gpt1_jax --property=SubState,ExecMainStatus | xargs echo gpt1_jax:" 2>/dev/null) ||
+    return 1
+  while read -r line; do
+    case "$line" in
+      gpt1_jax:*SubState=dead*) found+='absent ' ;;
+      gpt1_jax:*SubState=exited*) found+='done ' ;;
+      gpt1_jax:*SubState=failed*)
+        if [[ "$line " == *ExecMainStatus=2\ * ]]; then found+='wrong '; else found+='failed '; fi
+        ;;
+      gpt1_jax:*) found+='running ' ;;
+    esac
+  done <<<"$told"
+  case "$found" in
+    ' ') return 1 ;;
+    *' wrong '*) echo wrong ;;
+    *' failed '*) echo failed ;;
+    *' absent '*) if [[ $found == *' running '* || $found == *' done '* ]]; then echo mixed; else echo absent; fi ;;
+    *' done '*) if [[ $found == *' running '* ]]; then echo mixed; else echo 'done'; fi ;;
+    *) echo running ;;
+  esac
+}
+
+finish() { # finish CODE WORDS...: gives the slice back and ends
+  tell "${*:2}"
+  delete || tell "could not give the slice back; see to it: launch/tpu_vm.sh delete --name=$name --zone=$zone"
+  exit "$1"
+}
+
+trouble() { # trouble WORDS...
+  failures=$((failures + 1))
+  tell "$* ($failures of $PATIENCE in a row)"
+  ((failures < PATIENCE)) || finish 1 "gives up"
+}
+
+clear_away() { delete || trouble "could not clear the preempted slice away"; }
+
+attend() { # attend TRAINING_FLAGS...: sees to the services of a slice that is there
+  local now
+  if ! now=$(progress); then
+    case "$(cloud tpu-vm describe "$name" --format="value(state)" || true)" in
+      PREEMPTED | TERMINATED) clear_away ;;
+      *) trouble "the workers do not answer" ;;
+    esac
+    return
+  fi
+  [[ $now == "$service" ]] || tell "the training is $now"
+  case "$now" in
+    done) finish 0 "the run is done" ;;
+    wrong | failed)
+      journal all --lines=30 --no-pager || true
+      [[ $now == failed ]] || finish 2 "its input is wrong; mend it and start again"
+      finish 1 "it crashes over and over"
+      ;;
+    running) failures=0 ;;
+    *) # a mixture seen once may only be workers that are not equally fast
+      if [[ $now == absent || $service == mixed ]]; then
+        run "$@" || trouble "could not start the training"
+        now=
+      fi
+      ;;
+  esac
+  service=$now
+}
+
+train() { # train TRAINING_FLAGS...
+  if [[ -n $dry_run ]]; then
+    create
+    run "$@"
+    delete
+    return
+  fi
+  local now seen=never
+  failures=0
+  service=
+  while true; do
+    if now=$(state); then
+      [[ $now == "$seen" ]] || tell "the slice is ${now:-not there yet}"
+      seen=$now
+      case "$now" in
+        '') create || trouble "could not ask for the slice" ;;
+        ACTIVE) attend "$@" ;;
+        SUSPENDED) clear_away ;;
+        FAILED)
+          cloud queued-resources describe "$name" || true
+          finish 1 "the slice was refused"
+          ;;
+        *) failures=0 ;;
+      esac
+    elif [[ $seen == never ]]; then
+      exit 1 # gcloud has said why
+    fi
+    sleep 60
+  done
+}
+
+case "${1:-}" in
+  create | run | logs | delete | train) action=$1 ;;
+  --help | '')
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
+    exit 0
+    ;;
+  *) die "$1 is none of train, create, run, logs, delete; see --help." ;;
+esac
+shift
+
+name=gpt1-jax
+zone=
+project=
+type=v5litepod-16
+runtime=
+spot=
+setup=
+worker=0
+dry_run=
+while (($#)); do
+  case "$1" in
+    --name=*) name=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --project=*) project=${1#*=} ;;
+    --type=*) type=${1#*=} ;;
+    --runtime=*) runtime=${1#*=} ;;
+    --spot) spot=yes ;;
+    --setup=*) setup=${1#*=} ;;
+    --worker=*) worker=${1#*=} ;;
+    --dry_run) dry_run=yes ;;
+    --) break ;;
+    *) die "$1 is no flag of it; see --help. Those of the training go behind --." ;;
+  esac
+  shift
+done
+[[ -n $zone ]] || die "--zone is missing; name one that has $type, such as --zone=us-central1-a."
+[[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || die "--name=$name is no name; write small letters, digits and hyphens."
+if [[ -z $runtime ]]; then
+  case "$type" in
+    v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
+    v5p-*) runtime=v2-alpha-tpuv5 ;;
+    v6e-*) runtime=v2-alpha-tpuv6e ;;
+    *) runtime=tpu-ubuntu2204-base ;;
+  esac
+fi
+if [[ $action == train || $action == run ]]; then
+  (($# > 1)) || die "there are no training flags; write -- --config=configs/pretrain.py --workdir=gs://BUCKET/RUN, say."
+  shift
+  [[ " $*" == *" --workdir"[=\ ]gs://* ]] || die "--workdir must be on gs://, which the workers share and which lasts."
+fi
+
+case "$action" in
+  logs) journal "$worker" --lines=100 --follow ;;
+  *) "$action" "$@" ;;
+esac
