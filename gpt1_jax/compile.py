@@ -37,7 +37,7 @@ def main(_: list[str]) -> None:
         if _SEARCH.value
         else [compile_step(config, _TOPOLOGY.value, devices)]
     )
-    fitting = []
+    fitting, found = [], {}
     for found in tried:
         print(json.dumps(found) if _JSON.value else _row(found), flush=True)
         fitting += [found] if found["fits"] else []

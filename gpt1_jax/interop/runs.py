@@ -64,7 +64,7 @@ def read_run(directory: str) -> LanguageModel:
         kernel, bias = (np.asarray(trained.params["head"][name]) for name in ("kernel", "bias"))
         head = TaskHead(trained.task, trunk["tokens"][rows : rows + 3], kernel, bias)
     config = trained.config.model
-    return LanguageModel(config, _unstack(config, trunk, rows), trained.tokenizer, head)
+    return LanguageModel(config, published_weights(config, trunk, rows), trained.tokenizer, head)
 
 
 def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
@@ -131,7 +131,7 @@ def _make_config(model: LanguageModel, origin: str) -> Config:
     return from_dict(to_dict(config))
 
 
-def _unstack(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarray]:
+def published_weights(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarray]:
     """The published tensors of a trunk's parameters, without the padding of its token table."""
     weights = {}
     for name, shape in weight_shapes(config, rows):

@@ -97,7 +97,7 @@ def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool) -> str 
     if form not in runs_on:
         return None
     if platform not in runs_on[form]:
-        return f"is a kernel for {' and '.join(runs_on[form])}, and the devices are {platform}"
+        return f"runs on {'/'.join(runs_on[form]).upper()} only, and the devices are {platform.upper()}"
     width = config.d_model // config.num_heads
     if form == "flash":
         if platform == "tpu" and not flash.fits(config.context_length, width, config.dtype):

@@ -3,7 +3,6 @@
 Letters: B sequences, T positions, H heads, K head width.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -31,13 +30,21 @@ def attend(form: str, query: jax.Array, key: jax.Array, value: jax.Array) -> jax
     return jax.shard_map(local, in_specs=(_HEADS,) * 3, out_specs=_HEADS, check_vma=False)(query, key, value)
 
 
-_cudnn = partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn")
+def _filled(x: jax.Array, multiple: int) -> jax.Array:
+    """[B, T, H, K] with T a multiple; what is filled in lies in every position's future."""
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % multiple), (0, 0), (0, 0)))
+
+
+def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    q, k, v = (_filled(x, 2) for x in (query, key, value))  # backward, JAX refuses an odd T
+    output = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+    return output[:, : query.shape[1]]
 
 
 def _splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    length, heads, width = query.shape[1:]
-    padded = -(-length // LANES) * LANES
-    block = next(block for block in (512, 384, 256, LANES) if padded % block == 0)
+    q, k, v = (_filled(x, LANES).swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
+    heads, length = q.shape[1:3]
+    block = next(block for block in (512, 384, 256, LANES) if length % block == 0)
     sizes = splash_attention.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -45,11 +52,7 @@ def _splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         block_kv_dkv=block,
         use_fused_bwd_kernel=True,
     )
-    mask = splash_attention.MultiHeadMask([splash_attention.CausalMask((padded, padded))] * heads)
+    mask = splash_attention.MultiHeadMask([splash_attention.CausalMask((length, length))] * heads)
     kernel = splash_attention.make_splash_mha_single_device(mask, block_sizes=sizes)
-
-    def enter(x: jax.Array) -> jax.Array:  # what is filled in lies in every position's future
-        return jnp.pad(x, ((0, 0), (0, padded - length), (0, 0), (0, 0))).swapaxes(1, 2)
-
-    output: Any = jax.vmap(kernel)(enter(query * width**-0.5), enter(key), enter(value))
-    return output.swapaxes(1, 2)[:, :length]
+    output: Any = jax.vmap(kernel)(q, k, v)
+    return output.swapaxes(1, 2)[:, : query.shape[1]]

@@ -25,6 +25,7 @@ from gpt1_jax.training.collectives import collectives
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
+from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.step import abstract_state, make_train_step
 
 # libtpu compiles without a TPU, if it is told not to look for one.
@@ -86,7 +87,8 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
     sharding.check_divisible(config, mesh)
     tokenizer = open_tokenizer(config.data.tokenizer)
     vocab_size = config.data.vocab_size if tokenizer is None else tokenizer.vocab_size
-    model, chip = make_trunk(config.model, vocab_size), TPUS[topology.partition(":")[0]]
+    settings, _ = fit_attention(config.model, mesh)
+    model, chip = make_trunk(settings, vocab_size), TPUS[topology.partition(":")[0]]
     rows, length = config.train.batch_size, config.model.context_length
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
         schedule = make_schedule(config.optimizer, config.train.num_steps or 1)
@@ -95,13 +97,13 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
         objective = language_model_loss(model, dropout=True)
         step = make_train_step(objective, optimizer, schedule, mesh, abstract, config.train.accumulation)
         place = sharding.batch_sharding(mesh)
-        batch = Batch(
-            *(
-                jax.ShapeDtypeStruct((rows, 1, length), dtype, sharding=place)
-                for dtype in ("int32", "int32", "float32")
-            ),
-            jax.ShapeDtypeStruct((rows, 1), "uint32", sharding=place),
-        )  # pyright: ignore[reportArgumentType]
+        shapes = Batch(
+            *(np.zeros((1, 1, length), dtype) for dtype in (np.int32, np.int32, np.float32)),
+            noise=np.zeros((1, 1), np.uint32),
+        )
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=place), shapes
+        )
         lowered = step.lower(abstract, batch)
         shown = {
             "topology": topology,
@@ -126,9 +128,9 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
                 "compile_seconds": time.perf_counter() - began,
                 "advice": _advise(config, mesh.size),
             }
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    sent = collectives(compiled.as_text())
+    sent = collectives(compiled.as_text() or "")
     state = sum(int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * 4 for leaf in jax.tree.leaves(abstract))
     return (
         shown
@@ -138,7 +140,7 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
             "memory_limit": chip.memory,
             "flops": flops,
             "compile_seconds": time.perf_counter() - began,
-            "collectives": {kind: found._asdict() for kind, found in sent.items()},
+            "collectives": {kind: dataclasses.asdict(found) for kind, found in sent.items()},
         }
         | _roofline(
             chip, flops, mesh.size, state, memory.temp_size_in_bytes, sum(x.bytes for x in sent.values())

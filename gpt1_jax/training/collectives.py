@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter, defaultdict
-from typing import NamedTuple
+from dataclasses import dataclass
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {
@@ -26,7 +26,8 @@ _CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation
 _TRIPS = re.compile(r"known_trip_count\D+(\d+)")
 
 
-class Sent(NamedTuple):
+@dataclass(frozen=True)
+class Sent:
     """Of one kind of collective in one run of a program: how many there are, and the bytes of their results."""
 
     count: int

@@ -1,0 +1,95 @@
+"""Attention forward and backward on the devices at hand, each form's error and time: python -m benchmarks.attention.
+
+Errors are relative to the plain form in float32 on the same bfloat16 inputs; times are medians of interleaved rounds.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from gpt1_jax.config import MeshConfig
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.attention import causal_attention
+from gpt1_jax.training.sharding import make_mesh
+
+_SHAPE = flags.DEFINE_string("shape", "64x512x12x64", "sequences × positions × heads × head width")
+_ROUNDS = flags.DEFINE_integer("rounds", 30, "of timing", 1)
+_RATE = 0.1
+
+
+def main(_: list[str]) -> None:
+    """Prints a line for each form and dropout rate, then the same in JSON."""
+    try:
+        batch, length, heads, width = map(int, _SHAPE.value.split("x"))
+    except ValueError:
+        raise UserError(f"--shape={_SHAPE.value} is no shape; write one such as 64x512x12x64.") from None
+    backend = jax.default_backend()
+    kernels: list[str] = [] if backend == "cpu" else ["flash"]
+    library: list[str] = {"gpu": ["cudnn"], "tpu": ["splash"]}.get(backend, [])
+    forms = ["plain", "chunked", *kernels]
+    cases = [(form, _RATE) for form in forms] + [(form, 0.0) for form in forms + library]
+    facts = []
+    with jax.set_mesh(make_mesh(MeshConfig(1, 1, 1))):
+        noise = jnp.arange(batch, dtype=jnp.uint32)
+        drawn = jax.random.normal(jax.random.key(0), (4, batch, length, heads, width))
+        inputs = [x.astype(jnp.bfloat16) for x in drawn]
+        runs = {}
+        for form, rate in cases:
+            run = _forward_and_backward(form, rate, noise, length)
+            try:
+                found = jax.block_until_ready(run(*inputs))
+            except Exception as error:  # a form that does not compile here is a finding
+                print(f"{form:8} dropout {rate}: fails, {str(error)[:200]}", flush=True)
+                continue
+            runs[form, rate] = run
+            facts.append(
+                {"form": form, "dropout": rate, "errors": _errors(found, inputs, rate, noise, length)}
+            )
+        times: dict[Any, list[float]] = {case: [] for case in runs}
+        for _round in range(_ROUNDS.value):
+            for case, run in runs.items():
+                began = time.perf_counter()
+                jax.block_until_ready(run(*inputs))
+                times[case].append(time.perf_counter() - began)
+    for fact in facts:
+        fact["milliseconds"] = 1e3 * statistics.median(times[fact["form"], fact["dropout"]])
+        errors = " ".join(f"{error:.4f}" for error in fact["errors"])
+        print(
+            f"{fact['form']:8} dropout {fact['dropout']}: {fact['milliseconds']:.3f} ms, errors of output and "
+            f"gradients {errors}"
+        )
+    print(json.dumps({"device": jax.devices()[0].device_kind, "shape": _SHAPE.value, "forms": facts}))
+
+
+def _forward_and_backward(form: str, rate: float, noise: jax.Array, length: int) -> Callable[..., Any]:
+    attend = partial(causal_attention, noise=noise, site=1, rate=rate, context_length=length, form=form)
+
+    @jax.jit
+    def run(query: jax.Array, key: jax.Array, value: jax.Array, cotangent: jax.Array) -> Any:
+        output, pull = jax.vjp(attend, query, key, value)
+        return output, *pull(cotangent)
+
+    return run
+
+
+def _errors(found: Any, inputs: list[jax.Array], rate: float, noise: jax.Array, length: int) -> list[float]:
+    """Of output and gradients, on the first two sequences."""
+    with jax.default_matmul_precision("highest"):
+        exact = _forward_and_backward("plain", rate, noise[:2], length)
+        right = exact(*(x[:2].astype(jnp.float32) for x in inputs))
+    return [
+        float(jnp.linalg.norm(ours[:2].astype(jnp.float32) - truth) / jnp.linalg.norm(truth))
+        for ours, truth in zip(found, right, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    door(main)

@@ -1,0 +1,124 @@
+"""Tokens a second of greedy generation beside PyTorch: python -m benchmarks.generation [--preset=tiny].
+
+Needs torch and transformers. The same random weights on all sides, prompts of 32 tokens, 128 new ones, float32; that
+all write the same tokens is checked first. Rounds are interleaved, after one that warms up; medians, and the range.
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import transformers
+from absl import flags
+from flax import linen as nn
+
+from benchmarks.peers import TorchGPT
+from configs.pretrain import PRESETS
+from gpt1_jax.config import MeshConfig
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+from gpt1_jax.interop.runs import published_weights
+from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.training import sharding
+from gpt1_jax.training.generation import Generation, Generator
+
+_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
+_BATCHES = flags.DEFINE_list("batches", ["1", "8"], "prompts at once")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
+_SLOW_ROUNDS = flags.DEFINE_integer("slow_rounds", 1, "of those, with transformers, which has no cache here")
+
+
+def main(_: list[str]) -> None:
+    """Prints a line for each batch size and side, then the same in JSON."""
+    if _PRESET.value not in PRESETS:
+        raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
+    whole = PRESETS[_PRESET.value]()
+    config, vocab_size = dataclasses.replace(whole.model, dtype="float32"), whole.data.vocab_size
+    given = min(32, config.context_length // 4)
+    count = min(128, config.context_length - given)
+    mesh = sharding.make_mesh(MeshConfig(1, 1, 1))
+    model, facts = Transformer(config, vocab_size), []
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+        start = jax.jit(lambda key: nn.unbox(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]))
+        params = start(jax.random.key(0))
+        weights = published_weights(config, jax.device_get(params), vocab_size)
+        ours, peer = Generator(model, mesh, params), TorchGPT(config, vocab_size).eval()
+        peer.load_named(weights)
+        theirs = _transformers(config, vocab_size, weights)
+        settings = Generation(max_new_tokens=count, temperature=0)
+        for batch in map(int, _BATCHES.value):
+            prompts = np.random.default_rng(0).integers(0, vocab_size, (batch, given))
+            ids = torch.tensor(prompts)
+            sides: dict[str, Callable[[], Any]] = {
+                "gpt1_jax": lambda prompts=prompts: [s.tokens for (s,) in ours(prompts.tolist(), settings)],
+                "torch, cached": lambda ids=ids: peer.generate(ids, count).tolist(),
+                "transformers": lambda ids=ids: theirs(ids, count),
+            }
+            rounds = dict.fromkeys(sides, _ROUNDS.value) | {"transformers": _SLOW_ROUNDS.value}
+            facts += _measure(sides, rounds, batch, count)
+    print(json.dumps({"preset": _PRESET.value, "prompt": given, "new": count, "rows": facts}))
+
+
+def _measure(
+    sides: dict[str, Callable[[], Any]], rounds: dict[str, int], batch: int, count: int
+) -> list[dict[str, Any]]:
+    found = {name: side() for name, side in sides.items() if rounds[name]}
+    same = {name: np.mean(np.array(tokens) == found["gpt1_jax"]) for name, tokens in found.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    for number in range(max(rounds.values())):
+        for name in found:
+            if number < rounds[name]:
+                began = time.perf_counter()
+                sides[name]()
+                seconds[name].append(time.perf_counter() - began)
+    rows = []
+    for name, times in seconds.items():
+        speed = batch * count / statistics.median(times)
+        row = {
+            "batch": batch,
+            "side": name,
+            "tokens_per_second": speed,
+            "seconds": [min(times), max(times)],
+            "ours_is": statistics.median(times) / statistics.median(seconds["gpt1_jax"]),
+            "same_tokens": float(same[name]),
+        }
+        print(
+            f"batch {batch}  {name:14} {speed:8.1f} tokens/s  ({min(times):.2f} to {max(times):.2f} s)  "
+            f"gpt1_jax is {row['ours_is']:.2f} times as fast; {same[name]:.1%} the same tokens",
+            flush=True,
+        )
+        rows.append(row)
+    return rows
+
+
+def _transformers(config: Any, vocab_size: int, weights: dict[str, np.ndarray]) -> Callable[..., Any]:
+    model: Any = transformers.OpenAIGPTLMHeadModel(
+        transformers.OpenAIGPTConfig(
+            vocab_size=vocab_size,
+            n_positions=config.context_length,
+            n_embd=config.d_model,
+            n_layer=config.num_layers,
+            n_head=config.num_heads,
+        )
+    ).eval()
+    state = {name: torch.tensor(array) for name, array in weights.items()}
+    model.transformer.load_state_dict(state, strict=False)
+
+    def generate(ids: torch.Tensor, count: int) -> list[list[int]]:
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0
+        )
+        return out[:, ids.shape[1] :].tolist()
+
+    return generate
+
+
+if __name__ == "__main__":
+    door(main)
