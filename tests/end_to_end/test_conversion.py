@@ -89,6 +89,7 @@ def test_fine_tuning_starts_from_it_and_exports(
     assert "The head of task custom is left out" in said and "--num_heads=2" in said
 
 
+@pytest.mark.slow
 def test_evaluate_measures_it_on_a_text(runner: Runner, pretrained: Path, converted: Path) -> None:
     found = []
     for workdir in (pretrained, converted):
@@ -106,6 +107,7 @@ def test_it_has_no_text_of_its_own(runner: Runner, converted: Path) -> None:
     assert "converted from huggingface" in done.stderr and "text:GLOB" in done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_not_gone_on_with_in_place(
     runner: Runner, pretrained: Path, converted: Path, reviews: Path
 ) -> None:
@@ -120,6 +122,7 @@ def test_it_is_not_gone_on_with_in_place(
     assert [path.name for path in (converted / "checkpoints").iterdir()] == ["0"]
 
 
+@pytest.mark.slow
 def test_without_a_tokenizer_training_refuses_text(
     runner: Runner, converted: Path, reviews: Path, tmp_path: Path
 ) -> None:
