@@ -111,9 +111,8 @@ def advance(
         attend = partial(cached_attention, cache=cache, slot=slot, first=first)
         x, cache = Block(model.config).apply({"params": params}, x, jnp.int32(layer), None, attend)
         extended.append(cache)
-    table = weights.tokens[: model.vocab_size]
-    logits = jnp.einsum("bd,vd->bv", x[:, -1], table, preferred_element_type=jnp.float32)
-    return logits, tuple(extended)
+    logits = jnp.einsum("bd,vd->bv", x[:, -1], weights.tokens, preferred_element_type=jnp.float32)
+    return logits[:, : model.vocab_size], tuple(extended)  # to cut the table instead would copy it
 
 
 @partial(jax.jit, static_argnums=(0, 5))

@@ -68,7 +68,9 @@ def _sharded(vocab_size: int, gradient: bool) -> Callable[..., Any]:
 def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: bool) -> tuple[Any, ...]:
     """One device's part: hidden [b, T, D], table [v, d], targets and weights [b, T]."""
     dtype = hidden.dtype
-    table = jax.lax.all_gather(table.astype(dtype), "fsdp", axis=1, tiled=True)
+    table = table.astype(dtype)
+    if jax.lax.axis_size("fsdp") > 1:  # gathering from one device still copies
+        table = jax.lax.all_gather(table, "fsdp", axis=1, tiled=True)
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
     sequences, length = targets.shape
     chunks = -(-length // max(1, CHUNK_ROWS // sequences))

@@ -276,16 +276,17 @@ def test_beams_and_their_scores_are_those_of_transformers(
         )
         ours = [sample for _, samples in group for sample in samples]
         scores = out.sequences_scores.tolist()
-        assert [sample.score for sample in ours] == pytest.approx(scores, abs=1e-4)
-        for sample, theirs in zip(ours, out.sequences[:, length:].tolist(), strict=True):
+        for place, (sample, theirs) in enumerate(zip(ours, out.sequences[:, length:].tolist(), strict=True)):
             divisor = len(sample.tokens) ** penalty
-            tied = sum(abs(score - sample.score) * divisor < 1e-3 for score in scores) > 1  # in either order
-            assert tied or sample.tokens == theirs[: len(sample.tokens)]
-            ties += tied
+            assert sample.score * divisor == pytest.approx(scores[place] * divisor, abs=1e-3)
+            # Of equal scores either may come first, and the last may equal one that is left out.
+            tied = sum(abs(score - sample.score) * divisor < 1e-3 for score in scores) > 1
+            assert tied or place % width == width - 1 or sample.tokens == theirs[: len(sample.tokens)]
+            ties += sample.tokens != theirs[: len(sample.tokens)]
             assert sample.reason == ("stop" if sample.tokens[-1] == stop else "length")
             score = sum(sample.log_probabilities) / len(sample.tokens) ** penalty
             assert score == pytest.approx(sample.score, abs=1e-4)
-    assert ties < 0.2 * width * len(prompts)
+    assert ties < 0.05 * width * len(prompts)
 
 
 # ── What is refused ──────────────────────────────────────────────────────────────────────────────────────────
