@@ -24,7 +24,6 @@ class Block(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.mlp_in, self.mlp_out = nn.Linear(width, config.d_ff), nn.Linear(config.d_ff, width)
-        self.attention_rate, self.rate = config.attention_dropout, config.residual_dropout
 
     def forward(self, x: torch.Tensor, cache: tuple[torch.Tensor, torch.Tensor] | None) -> Any:
         """x [B, T, D], and the keys and values so far → the same, one block on."""
@@ -32,20 +31,16 @@ class Block(nn.Module):
         query, key, value = (part.view(shape).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         if cache is not None:
             key, value = torch.cat([cache[0], key], 2), torch.cat([cache[1], value], 2)
-        rate = self.attention_rate if self.training else 0.0
-        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=cache is None)
-        attended = self.out(attended.transpose(1, 2).reshape(x.shape))
-        x = self.norm_1(x + F.dropout(attended, self.rate, self.training))
-        output = self.mlp_out(F.gelu(self.mlp_in(x), approximate="tanh"))
-        return self.norm_2(x + F.dropout(output, self.rate, self.training)), (key, value)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=cache is None)
+        x = self.norm_1(x + self.out(attended.transpose(1, 2).reshape(x.shape)))
+        return self.norm_2(x + self.mlp_out(F.gelu(self.mlp_in(x), approximate="tanh"))), (key, value)
 
 
 class TorchGPT(nn.Module):
-    """The decoder; call it for logits, `generate` to continue greedily with a cache."""
+    """The decoder without dropout; `generate` continues greedily with a cache."""
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
-        self.rate = config.embedding_dropout
         self.tokens = nn.Embedding(vocab_size, config.d_model)
         self.positions = nn.Embedding(config.context_length, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -54,17 +49,12 @@ class TorchGPT(nn.Module):
         """ids [B, T] → states [B, T, D], and the caches with these positions."""
         known = 0 if caches is None or caches[0] is None else caches[0][0].shape[2]
         places = torch.arange(known, known + ids.shape[1], device=ids.device)
-        x = F.dropout(self.tokens(ids) + self.positions(places), self.rate, self.training)
+        x = self.tokens(ids) + self.positions(places)
         kept: Caches = []
         for block, cache in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
             x, found = block(x, cache)
             kept.append(found)
         return x, kept
-
-    def loss(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The mean next-token loss."""
-        logits = F.linear(self(ids)[0], self.tokens.weight)
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
 
     @torch.inference_mode()
     def generate(self, ids: torch.Tensor, count: int) -> torch.Tensor:

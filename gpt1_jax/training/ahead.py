@@ -116,14 +116,14 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
         flops = training_flops_per_token(config.model, vocab_size) * rows * length
         try:
             compiled = lowered.compile()
-        except Exception as error:
-            used = re.search(r"Used ([\d.]+[KMGT]) of ([\d.]+[KMGT]) hbm", str(error))
-            if used is None:
+        except jax.errors.JaxRuntimeError as error:
+            memory = memory_wanted(str(error))
+            if memory is None:
                 raise
             return shown | {
                 "fits": False,
-                "memory": _bytes(used[1]),
-                "memory_limit": _bytes(used[2]),
+                "memory": memory[0],
+                "memory_limit": memory[1],
                 "flops": flops,
                 "compile_seconds": time.perf_counter() - began,
                 "advice": _advise(config, mesh.size),
@@ -197,6 +197,17 @@ def _advise(config: Config, devices: int) -> str:
     if config.mesh.fsdp == 1 and devices > 1:
         return f"set mesh.fsdp={min(devices, 8)}, which splits parameters and moments"
     return "set train.accumulation higher or train.batch_size lower, or take more devices"
+
+
+def memory_wanted(message: str) -> tuple[float, float] | None:
+    """(bytes wanted, bytes there) of a chip, from what the TPU compiler says when memory does not suffice.
+
+    None where the message is of something else. Two wordings are known: "Used 20G of 15G hbm" up to 2025, then "memory
+    required for HLO temporaries (20G) exceeds available HBM (15G)".
+    """
+    size = r"\(?([\d.]+[KMGT])\)?"
+    found = re.search(rf"{size} (?:of|exceeds available HBM) {size}", message)
+    return (_bytes(found[1]), _bytes(found[2])) if found else None
 
 
 def _bytes(text: str) -> float:

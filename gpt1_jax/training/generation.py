@@ -141,9 +141,11 @@ class Generator:
             UserError: a setting, a prompt's length or an id is out of range.
         """
         self._check(prompts, settings)
-        rows = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
+        if not prompts:
+            return []
         if settings.num_beams > 1:
             return self._search([list(prompt) for prompt in prompts], settings)
+        rows = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
         keys = [
             (settings.seed, number, sample)
             for number in range(len(prompts))

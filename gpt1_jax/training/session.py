@@ -71,10 +71,10 @@ def check_processes(config: Config, run: Run) -> None:
     Raises:
         UserError: the run was begun with another config, or the processes have not the same config and code.
     """
-    values = to_dict(config)
-    places = {"cache_dir": None, "tfds_dir": None}  # a host may have its own
-    values["data"] = values["data"] | places
-    hosts.check_same(**{"The config": values, "The code": hosts.code_version()})
+    if not hosts.alone():
+        values = to_dict(config)
+        values["data"] |= {"cache_dir": None, "tfds_dir": None}  # a host may have its own
+        hosts.check_same(**{"The config": values, "The code": hosts.code_version()})
     hosts.together(lambda: run.changes(config) if run.exists() else [])
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.data.no_tokenizer import NoTokenizer
 from gpt1_jax.data.tokenizers import load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.trunk import make_trunk
@@ -31,11 +32,37 @@ from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.finetuning import make_classifier
-from gpt1_jax.training.generation import Generation, Generator, Sample
+from gpt1_jax.training.generation import Generation, Generator, Reason, Sample
 from gpt1_jax.training.session import fit_attention, keep_compiled
 from gpt1_jax.training.step import abstract_state
 
 EXAMPLES_AT_ONCE = 32
+
+
+class SampledText(TypedDict):
+    """A continuation.
+
+    Fields:
+        token_ids: the new ones, a stop that ended them included.
+        text: theirs, without such a stop; empty where the run has no tokenizer.
+        logprobs: of each, by the model itself, before temperature and the like.
+        finish_reason: why it ends.
+        score: of beam search.
+    """
+
+    token_ids: list[int]
+    text: str
+    logprobs: list[float]
+    finish_reason: Reason
+    score: NotRequired[float]
+
+
+class Continued(TypedDict):
+    """A prompt and what follows it."""
+
+    prompt: str
+    prompt_token_ids: list[int]
+    samples: list[SampledText]
 
 
 class TrainedRun:
@@ -109,25 +136,40 @@ class TrainedRun:
         with self.on_mesh():
             return np.array(self._logits(self.trunk_params, rows))
 
+    @overload
     def generate(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[int],
         *,
         watch: Callable[[list[str]], None] | None = None,
         **settings: Any,
-    ) -> Any:
+    ) -> Continued: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        watch: Callable[[list[str]], None] | None = None,
+        **settings: Any,
+    ) -> list[Continued]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int] | list[str] | tuple[str, ...],
+        *,
+        watch: Callable[[list[str]], None] | None = None,
+        **settings: Any,
+    ) -> Continued | list[Continued]:
         """Continues a text, or each of several.
 
         Args:
-            prompt: a text, or a list of texts that are continued side by side.
+            prompt: a text or its token ids, or a list of texts that are continued side by side.
             watch: is shown the texts of all samples so far, as they grow.
             **settings: fields of `generation.Generation`, such as max_new_tokens=64, temperature=0.7, top_p=0.9.
 
         Returns:
-            {"prompt", "prompt_token_ids", "samples": [{"token_ids", "text", "logprobs", "finish_reason"}]}, or a list
-            of such. `token_ids` are the new ones, a stop that ended them included; `text` is theirs without it;
-            `logprobs` are the model's own, before temperature and the like; `finish_reason` is length, stop or context;
-            beam search adds "score".
+            A dictionary as `Continued` describes it, or for a list of texts a list of such.
 
         Raises:
             UserError: a setting that does not exist or is out of range, or a prompt that does not fit.
@@ -137,25 +179,26 @@ class TrainedRun:
         except TypeError as error:
             known = ", ".join(Generation.__dataclass_fields__)
             raise UserError(f"A setting of generation is not known ({error}); there are {known}.") from error
-        texts = [prompt] if isinstance(prompt, str) else list(prompt)
-        prompts = [self._prompt_ids(text) for text in texts]
+        several = not isinstance(prompt, str) and all(isinstance(text, str) for text in prompt)
+        given = cast(list[Any], list(prompt) if several else [prompt])
+        prompts = [self._prompt_ids(text) if isinstance(text, str) else list(text) for text in given]
 
         def show(rows: list[list[int]]) -> None:
             assert watch is not None
-            given = [prompts[i // chosen.num_samples] for i in range(len(rows))]
-            watch([self._continuation(ids, row) for ids, row in zip(given, rows, strict=True)])
+            begun = [prompts[i // chosen.num_samples] for i in range(len(rows))]
+            watch([self._continuation(ids, row) for ids, row in zip(begun, rows, strict=True)])
 
         with self.on_mesh():
             found = self._generator(prompts, chosen, None if watch is None else show)
-        results = [
+        results: list[Continued] = [
             {
-                "prompt": text,
+                "prompt": text if isinstance(text, str) else self._continuation([], ids),
                 "prompt_token_ids": ids,
                 "samples": [self._describe_sample(ids, sample) for sample in samples],
             }
-            for text, ids, samples in zip(texts, prompts, found, strict=True)
+            for text, ids, samples in zip(given, prompts, found, strict=True)
         ]
-        return results[0] if isinstance(prompt, str) else results
+        return results if several else results[0]
 
     def _prompt_ids(self, text: str) -> list[int]:
         """A prompt's ids; where it is empty, the piece that ends a document, as a document's beginning."""
@@ -163,17 +206,22 @@ class TrainedRun:
         end = self.tokenizer.end_id
         return [end] if not ids and end is not None else ids
 
-    def _describe_sample(self, prompt: list[int], sample: Sample) -> dict[str, Any]:
+    def _describe_sample(self, prompt: list[int], sample: Sample) -> SampledText:
         spoken = sample.tokens[:-1] if sample.reason == "stop" else sample.tokens
-        return {
+        described: SampledText = {
             "token_ids": sample.tokens,
             "text": self._continuation(prompt, spoken),
             "logprobs": sample.log_probabilities,
             "finish_reason": sample.reason,
-        } | ({} if sample.score is None else {"score": sample.score})
+        }
+        if sample.score is not None:
+            described["score"] = sample.score
+        return described
 
     def _continuation(self, prompt: list[int], ids: list[int]) -> str:
         """The text of new ids, with the space that may stand between it and the prompt."""
+        if isinstance(self.tokenizer, NoTokenizer):
+            return ""
         before, whole = self.decode(prompt), self.decode([*prompt, *ids])
         return whole.removeprefix(before) if whole.startswith(before) else self.decode(ids)
 

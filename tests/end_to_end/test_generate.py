@@ -68,6 +68,13 @@ def test_several_prompts_and_an_empty_one(undisturbed: Path) -> None:
     assert second["prompt_token_ids"] == [run.tokenizer.end_id]
 
 
+def test_ids_are_continued_like_their_text(undisturbed: Path) -> None:
+    run = gpt1_jax.load(str(undisturbed))
+    of_text = run.generate(PROMPT, temperature=0, max_new_tokens=3)
+    assert run.generate(run.encode(PROMPT), temperature=0, max_new_tokens=3) == of_text
+    assert run.generate([]) == run.generate([], num_beams=2) == []
+
+
 def test_a_sample_stands_behind_every_evaluation(runner: Runner, tmp_path: Path) -> None:
     out = runner.run(tmp_path / "run", **{"train.num_steps": 4, "train.eval_every": 2})
     assert [line.split("  ")[:2] for line in out.splitlines() if "sample" in line] == [

@@ -1,6 +1,7 @@
 """The README's longer commands, run as they stand there, on real books and for a few steps."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -37,13 +38,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def command_with(workdir: str) -> list[str]:
-    """The README's command for a run directory, as a shell would split it."""
-    lines = re.findall(
-        r"^```\n(python -m gpt1_jax\.main .*)\n```$", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
-    line = next(line for line in lines if f"--workdir={workdir}" in line)
-    return [sys.executable, *line.replace("'", "").split()[1:]]
+def command_with(part: str) -> list[str]:
+    """The README's command that has this in it, as a shell would split it, of the run that the tests made."""
+    text = (ROOT / "README.md").read_text().replace("runs/pretrain-tiny", "runs/books")
+    line = next(line for line in text.splitlines() if line.startswith("python -m gpt1_jax.") and part in line)
+    return [sys.executable, *shlex.split(line)[1:]]
+
+
+def call(place: Path, command: list[str]) -> str:
+    """What the command printed; it must have done well."""
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -55,9 +61,17 @@ def test_a_command_of_the_readme_takes_steps(place: Path, workdir: str, paramete
         "--config.train.eval_batches=2",
         f"--config.data.cache_dir={place}/cache",
     ]
-    done = subprocess.run(
-        command_with(workdir) + few, cwd=place, capture_output=True, text=True, timeout=900, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{parameters} parameters" in done.stdout and "peak memory" in done.stdout
+    out = call(place, command_with(f"--workdir={workdir}") + few)
+    assert f"{parameters} parameters" in out and "peak memory" in out
     assert [entry["step"] for entry in read_metrics(place / workdir)] == [1, 3, 3]
+
+
+def test_what_was_pretrained_writes_is_finetuned_and_taken_elsewhere(place: Path) -> None:
+    if not (place / "runs" / "books").exists():
+        pytest.skip("the test before made no run")
+    assert call(place, command_with("gpt1_jax.generate")).startswith("In the beginning")
+    few = ["--config.finetune.max_examples=32", f"--config.data.cache_dir={place}/cache"]
+    assert "accuracy" in call(place, command_with("finetune.py:demo_same_verse") + few)
+    convert = command_with("--from=gpt1_jax")
+    call(place, [*convert[:-2], "runs/books", "hub"])
+    assert {"config.json", "model.safetensors"} <= {file.name for file in (place / "hub").iterdir()}

@@ -141,9 +141,12 @@ def test_without_a_tokenizer_texts_are_refused_and_ids_are_not(
     assert "has no tokenizer" in capsys.readouterr().out
     run = gpt1_jax.load(str(tmp_path / "run"))
     assert run.logits([0, 19]).shape == (2, 20)
+    (sample,) = run.generate([0, 19], max_new_tokens=3)["samples"]
+    assert len(sample["token_ids"]) == 3 and sample["text"] == ""
     for call in (
         lambda: run.encode("a"),
         lambda: run.decode([1]),
+        lambda: run.generate("a"),
         lambda: run.tokenizer.encode_batch(["a"], 1),
     ):
         with pytest.raises(UserError, match="--tokenizer=openai:DIR"):

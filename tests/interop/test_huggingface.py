@@ -79,6 +79,23 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "sizes", [{}, {"n_layer": 3, "n_head": 2, "vocab_size": 128, "n_positions": 80}, {"n_positions": 30}]
+)
+def test_an_imported_model_writes_what_transformers_writes(sizes: dict[str, int], tmp_path: Path) -> None:
+    model = make_reference(**sizes)
+    model.save_pretrained(tmp_path / "hub")
+    run = gpt1_jax.load(str(run_of(tmp_path / "hub", tmp_path / "run")))
+    context = model.config.n_positions
+    for seed in range(4):
+        ids = np.random.default_rng(seed).integers(0, model.config.vocab_size, 5).tolist()
+        theirs = model.generate(
+            torch.tensor([ids]), do_sample=False, max_length=context, pad_token_id=0, eos_token_id=None
+        )
+        ours = run.generate(ids, temperature=0.0, max_new_tokens=context - len(ids))
+        assert ours["samples"][0]["token_ids"] == theirs[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize(
     "sizes",
     [
         {},

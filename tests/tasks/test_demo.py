@@ -125,7 +125,7 @@ def test_an_example_has_the_texts_of_its_kind(name: str, split: Split) -> None:
 @EVERY_SPLIT
 def test_a_genre_is_that_of_the_passages_book(split: Split) -> None:
     for example in read_demo_examples("demo_genre", split):
-        books = list(GENRES.values())[example.label]  # type: ignore
+        books = list(GENRES.values())[example.label]
         assert any(place.first // 1_000_000 in books for place in locate(example.texts[0]))
 
 
@@ -140,7 +140,7 @@ def test_a_verse_is_entailed_if_another_translation_of_the_passage_has_it(split:
             for premise in premises
             for hypothesis in hypotheses
         )
-        assert DEMO_TASKS["demo_entailment"].labels[example.label] == (  # type: ignore
+        assert DEMO_TASKS["demo_entailment"].labels[example.label] == (
             "entailment" if found else "not_entailment"
         )
 
@@ -151,7 +151,7 @@ def test_verses_are_the_same_if_their_numbers_are(split: Split) -> None:
         first, second = map(locate, example.texts)
         assert len({place.translation for place in first | second}) > 1
         same = {place.first for place in first} & {place.first for place in second}
-        assert DEMO_TASKS["demo_same_verse"].labels[example.label] == ("same" if same else "different")  # type: ignore
+        assert DEMO_TASKS["demo_same_verse"].labels[example.label] == ("same" if same else "different")
 
 
 @EVERY_SPLIT
@@ -176,7 +176,7 @@ def test_each_text_of_a_pair_has_both_labels_equally_often(name: str, split: Spl
         for place, text in enumerate(example.texts)
     )
     for (place, text, label), count in counts.items():
-        assert counts[place, text, 1 - label] == count, text  # type: ignore
+        assert counts[place, text, 1 - label] == count, text
 
 
 @EVERY_SPLIT
@@ -184,7 +184,7 @@ def test_each_choice_is_right_as_often_as_wrong(split: Split) -> None:
     right, all_choices = Counter(), Counter()
     for example in read_demo_examples("demo_next_verse", split):
         choices = example.texts[2:]
-        right[choices[example.label]] += 1  # type: ignore
+        right[choices[example.label]] += 1
         all_choices.update(choices)
     assert {choice: 2 * count for choice, count in right.items()} == all_choices
 

@@ -82,6 +82,19 @@ def test_advice_goes_from_the_cheapest_setting_on() -> None:
     assert "train.accumulation" in ahead._advise(tiny_config(**{"model.remat": "full", "mesh.fsdp": 4}), 4)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Ran out of memory in memory space hbm. Used 84.40G of 15.75G hbm. Exceeded hbm capacity by 68.65G.",
+        "E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO temporaries "
+        "(84.40G) exceeds available HBM (15.75G). HLO module: jit_train_step.",
+    ],
+)
+def test_what_the_compiler_wants_is_read_in_both_its_wordings(message: str) -> None:
+    assert ahead.memory_wanted(message) == (84.40 * 2**30, 15.75 * 2**30)
+    assert ahead.memory_wanted("INTERNAL: Mosaic failed") is None
+
+
 def test_peaks_of_one_chip_are_one_figure() -> None:
     assert PEAK_FLOPS["TPU v5 lite"] == TPUS["v5e"].flops == 197e12
     assert set(PEAK_FLOPS.values()) >= {chip.flops for chip in TPUS.values()}
