@@ -1,6 +1,5 @@
 """The README's longer commands, run as they stand there, on real books and for a few steps."""
 
-import re
 import shlex
 import subprocess
 import sys
