@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from gpt1_jax.data.corpus import Corpus, prepare
-from gpt1_jax.data.sources import Source, SplitName, open_source
+from gpt1_jax.data.sources import Source, SplitName, open_source, read_documents
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
@@ -82,7 +82,7 @@ def xz_size(data: bytes) -> int:
 
 def _read(source: Source, split: SplitName) -> list[bytes]:
     """The documents of `split`, each closed by a zero byte, as the end piece closes it for the others."""
-    return [document.encode() + b"\0" for document in source.documents(split)]
+    return [document.encode() + b"\0" for document in read_documents(source, split)]
 
 
 # ------------------------------------------------------------------------------------- models of tokens

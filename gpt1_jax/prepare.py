@@ -2,7 +2,9 @@
 
 from absl import flags
 
-from gpt1_jax.data.corpus import prepare
+from gpt1_jax.data.progress import Progress
+from gpt1_jax.data.tokenizing import tokenize
+from gpt1_jax.data.workers import beam_workers, local_workers
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
@@ -14,18 +16,36 @@ _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", 40_478, "pieces of a tokenizer trained on the source", lower_bound=1
 )
 _OUTPUT = flags.DEFINE_string("output", None, "what training is given as data.cache_dir")
+_RUNNER = flags.DEFINE_string(
+    "runner", None, "of Apache Beam, such as DataflowRunner; without it this machine does the work"
+)
+_OPTION = flags.DEFINE_multi_string(
+    "option", [], "NAME=VALUE or NAME of Beam's, such as project=my-project; may be repeated"
+)
 _TFDS_DIR = flags.DEFINE_string("tfds_dir", None, "where TFDS sets are prepared")
 
 
 def main(_: list[str]) -> None:
     """Trains the tokenizer where it is not given, writes the token shards, and prints where they are."""
-    source, output = _SOURCE.value, _OUTPUT.value
+    source, output, runner = _SOURCE.value, _OUTPUT.value, _RUNNER.value
     if source is None or output is None:
         raise UserError(
             "--source=SOURCE and --output=DIR are both needed, such as --source=demo --output=tokens."
         )
-    corpus = prepare(source, _TOKENIZER.value or "", _VOCAB_SIZE.value or 0, output, _TFDS_DIR.value)
-    print(corpus.directory)
+    if _OPTION.value and runner is None:
+        raise UserError(f"--option={_OPTION.value[0]} is Beam's, which needs --runner, such as DirectRunner.")
+    workers = beam_workers(runner, _OPTION.value) if runner else local_workers
+    with Progress(None) as progress:
+        directory = tokenize(
+            source,
+            _TOKENIZER.value or "",
+            _VOCAB_SIZE.value or 0,
+            output,
+            _TFDS_DIR.value,
+            progress,
+            workers,
+        )
+    print(directory)
 
 
 if __name__ == "__main__":

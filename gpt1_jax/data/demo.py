@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
+from gpt1_jax.data.splits import SplitName
 from gpt1_jax.errors import UserError
 
 TRANSLATIONS = ("kjv", "web", "asv")
@@ -51,8 +52,13 @@ class Demo:
     """The source `demo`: one document a book and translation; a chapter is a paragraph of one line."""
 
     name = "demo"
+    divided = True
 
-    def documents(self, split: Literal["train", "validation"]) -> Iterator[str]:
+    def parts(self, split: SplitName) -> int:
+        """One: it is little."""
+        return 1
+
+    def read(self, split: SplitName, part: int) -> Iterator[str]:
         """Yields the books of `split`, translation by translation; validation has but one."""
         for translation in TRANSLATIONS if split == "train" else (VALIDATION_TRANSLATION,):
             for book, verses in groupby(read_verses(translation).items(), lambda item: item[0] // 1_000_000):

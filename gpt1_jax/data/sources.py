@@ -1,38 +1,71 @@
-"""Where text comes from: a source yields the documents of a split, one after the other."""
+"""Where text comes from: a source yields the documents of a split, one after the other, whole or in parts."""
 
 import glob
 import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, NamedTuple, Protocol
+
+from etils import epath
 
 from gpt1_jax.data.demo import Demo
+from gpt1_jax.data.splits import HELD_OUT, SplitName, hold_out
 from gpt1_jax.errors import UserError
 
-SplitName = Literal["train", "validation"]
+# A source has no more parts than `_PARTS`, whatever its size, and none smaller than they need to be.
+_PARTS = 4096
+PART_BYTES = 16 * 2**20
+_PART_EXAMPLES = 4096
 
 SOURCE_FORMS = "'demo', 'text:GLOB' (.txt or .jsonl files, .gz of either) or 'tfds:NAME[#FEATURE]'"
 
 
 class Source(Protocol):
-    """Text in documents. Reading streams: no more than one document is in memory at a time."""
+    """Text in documents, which are never empty, in parts that workers read apart from each other.
+
+    Reading streams: no more than one document is in memory at a time. Every call reads anew, in the same order.
+    """
 
     @property
     def name(self) -> str:
         """The spec that the source was opened with."""
         ...
 
-    def documents(self, split: SplitName) -> Iterator[str]:
-        """Yields the documents of `split`, always in the same order; may be called any number of times."""
+    @property
+    def divided(self) -> bool:
+        """Whether the text has a validation split of its own; of one without, either split is all of it."""
+        ...
+
+    def parts(self, split: SplitName) -> int:
+        """The number of parts of a split."""
+        ...
+
+    def read(self, split: SplitName, part: int) -> Iterator[str]:
+        """Yields the documents of a part; raises UserError where something there is no text."""
         ...
 
     def fingerprint(self) -> str:
         """A cheap identity of the content: paths, sizes and times of files, or versions of packages."""
         ...
+
+
+def read_documents(source: Source, split: SplitName) -> Iterator[str]:
+    """Yields the documents of a split, all parts in their order, without what is held out from training."""
+
+    def read_all() -> Iterator[str]:
+        for part in range(source.parts(split)):
+            yield from source.read(split, part)
+
+    if source.divided:
+        return read_all()
+    total = sum(1 for _ in islice(read_all(), HELD_OUT))  # more makes no difference
+    return hold_out(read_all(), split, before=0, total=total)
 
 
 def open_source(spec: str, tfds_dir: str | None = None) -> Source:
@@ -58,15 +91,23 @@ def open_source(spec: str, tfds_dir: str | None = None) -> Source:
 # ---------------------------------------------------------------------------------------- text:GLOB
 
 
+class _Piece(NamedTuple):
+    """Bytes start:stop of a file, stop of None the end; of plain JSON lines those that begin there."""
+
+    path: epath.Path
+    start: int
+    stop: int | None
+
+
 class TextFiles:
     """The source `text:GLOB`: a `.txt` file is a document, and so is each line of a `.jsonl` file."""
+
+    divided = False
 
     def __init__(self, pattern: str) -> None:
         """Raises UserError where no file matches, or one that is neither text nor JSON lines."""
         self.name = f"text:{pattern}"
-        # Path.glob would find hidden files too, such as an editor's copies.
-        matches = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207
-        self._paths = [path for path in map(Path, sorted(matches)) if path.is_file()]
+        self._paths = _find_files(pattern)
         if not self._paths:
             raise UserError(
                 f"data.source is {self.name!r}, which matches no file: expected a glob of .txt or .jsonl "
@@ -79,28 +120,85 @@ class TextFiles:
                     ".txt.gz and .jsonl.gz files, so narrow the glob"
                 )
 
-    def documents(self, split: SplitName) -> Iterator[str]:
-        """Yields the documents of `split`; a UserError names the file, and byte or line, that is no text."""
-        return split_documents(self._read_all, split)
+    @cached_property
+    def _parts(self) -> list[list[_Piece]]:
+        """Files one after the other until they are large enough; one of JSON lines may be cut."""
+        lengths = [path.stat().length for path in self._paths]
+        enough = max(PART_BYTES, sum(lengths) // _PARTS)
+        parts: list[list[_Piece]] = [[]]
+        size = 0
+        for path, length in zip(self._paths, lengths, strict=True):
+            step = enough if path.suffix == ".jsonl" else max(length, 1)
+            for start in range(0, max(length, 1), step):
+                stop = min(start + step, length)
+                if size and size + stop - start > enough:
+                    parts.append([])
+                    size = 0
+                parts[-1].append(_Piece(path, start, stop if stop < length else None))
+                size += stop - start
+        return parts
+
+    def parts(self, split: SplitName) -> int:
+        """The number of parts, the same for either split."""
+        return len(self._parts)
+
+    def read(self, split: SplitName, part: int) -> Iterator[str]:
+        """Yields the documents of a part; a UserError names the file, and byte or line, that is no text."""
+        for piece in self._parts[part]:
+            try:
+                with ExitStack() as files:
+                    file: Any = files.enter_context(piece.path.open("rb"))
+                    if piece.path.suffix == ".gz":
+                        file = files.enter_context(gzip.open(file))
+                    if piece.path.name.removesuffix(".gz").endswith(".jsonl"):
+                        yield from _read_lines(file, piece)
+                    elif text := _decode(file.read(), str(piece.path)):
+                        yield text
+            except (OSError, EOFError, zlib.error) as error:
+                raise UserError(
+                    f"data.source matches {piece.path}, which cannot be read ({error})"
+                ) from error
 
     def fingerprint(self) -> str:
         """Changes with the path, size or modification time of any file."""
-        stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self._paths]
+        stats = [(str(path), *_size_and_time(path)) for path in self._paths]
         return hashlib.sha256(repr((self.name, stats)).encode()).hexdigest()
 
-    def _read_all(self) -> Iterator[str]:
-        for path in self._paths:
-            opened = gzip.open if path.suffix == ".gz" else open
-            try:
-                with opened(path, "rb") as file:
-                    if path.name.removesuffix(".gz").endswith(".jsonl"):
-                        for number, line in enumerate(file, start=1):
-                            if line.strip():
-                                yield _parse_json_line(line, f"line {number} of {path}")
-                    else:
-                        yield _decode(file.read(), str(path))
-            except (OSError, EOFError, zlib.error) as error:
-                raise UserError(f"data.source matches {path}, which cannot be read ({error})") from error
+
+def _find_files(pattern: str) -> list[epath.Path]:
+    """The files that match, in the order of their names, none that are hidden, such as an editor's copies."""
+    if "://" in pattern:
+        names = pattern.split("/")
+        fixed = next((n for n, name in enumerate(names) if glob.has_magic(name)), len(names) - 1)
+        matches = epath.Path("/".join(names[:fixed])).glob("/".join(names[fixed:]))
+    else:
+        # Path.glob would find hidden files too.
+        matches = map(epath.Path, glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
+    return sorted(path for path in matches if path.is_file())
+
+
+def _size_and_time(path: epath.Path) -> tuple[int, int]:
+    """Bytes, and nanoseconds where the file system tells them."""
+    if "://" in str(path):
+        remote = path.stat()
+        return remote.length, remote.mtime
+    local = Path(path).stat()
+    return local.st_size, local.st_mtime_ns
+
+
+def _read_lines(file: IO[bytes], piece: _Piece) -> Iterator[str]:
+    """The texts of the JSON lines that begin in a piece of a file."""
+    position = number = 0
+    if piece.start:
+        file.seek(piece.start - 1)
+        position = piece.start - 1 + len(file.readline())  # to the first line that begins there
+    for number, line in enumerate(file, start=1):
+        if piece.stop is not None and position >= piece.stop:
+            return
+        where = f"line {number}" if piece.start == 0 else f"the line at byte {position}"
+        if line.strip() and (text := _parse_json_line(line, f"{where} of {piece.path}")):
+            yield text
+        position += len(line)
 
 
 def _decode(data: bytes, where: str) -> str:
@@ -163,67 +261,50 @@ class TfdsSet:
             f"{', '.join(features) or 'but it has none'}"
         )
 
-    def documents(self, split: SplitName) -> Iterator[str]:
-        """Yields the documents of `split`; validation is the set's own `validation`, else its `test` split.
+    @property
+    def divided(self) -> bool:
+        """Whether the set has a split `validation`, or else `test`, beside `train`."""
+        return self._own("validation") != "train"
 
-        A set with neither is split by document. Raises UserError where it was not prepared as array_record.
-        """
+    def _own(self, split: SplitName) -> str:
+        """The set's split behind one of ours."""
         own = [name for name in ("validation", "test") if name in self._builder.info.splits]
-        if not own:
-            return split_documents(lambda: self._read_all("train"), split)
-        return self._read_all("train" if split == "train" else own[0])
+        return own[0] if own and split == "validation" else "train"
 
-    def _read_all(self, split: str) -> Iterator[str]:
+    def parts(self, split: SplitName) -> int:
+        """The number of parts of a split."""
+        examples = len(self._examples(split))
+        return -(-examples // self._part(examples))
+
+    def _part(self, examples: int) -> int:
+        """The examples of a part."""
+        return max(_PART_EXAMPLES, -(-examples // _PARTS))
+
+    def read(self, split: SplitName, part: int) -> Iterator[str]:
+        """Yields the documents of a part; raises UserError where the set was not prepared as array_record."""
+        examples = self._examples(split)
+        size = self._part(len(examples))
+        for index in range(part * size, min(part * size + size, len(examples))):
+            text = examples[index][self._feature]
+            if text := text if isinstance(text, str) else _decode(text, f"example {index} of {self.name}"):
+                yield text
+
+    def _examples(self, split: SplitName) -> Any:
+        own = self._own(split)
         try:
-            examples = self._builder.as_data_source(split)
+            return self._builder.as_data_source(own)
         except ValueError as error:
             raise UserError(
-                f"data.source is {self.name!r}, which has no split {split!r} ({error}): name another set"
+                f"data.source is {self.name!r}, which has no split {own!r} ({error}): name another set"
             ) from error
         except NotImplementedError as error:
             raise UserError(
                 f"data.source is {self.name!r}, prepared in {self._builder.data_dir} in a format that only "
                 "TensorFlow can read: prepare it again with `--file_format=array_record`"
             ) from error
-        for index in range(len(examples)):
-            text = examples[index][self._feature]
-            yield text if isinstance(text, str) else _decode(text, f"example {index} of {self.name}")
 
     def fingerprint(self) -> str:
         """Changes with the set's version, the feature, and the sizes that TFDS records."""
         info = self._builder.info
         sizes = [(name, split.shard_lengths, split.num_bytes) for name, split in sorted(info.splits.items())]
         return hashlib.sha256(repr((info.full_name, self._feature, sizes)).encode()).hexdigest()
-
-
-# ------------------------------------------------------------------------------------ what they share
-
-
-def split_documents(read_all: Callable[[], Iterator[str]], split: SplitName) -> Iterator[str]:
-    """Yields the documents of `split` from a text that has no splits of its own.
-
-    Every 20th document is held out for validation; of fewer than 20 the last one; of a lone document the last
-    5 %. `read_all` starts the reading anew at each call; empty documents do not count.
-    """
-    # The first 20 are read twice rather than kept: memory stays flat.
-    count = sum(1 for _ in islice(filter(None, read_all()), 20))
-    if count == 1:
-        document = next(filter(None, read_all()))
-        cut = _find_cut(document)
-        part = document[:cut] if split == "train" else document[cut:]
-        yield from filter(None, [part])
-        return
-    held_out = count - 1  # 19 where there are 20 or more
-    for index, document in enumerate(filter(None, read_all())):
-        if (index % 20 == held_out) == (split == "validation"):
-            yield document
-
-
-def _find_cut(document: str) -> int:
-    """Where the last 5 % of a document begin: behind a line break, else a space, close before that point."""
-    target = len(document) * 95 // 100
-    for mark in ("\n", " "):
-        position = document.rfind(mark, len(document) * 94 // 100, target)
-        if position >= 0:
-            return position + 1
-    return target

@@ -8,15 +8,15 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import sentencepiece
 from etils import epath
-from sentencepiece import sentencepiece_model_pb2 as model_format
 
 from gpt1_jax.data.no_tokenizer import NoTokenizer
 from gpt1_jax.data.openai_bpe import open_openai
+from gpt1_jax.data.sentencepiece_model import describe
 from gpt1_jax.errors import UserError
 
 TOKENIZER_FORMS = (
@@ -113,25 +113,19 @@ class SentencePieceTokenizer:
     def __init__(self, model: bytes) -> None:
         """`model` is the content of a .model file. Raises ValueError where it is something else."""
         try:
-            parsed: Any = model_format.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+            described = describe(model)
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except Exception as error:  # protobuf and SentencePiece each raise their own
             raise ValueError("it is not a SentencePiece model") from error
-        if not parsed.pieces:
+        if not described.pieces:
             raise ValueError("it is not a SentencePiece model")
         self.model = model
         self.vocab_size: int = self._processor.vocab_size()
         eos_id: int = self._processor.eos_id()
         self.end_id: int | None = eos_id if eos_id >= 0 else None
-        # A model that changes no character and never merges across a line break, as `train_sentencepiece`
-        # makes it: texts may be cut at line breaks, and the one character it would lose is spelled in bytes.
-        self._exact = (
-            parsed.normalizer_spec.name == "identity"
-            and not parsed.normalizer_spec.add_dummy_prefix
-            and not parsed.normalizer_spec.remove_extra_whitespaces
-            and any(piece.piece == "\n" and piece.type == piece.USER_DEFINED for piece in parsed.pieces)
-            and parsed.trainer_spec.byte_fallback
-        )
+        # As `train_sentencepiece` makes it: texts may be cut at line breaks, and the one character it would lose
+        # is spelled in bytes.
+        self._exact = described.exact
         self._space_mark_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
 
     def encode(self, text: str) -> list[int]:

@@ -2,16 +2,20 @@
 
 import json
 import multiprocessing
+import os
 import shutil
+import threading
+import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gpt1_jax.data import corpus as corpus_module
+from gpt1_jax.data import shards, sources, tokenizing
 from gpt1_jax.data.corpus import Corpus, Split, load, prepare
-from gpt1_jax.data.sources import open_source
+from gpt1_jax.data.sources import open_source, read_documents
 from gpt1_jax.data.tokenizers import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
 
@@ -32,7 +36,7 @@ def prepare_texts(texts: Path, said: list[str] | None = None, tokenizer: str = "
     return prepare(f"text:{texts}/*.txt", tokenizer, 320, str(texts.parent / "cache"), progress=progress)
 
 
-def read_documents(split: Split, corpus: Corpus) -> list[str]:
+def decode_documents(split: Split, corpus: Corpus) -> list[str]:
     """The documents of a stream that begins with the end piece and ends each document with it."""
     stream = split.read(0, len(split))
     ends = np.flatnonzero(stream == corpus.tokenizer.end_id)
@@ -44,13 +48,13 @@ def test_the_stream_is_the_documents_between_end_pieces(texts: Path) -> None:
     corpus = prepare_texts(texts)
     source = open_source(f"text:{texts}/*.txt")
     for split, documents in [
-        (corpus.train, list(source.documents("train"))),
-        (corpus.validation, list(source.documents("validation"))),
+        (corpus.train, list(read_documents(source, "train"))),
+        (corpus.validation, list(read_documents(source, "validation"))),
     ]:
-        assert read_documents(split, corpus) == documents
+        assert decode_documents(split, corpus) == documents
         assert split.documents == len(documents)
         assert split.bytes == sum(len(document.encode()) for document in documents)
-    assert len(read_documents(corpus.validation, corpus)) == 1
+    assert len(decode_documents(corpus.validation, corpus)) == 1
     assert {path.name for path in corpus.directory.iterdir()} == {
         "manifest.json", "tokenizer", "train-00000.bin", "validation-00000.bin",
     }  # fmt: skip
@@ -64,31 +68,36 @@ def test_without_an_end_piece_the_documents_are_joined(texts: Path) -> None:
             self.end_id = None
 
     source = f"text:{texts}/*.txt"
-    trained = train_sentencepiece(open_source(source).documents("train"), 320)
+    trained = train_sentencepiece(read_documents(open_source(source), "train"), 320)
     corpus = prepare(
         source, Endless(trained.model), 0, str(texts.parent / "cache"), progress=lambda line: None
     )
-    joined = "".join(open_source(source).documents("train"))
+    joined = "".join(read_documents(open_source(source), "train"))
     assert trained.decode(corpus.train.read(0, len(corpus.train)).tolist()) == joined
 
 
-@pytest.mark.parametrize("shard_tokens", [1, 100, 1000])
-def test_any_cut_into_shards_and_batches_gives_the_same_stream(
-    texts: Path, monkeypatch: pytest.MonkeyPatch, shard_tokens: int
+@pytest.mark.parametrize("part_bytes", [1, 1000, 4000])
+def test_any_cut_into_parts_and_batches_gives_the_same_stream(
+    texts: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int
 ) -> None:
     whole = prepare_texts(texts)
     expected = whole.train.read(0, len(whole.train))
+    held_out = whole.validation.read(0, len(whole.validation))
     shutil.rmtree(whole.directory)
-    monkeypatch.setattr(corpus_module, "SHARD_TOKENS", shard_tokens)
-    monkeypatch.setattr(corpus_module, "_BATCH_CHARACTERS", 300)
-    train = prepare_texts(texts).train
-    assert [len(shard) for shard in train.shards[:-1]] == [shard_tokens] * (len(train.shards) - 1)
-    assert len(train.shards) == -(-len(expected) // shard_tokens)
+    monkeypatch.setattr(sources, "PART_BYTES", part_bytes)
+    shards._open.cache_clear()
+    monkeypatch.setattr(shards, "_BATCH_CHARACTERS", 300)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # all in this process
+    corpus = prepare_texts(texts)
+    train = corpus.train
+    assert len(train.shards) > 2
+    np.testing.assert_array_equal(corpus.validation.read(0, len(held_out) + 1), held_out)
+    cut = len(train.shards[0])
     for start, stop in [
         (0, len(train)),
         (0, 1),
-        (99, 101),
-        (100, 100),
+        (cut - 1, cut + 1),
+        (cut, cut),
         (1, 999),
         (len(train) - 3, len(train) + 5),
     ]:
@@ -104,7 +113,7 @@ def test_a_vocabulary_beyond_16_bits_gets_32(texts: Path) -> None:
             self.vocab_size = 70_000
             self.end_id = 69_999
 
-    trained = train_sentencepiece(open_source(f"text:{texts}/*.txt").documents("train"), 320)
+    trained = train_sentencepiece(read_documents(open_source(f"text:{texts}/*.txt"), "train"), 320)
     corpus = prepare(
         f"text:{texts}/*.txt",
         Large(trained.model),
@@ -147,7 +156,7 @@ def test_a_corpus_moved_to_another_place_is_the_same(texts: Path) -> None:
     corpus = prepare_texts(texts)
     moved = load(shutil.move(corpus.directory, texts.parent / "moved"))
     assert moved.fingerprint == corpus.fingerprint
-    assert read_documents(moved.validation, moved)
+    assert decode_documents(moved.validation, moved)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +191,7 @@ def test_a_damaged_corpus_is_told_and_made_again(texts: Path, damage: str, told:
         load(whole.directory)
     said: list[str] = []
     again = prepare_texts(texts, said)
-    assert "tokenizing again" in said[0]
+    assert "tokenizing again" in said[1]
     assert again.fingerprint == whole.fingerprint
     assert shard.read_bytes() == content
 
@@ -226,17 +235,23 @@ def prepare_in_process(texts: str) -> tuple[str, str, int]:
     return corpus.directory.name, corpus.fingerprint, int(corpus.train.read(0, len(corpus.train)).sum())
 
 
-def test_the_loser_of_a_race_takes_the_winners_corpus(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish = corpus_module._publish
+def test_who_comes_second_waits_and_takes_what_is_there(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = tokenizing.train_sentencepiece
+    said: list[str] = []
 
-    def publish_late(building: Path, directory: Path) -> None:
-        shutil.copytree(building, directory)
-        publish(building, directory)
+    def train_while_another_waits(*args: Any) -> SentencePieceTokenizer:
+        monkeypatch.setattr(tokenizing, "train_sentencepiece", train)
+        second.start()
+        while not said:
+            time.sleep(0.01)
+        return train(*args)
 
-    monkeypatch.setattr(corpus_module, "_publish", publish_late)
+    second = threading.Thread(target=lambda: prepare_texts(texts, said))
+    monkeypatch.setattr(tokenizing, "train_sentencepiece", train_while_another_waits)
     corpus = prepare_texts(texts)
+    second.join()
+    assert ["waiting" in line for line in said] == [True, False] and "reusing" in said[1]
     assert list((texts.parent / "cache").iterdir()) == [corpus.directory]
-    assert read_documents(corpus.validation, corpus)
 
 
 def test_a_source_without_text_or_with_too_little_is_refused(tmp_path: Path) -> None:
@@ -263,6 +278,6 @@ def test_a_real_text_survives(tmp_path: Path) -> None:
         pytest.skip("the text is not here")
     corpus = prepare(f"text:{path}", "sentencepiece", 2000, str(tmp_path), progress=lambda line: None)
     text = path.read_text(encoding="utf-8")
-    train, validation = (read_documents(split, corpus) for split in (corpus.train, corpus.validation))
+    train, validation = (decode_documents(split, corpus) for split in (corpus.train, corpus.validation))
     assert train[0] + validation[0] == text
     assert corpus.train.bytes + corpus.validation.bytes == path.stat().st_size

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -11,26 +12,54 @@ import pytest
 import tensorflow_datasets as tfds
 
 from gpt1_jax.data import demo
-from gpt1_jax.data.sources import open_source, split_documents
+from gpt1_jax.data.sources import open_source, read_documents
+from gpt1_jax.data.splits import SplitName, hold_out
 from gpt1_jax.errors import UserError
 
 
 def read(spec: str, tfds_dir: str | None = None) -> tuple[list[str], list[str]]:
     source = open_source(spec, tfds_dir)
-    return list(source.documents("train")), list(source.documents("validation"))
+    return list(read_documents(source, "train")), list(read_documents(source, "validation"))
 
 
 # ------------------------------------------------------------------------------------------ splits
 
 
+class Listed:
+    """A source of documents at hand."""
+
+    name, divided = "listed", False
+
+    def __init__(self, *parts: list[str]) -> None:
+        self._documents = parts
+        self.yielded = 0
+
+    def parts(self, split: SplitName) -> int:
+        return len(self._documents)
+
+    def read(self, split: SplitName, part: int) -> Iterator[str]:
+        for document in self._documents[part]:
+            self.yielded += 1
+            yield document
+
+    def fingerprint(self) -> str:
+        return ""
+
+
+def split(*parts: list[str]) -> tuple[list[str], list[str]]:
+    return list(read_documents(Listed(*parts), "train")), list(read_documents(Listed(*parts), "validation"))
+
+
 @pytest.mark.parametrize("count", [2, 5, 19, 20, 21, 39, 40, 45])
 def test_every_20th_document_is_held_out_or_the_last_of_a_few(count: int) -> None:
     documents = [f"document {i}" for i in range(count)]
-    train = list(split_documents(lambda: iter(documents), "train"))
-    validation = list(split_documents(lambda: iter(documents), "validation"))
     expected = [d for i, d in enumerate(documents) if i % 20 == 19] if count >= 20 else documents[-1:]
+    train, validation = split(documents)
     assert validation == expected
     assert train == [d for d in documents if d not in expected]
+    assert split(documents[:7], [], documents[7:]) == (train, validation)
+    part = hold_out(iter(documents[1:]), "validation", before=1, total=count)
+    assert list(part) == validation
 
 
 @pytest.mark.parametrize(
@@ -43,31 +72,20 @@ def test_every_20th_document_is_held_out_or_the_last_of_a_few(count: int) -> Non
     ],
 )
 def test_a_lone_document_gives_its_last_5_percent(document: str, last: str) -> None:
-    train = list(split_documents(lambda: iter([document]), "train"))
-    validation = list(split_documents(lambda: iter([document]), "validation"))
+    train, validation = split([document])
     assert validation == [last]
     assert train[0] + validation[0] == document
 
 
-def test_empty_documents_do_not_count() -> None:
-    assert list(split_documents(lambda: iter(["", "a", "", "b", ""]), "validation")) == ["b"]
-    assert list(split_documents(lambda: iter([]), "train")) == []
-    assert list(split_documents(lambda: iter(["a"]), "train")) == []  # too short to be cut in two
-    assert list(split_documents(lambda: iter(["a"]), "validation")) == ["a"]
+def test_a_text_may_be_too_short_to_be_cut_in_two() -> None:
+    assert split([]) == ([], [])
+    assert split(["a"]) == ([], ["a"])
 
 
 def test_documents_are_read_one_at_a_time() -> None:
-    yielded = 0
-
-    def read_all():
-        nonlocal yielded
-        for i in range(1000):
-            yielded += 1
-            yield f"document {i}"
-
-    documents = split_documents(read_all, "train")
-    next(documents)
-    assert yielded <= 22  # the first 20 to count them, then the first again
+    source = Listed([f"document {i}" for i in range(1000)])
+    next(read_documents(source, "train"))
+    assert source.yielded <= 22  # the first 20 to count them, then the first again
 
 
 # ------------------------------------------------------------------------------------------- files

@@ -1,0 +1,203 @@
+"""From a source to the directory of a corpus: the tokenizer, the tasks of which there are shards, the manifest last.
+
+The work is done in a hidden directory beside the corpus's own. What a try that failed has finished, the next one uses.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+from typing import Any
+
+from etils import epath
+
+from gpt1_jax.data.progress import Progress
+from gpt1_jax.data.shards import Done, Job, Task, result, shard_name, token_type
+from gpt1_jax.data.sources import Source, open_source
+from gpt1_jax.data.splits import SplitName, hold_out
+from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer, train_sentencepiece
+from gpt1_jax.data.workers import Workers, local_workers
+from gpt1_jax.errors import UserError
+
+FORMAT_VERSION = 1
+_PARTS_FOR_PIECES = 256  # 4 GB at least; reading more changes the pieces little
+
+
+def tokenize(
+    source: str,
+    tokenizer: str | Tokenizer,
+    vocab_size: int,
+    cache_dir: str,
+    tfds_dir: str | None,
+    progress: Progress,
+    workers: Workers = local_workers,
+) -> epath.Path:
+    """Tokenizes a source, unless that is done, and returns the corpus's directory.
+
+    Args:
+        source: `data.source`, as `open_source` takes it.
+        tokenizer: `data.tokenizer`, as `open_tokenizer` takes it, or a tokenizer that is at hand.
+        vocab_size: the number of pieces of a tokenizer that is trained here; not read for any other.
+        cache_dir: holds one directory a corpus, named by what it was made from. All workers must see it by this name,
+            which may be of a bucket, gs://…
+        tfds_dir: `data.tfds_dir`, as `open_source` takes it.
+        progress: is told how far the work is.
+        workers: do the work.
+
+    Raises UserError where source, tokenizer or the size of the vocabulary is wrong, or a split has no text.
+    """
+    text = open_source(source, tfds_dir)
+    given = open_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    pieces = given.fingerprint() if given else f"sentencepiece {vocab_size}"
+    made_from = {"format": FORMAT_VERSION, "source": text.name, "text": text.fingerprint(), "pieces": pieces}
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    cache = epath.Path(cache_dir).expanduser()
+    directory = cache / key
+    # A bucket gives no directory another name; there a corpus is one as soon as it has a manifest.
+    remote = "://" in str(cache)
+    building, whole = (directory, directory / "manifest.json") if remote else (cache / f".{key}", directory)
+
+    if not whole.exists():
+        if given is not None:
+            given.encode("")  # what it lacks is told before any text is read
+        with _alone(building, progress):
+            if not whole.exists():
+                _build(building, made_from, text, tfds_dir, given, vocab_size, workers, progress)
+                if not remote:
+                    building.rename(directory)
+                return directory
+            building.rmdir()  # another process had it ready meanwhile
+    progress.say(f"reusing the tokens of {source} in {directory}")
+    return directory
+
+
+@contextmanager
+def _alone(building: epath.Path, progress: Progress) -> Iterator[None]:
+    """Makes the directory of work; other processes of this machine wait until this one leaves it."""
+    if "://" in str(building):
+        yield
+        return
+    while True:
+        building.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(building, os.O_RDONLY)
+        except FileNotFoundError:  # its owner was done just now
+            continue
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress.say(f"waiting for another process that tokenizes the same text into {building}")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if building.exists() and os.path.samestat(os.fstat(handle), os.stat(building)):  # noqa: PTH116
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _build(
+    building: epath.Path,
+    made_from: dict[str, Any],
+    text: Source,
+    tfds_dir: str | None,
+    tokenizer: Tokenizer | None,
+    vocab_size: int,
+    workers: Workers,
+    progress: Progress,
+) -> None:
+    """Writes the corpus, the manifest last."""
+    job = Job(text.name, tfds_dir, made_from["text"], str(building))
+    try:
+        before, documents = _count_documents(job, text, workers, progress)
+        if tokenizer is None and (building / "tokenizer" / "tokenizer.json").exists():
+            tokenizer = load_tokenizer(building / "tokenizer")
+        if tokenizer is None:
+            progress.say(f"training {vocab_size} sentencepiece pieces on {text.name}")
+            tokenizer = train_sentencepiece(_sample(text, before, documents), vocab_size)
+        tokenizer.save(building / "tokenizer")
+        splits: dict[str, Any] = {}
+        for split in ("train", "validation"):
+            tasks = [Task(split, part, before[part], documents) for part in range(text.parts(split))]
+            splits[split] = _do_split(job, split, tasks, tokenizer, workers, progress)
+    except BaseException:
+        if not any((building / "work").glob("[tv]*")):  # no shard that the next try could use
+            building.rmtree()
+        raise
+    content = (tokenizer.fingerprint(), splits["train"]["shards"], splits["validation"]["shards"])
+    manifest = made_from | {
+        "fingerprint": hashlib.sha256(repr(content).encode()).hexdigest(),
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": token_type(tokenizer),
+        "splits": splits,
+    }
+    (building / "work").rmtree()
+    (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _sample(text: Source, before: list[int], documents: int) -> Iterator[str]:
+    """Training documents, of a text of very many parts those of some, evenly spread."""
+    parts = text.parts("train")
+    for part in range(0, parts, max(1, parts // _PARTS_FOR_PIECES)):
+        read = text.read("train", part)
+        yield from read if text.divided else hold_out(read, "train", before[part], documents)
+
+
+def _count_documents(job: Job, text: Source, workers: Workers, progress: Progress) -> tuple[list[int], int]:
+    """The documents before each part, and all there are: what is held out depends on a document's number."""
+    parts = text.parts("train")
+    if text.divided:
+        return [0] * max(parts, text.parts("validation")), 0
+    tasks = [Task("count", part) for part in range(parts)]
+    workers(job, tasks, None, lambda done: None, lambda task: progress.count("counting documents"))
+    counts = [result(job, task).documents for task in tasks]
+    *before, documents = accumulate(counts, initial=0)
+    return before, documents
+
+
+def _do_split(
+    job: Job, split: SplitName, tasks: list[Task], tokenizer: Tokenizer, workers: Workers, progress: Progress
+) -> dict[str, Any]:
+    """Writes the shards of a split and returns its entry in the manifest."""
+    started = time.perf_counter()
+    total = Done()
+
+    def describe(done: Done) -> str:
+        seconds = time.perf_counter() - started
+        return (
+            f"{split}: {done.documents:,} documents, {done.bytes / 1e6:,.1f} MB, {done.tokens:,} tokens "
+            f"in {seconds:.1f} s ({done.tokens / seconds:,.0f} tokens/s)"
+        )
+
+    def finished(task: Task) -> None:
+        _add(total, result(job, task))
+        progress.count(describe(total))
+
+    workers(job, tasks, tokenizer, lambda done: progress.count(describe(done)), finished)
+    every = [result(job, task) for task in tasks]
+    total = Done()
+    for done in every:
+        _add(total, done)
+    if not total.documents:
+        raise UserError(f"data.source is {job.source!r}, too short for a {split} split: add text")
+    progress.say(describe(total))
+    return {
+        "documents": total.documents,
+        "bytes": total.bytes,
+        "tokens": total.tokens,
+        "shards": [
+            {"file": shard_name(split, task.part), "bytes": done.shard_bytes, "crc32": done.crc32}
+            for task, done in zip(tasks, every, strict=True)
+            if done.tokens
+        ],
+    }
+
+
+def _add(total: Done, done: Done) -> None:
+    total.documents += done.documents
+    total.bytes += done.bytes
+    total.tokens += done.tokens
