@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from gpt1_jax.data import demo
+from gpt1_jax.data import demo, sources
 from gpt1_jax.data.sources import open_source, read_documents
 from gpt1_jax.data.splits import SplitName, hold_out
 from gpt1_jax.errors import UserError
@@ -108,6 +108,39 @@ def test_json_lines_are_documents(tmp_path: Path) -> None:
     train, validation = read(f"text:{tmp_path}/*")
     assert train == [f"line\u2028 {i}\n" for i in range(3)]
     assert validation == ["last"]
+
+
+@pytest.mark.parametrize("part_bytes", [1, 7, 40, 41, 1000])
+def test_json_lines_may_be_cut_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int
+) -> None:
+    """Lines of 9 to 40 bytes, some empty: each is read in the part in which it begins."""
+    documents = [f"{'ü' * (i % 9)}{i}" for i in range(60)]
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in documents]
+    (tmp_path / "a.jsonl").write_text("\n\n".join(lines), encoding="utf-8")
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    monkeypatch.setattr(sources, "PART_BYTES", part_bytes)
+    source = open_source(f"text:{tmp_path}/*")
+    parts = [list(source.read("train", part)) for part in range(source.parts("train"))]
+    assert [document for part in parts for document in part] == documents * 2
+    assert (len(parts) > 2) == (part_bytes < 1000)
+
+
+def test_a_bad_line_of_a_later_part_is_named_by_its_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 10 + "{\n")
+    monkeypatch.setattr(sources, "PART_BYTES", 20)
+    with pytest.raises(UserError, match=r"the line at byte 140 of .*a\.jsonl is not a JSON object"):
+        read(f"text:{tmp_path}/a.jsonl")
+
+
+def test_a_large_text_has_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "PART_BYTES", 1)
+    monkeypatch.setattr(sources, "_PARTS", 10)
+    for i in range(100):
+        (tmp_path / f"{i:03}.txt").write_text("a" * 10)
+    assert open_source(f"text:{tmp_path}/*").parts("train") == 10
 
 
 @pytest.mark.parametrize(
