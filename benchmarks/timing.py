@@ -1,0 +1,170 @@
+"""The harness of all timings here: sides take turns, round by round, so that what disturbs one disturbs the others.
+
+    rows = measure({"ours": ours, "theirs": theirs}, rounds=7, work=batch * length, unit="tokens")
+    for row in rows:
+        print(row)
+    conclude(rows=[asdict(row) for row in rows], preset="tiny")
+
+prints
+
+    ours             3,512.0 tokens/s  (0.29 to 0.31 s)
+    theirs           1,967.3 tokens/s  (0.50 to 0.56 s)  ours is 1.78 (1.70 to 1.85) times as fast
+
+and a line of JSON with the same and the machine.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_LOAD = os.getloadavg()[0]  # before there is any of our own
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some numbers, the lowest and the highest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> "Spread":
+        """Of one number or more."""
+        numbers = list(numbers)
+        return cls(statistics.median(numbers), min(numbers), max(numbers))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a side.
+
+    Fields:
+        side: its name.
+        unit: what its work is counted in.
+        rounds: how many it took part in.
+        seconds: a round's.
+        speed: units of work a second.
+        first: the name of the first side.
+        first_is: how many times as fast as this side the first one was, in each round that both took part in.
+    """
+
+    side: str
+    unit: str
+    rounds: int
+    seconds: Spread
+    speed: Spread
+    first: str
+    first_is: Spread
+
+    def __str__(self) -> str:
+        seconds, ratio = self.seconds, self.first_is
+        speed = f"{_number(self.speed.median):>9} {self.unit}/s"
+        line = f"{self.side:16} {speed}  ({seconds.low:.3g} to {seconds.high:.3g} s)"
+        if self.side == self.first:
+            return line
+        return (
+            f"{line}  {self.first} is {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) times as fast"
+        )
+
+
+def measure(
+    sides: Mapping[str, Callable[[], object]],
+    rounds: int | Mapping[str, int],
+    work: float | Mapping[str, float] = 1,
+    unit: str = "calls",
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Row]:
+    """Times every side once a round, every other round in reverse order.
+
+    Args:
+        sides: functions by name. jax arrays that one returns are waited for; others must wait for their devices.
+        rounds: how many; or for each side, the first one of which takes part in most.
+        work: what a call does, in `unit`; or for each side.
+        unit: in the plural.
+        warm_up: whether each side is called once before.
+        clock: tells seconds.
+
+    Returns:
+        A row for each side that took part in a round, in their order.
+    """
+    turns = dict(rounds) if isinstance(rounds, Mapping) else dict.fromkeys(sides, rounds)
+    amounts = dict(work) if isinstance(work, Mapping) else dict.fromkeys(sides, work)
+    names = [name for name in sides if turns[name]]
+    if warm_up:
+        for name in names:
+            jax.block_until_ready(sides[name]())
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(max(turns.values())):
+        for name in names if number % 2 == 0 else reversed(names):
+            if number < turns[name]:
+                began = clock()
+                jax.block_until_ready(sides[name]())
+                seconds[name].append(clock() - began)
+    speeds = {name: [amounts[name] / time for time in times] for name, times in seconds.items()}
+    first = names[0]
+    return [
+        Row(
+            side=name,
+            unit=unit,
+            rounds=len(seconds[name]),
+            seconds=Spread.of(seconds[name]),
+            speed=Spread.of(speeds[name]),
+            first=first,
+            first_is=Spread.of(ours / theirs for ours, theirs in zip(speeds[first], speeds[name])),  # noqa: B905
+        )
+        for name in names
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """What a page of results says above them: processor, cores, versions, and the command that is running."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"-m {spec.name}" if spec else sys.argv[0]
+    return {
+        "command": " ".join(["python", program, *sys.argv[1:]]),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load_before": _LOAD,  # near 0 on a quiet machine
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("jax", "torch", "transformers")},
+    }
+
+
+def conclude(**facts: Any) -> None:
+    """Prints a line of JSON: the facts, and those of the machine."""
+    print(json.dumps(facts | {"machine": machine()}))
+
+
+def _processor() -> str:
+    """The model's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _number(value: float) -> str:
+    """With four digits or more, and commas."""
+    return f"{value:,.0f}" if value >= 10_000 else f"{value:,.1f}" if value >= 100 else f"{value:.4g}"
