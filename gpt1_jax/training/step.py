@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.training import sharding
+from gpt1_jax.training.compiler_options import compiler_options
 from gpt1_jax.training.objectives import Objective
 from gpt1_jax.training.optimizers import Schedule, applied_updates
 
@@ -102,4 +103,5 @@ def make_train_step(
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh),
     )
