@@ -70,7 +70,8 @@ def tokenize(
                 if not remote:
                     building.rename(directory)
                 return directory
-            building.rmdir()  # another process had it ready meanwhile
+            if not remote:
+                building.rmdir()  # another process had it ready meanwhile
     progress.say(f"reusing the tokens of {source} in {directory}")
     return directory
 
@@ -124,8 +125,9 @@ def _build(
         for split in ("train", "validation"):
             tasks = [Task(split, part, before[part], documents) for part in range(text.parts(split))]
             splits[split] = _do_split(job, split, tasks, tokenizer, workers, progress)
-    except BaseException:
-        if not any((building / "work").glob("[tv]*")):  # no shard that the next try could use
+    except BaseException as error:
+        # What is mended makes another corpus; what was interrupted can be gone on with, where there is anything yet.
+        if isinstance(error, UserError) or not any((building / "work").glob("[tv]*")):
             building.rmtree()
         raise
     content = (tokenizer.fingerprint(), splits["train"]["shards"], splits["validation"]["shards"])

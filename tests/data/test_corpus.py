@@ -263,6 +263,7 @@ def test_a_source_without_text_or_with_too_little_is_refused(tmp_path: Path) -> 
         (tmp_path / "a.txt").write_text(text)
         with pytest.raises(UserError, match=rf"data\.source.*{missing} split"):
             prepare(f"text:{tmp_path}/a.txt", trained, 0, str(tmp_path / "cache"))
+        assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_progress_goes_to_standard_error(texts: Path, capfd: pytest.CaptureFixture[str]) -> None:
