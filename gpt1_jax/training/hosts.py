@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     """
     given = (coordinator, num_processes, process_id)
     if given == (None, None, None):
+        if _one_tpu_host():
+            return
         try:
             jax.distributed.initialize()
         except ValueError as error:
@@ -55,6 +58,13 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             f"--process_id={process_id} is none of --num_processes={num_processes}; number them from 0."
         )
     jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def _one_tpu_host() -> bool:
+    """Whether the environment tells of a lone TPU host, as Colab's does; jax would ask a server that is not there."""
+    told = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    others = ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS")
+    return bool(told) and "," not in told and not any(name in os.environ for name in others)
 
 
 def alone() -> bool:

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import resource
+import signal
 import sys
 import time
 
@@ -58,7 +60,8 @@ class MetricsLog:
         self._writes = jax.process_index() == 0
         self._path = directory / "metrics.jsonl"
         self._num_steps = num_steps
-        self._console = Console()
+        # A notebook asks for colours, and so for a bar, though it shows plain lines only.
+        self._console = Console(force_terminal=sys.stdout.isatty())
         self._progress = None
         if not self._writes:
             return
@@ -115,13 +118,17 @@ class MetricsLog:
             self._progress.update(self._task, completed=step)
 
     def tell(self, sentence: str) -> None:
-        """Prints a line for the person watching."""
+        """Prints a line for the person watching; where that one is gone, the run is asked to save and stop."""
         if not self._writes:
             return
-        if self._progress is not None:
-            self._console.print(sentence, highlight=False, markup=False)
-        else:
-            print(sentence, flush=True)
+        try:
+            if self._progress is not None:
+                self._console.print(sentence, highlight=False, markup=False)
+            else:
+                print(sentence, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def close(self) -> None:
         """Flushes and closes every writer."""

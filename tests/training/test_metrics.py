@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import os
+import signal
+import sys
 from pathlib import Path
 
 import jax
@@ -88,6 +91,26 @@ def test_numbers_that_are_not_finite_are_null_in_valid_json(tmp_path: Path) -> N
     assert read(tmp_path) == [
         {"step": 1, "kind": "train", "loss": None, "perplexity": None, "grad_norm": None, "rate": 0.5}
     ]
+
+
+def test_when_nobody_watches_any_more_the_run_is_asked_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    stops: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
+    try:
+        with os.fdopen(writing, "w") as broken:
+            monkeypatch.setattr(sys, "stdout", broken)
+            log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
+            log.tell("a line for nobody")
+            assert stops == [signal.SIGTERM]
+            log.tell("what is said while it stops")
+            log.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(stops) == 1
 
 
 def test_the_stopwatch_counts_steps_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
