@@ -1,4 +1,4 @@
-"""The training step: the same numbers on every mesh and in any number of micro-batches, and no bad update."""
+"""The training step: the same numbers in any number of micro-batches, and no bad update."""
 
 import contextlib
 from collections.abc import Iterator
@@ -60,19 +60,14 @@ def one_device() -> tuple[list[float], dict[str, np.ndarray]]:
     ("mesh_shape", "accumulation", "unroll"),
     [
         ((1, 1, 1), 4, 1),
-        ((8, 1, 1), 1, 0),
         ((8, 1, 1), 4, 1),
-        ((1, 8, 1), 1, 1),
-        ((2, 2, 2), 1, 0),
         ((2, 2, 2), 2, 1),
-        ((4, 1, 2), 4, 1),
+        ((4, 1, 2), 2, 0),
         pytest.param((1, 8, 1), 2, 0, marks=pytest.mark.slow),
         pytest.param((2, 2, 2), 4, 0, marks=pytest.mark.slow),
-        pytest.param((4, 1, 2), 1, 1, marks=pytest.mark.slow),
-        pytest.param((4, 1, 2), 2, 0, marks=pytest.mark.slow),
     ],
 )
-def test_loss_and_parameters_are_those_of_one_device(
+def test_micro_batches_on_a_mesh_give_loss_and_parameters_of_one_batch_on_one_device(
     one_device: tuple[list[float], dict[str, np.ndarray]],
     mesh_shape: tuple[int, int, int],
     accumulation: int,
