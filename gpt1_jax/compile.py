@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from typing import Any
 
 from absl import flags
@@ -16,12 +17,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, such as v5e:4x4, v5p:2x2x1 or v6e:16x16")
 _SLICES = flags.DEFINE_integer("slices", 1, "how many such slices", 1)
-_SEARCH = flags.DEFINE_bool("search", False, "tries every mesh and remat policy")
+_SEARCH = flags.DEFINE_bool("search", False, "tries every mesh, each with the least remat that fits")
 _JSON = flags.DEFINE_bool("json", False, "prints a JSON object for each compilation")
 
 
 def main(_: list[str]) -> None:
-    """Prints memory a device, FLOPs, collectives, and time and MFU at best."""
+    """Prints memory a device, FLOPs, collectives, and about what time and MFU a step has."""
     if _CONFIG.value is None or _TOPOLOGY.value is None:
         raise UserError("--config=FILE.py and --topology=GENERATION:SHAPE are both needed.")
     values = _CONFIG.value.to_dict()
@@ -37,14 +38,17 @@ def main(_: list[str]) -> None:
         if _SEARCH.value
         else [compile_step(config, _TOPOLOGY.value, devices)]
     )
+    print("Compiling takes minutes.", file=sys.stderr, flush=True)
     fitting, found = [], {}
     for found in tried:
         print(json.dumps(found) if _JSON.value else _row(found), flush=True)
         fitting += [found] if found["fits"] else []
-    if _SEARCH.value and fitting and not _JSON.value:
-        print("best: " + _row(min(fitting, key=lambda found: found["seconds"])))
-    if not _SEARCH.value and not _JSON.value:
-        _details(found)
+    if _JSON.value:
+        return
+    if _SEARCH.value:
+        found = min(fitting, key=lambda found: found["seconds"], default=found)
+        print("best: " + _row(found) if fitting else "none fits")
+    _details(found)
 
 
 def _row(found: dict[str, Any]) -> str:
@@ -53,17 +57,23 @@ def _row(found: dict[str, Any]) -> str:
     memory = f"{found['memory'] / 1e9:.1f} of {found['memory_limit'] / 1e9:.1f} GB a device"
     if not found["fits"]:
         return f"{start}does not fit: {memory}; {found['advice']}"
-    return (
-        f"{start}fits: {memory}; at best {1000 * found['seconds']:.2f} ms a step, MFU {found['mfu']:.0%}, bound by "
-        f"{found['bound']}"
-    )
+    return f"{start}fits: {memory}; about {_ms(found['seconds'])} a step, MFU {found['mfu']:.0%}"
 
 
 def _details(found: dict[str, Any]) -> None:
     print(f"{found['parameters']:,} parameters, {found['flops'] / 1e12:.1f} TFLOP a step")
-    for kind, sent in found.get("collectives", {}).items():
-        print(f"{kind:20} {sent['count']:6}  {sent['bytes'] / 1e6:10.1f} MB a device and step")
+    if found["fits"]:
+        print(
+            "of a step: " + ", ".join(f"{part} {_ms(time)}" for part, time in found["parts"].items() if time)
+        )
+        for kind, sent in found["collectives"].items():
+            hidden = f", {sent['hidden'] / 1e6:.1f} of them while it computes" if sent["hidden"] else ""
+            print(f"{kind:20} {sent['count']:6}  a device sends {sent['bytes'] / 1e6:.1f} MB{hidden}")
     print(f"compiled in {found['compile_seconds']:.0f} s")
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms"
 
 
 if __name__ == "__main__":

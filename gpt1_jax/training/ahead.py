@@ -1,4 +1,4 @@
-"""Compiling the train step for a TPU slice that is not there, and what that tells: memory, traffic, time at best."""
+"""Compiling the train step for a TPU slice that is not there, and what that tells: memory, traffic, time."""
 
 import dataclasses
 import itertools
@@ -6,14 +6,15 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import linen as nn
 from jax.experimental import topologies
+from jax.sharding import Mesh
 
-from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.config import Config, MeshConfig, ModelConfig
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.data.tokenizers import open_tokenizer
 from gpt1_jax.errors import UserError
@@ -21,10 +22,10 @@ from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.training import sharding
 from gpt1_jax.training.chips import TPUS, Chip
-from gpt1_jax.training.collectives import collectives
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
+from gpt1_jax.training.programs import SLICES, Program
 from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.step import abstract_state, make_train_step
 
@@ -72,8 +73,8 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
     """Compiles the pre-training step of a config for devices, none of which need be there.
 
     Returns:
-        "mesh", "remat"; "fits" and what is used of the memory a device, in bytes; "flops" a step; "collectives" by
-        kind; "seconds" a step and "mfu" at best, with "bound", what that is bound by; "advice" where it does not fit.
+        "mesh", "remat", "batch_size", "parameters", "flops" a step; "fits", and "memory" and "memory_limit" of a
+        device in bytes. Where it fits, what `_estimate` tells; where not, "advice".
 
     Raises:
         UserError: sizes do not divide over the mesh, or a fine-tuning's config.
@@ -87,107 +88,116 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
     sharding.check_divisible(config, mesh)
     tokenizer = open_tokenizer(config.data.tokenizer)
     vocab_size = config.data.vocab_size if tokenizer is None else tokenizer.vocab_size
-    settings, _ = fit_attention(config.model, mesh)
-    model, chip = make_trunk(settings, vocab_size), TPUS[topology.partition(":")[0]]
-    rows, length = config.train.batch_size, config.model.context_length
+    model, _ = fit_attention(config.model, mesh)
+    lowered, parameters = _lower(dataclasses.replace(config, model=model), mesh, vocab_size)
+    tokens = config.train.batch_size * model.context_length
+    found = {
+        "topology": topology,
+        "devices": mesh.size,
+        "mesh": dict(mesh.shape),
+        "remat": model.remat,
+        "batch_size": config.train.batch_size,
+        "parameters": parameters,
+        "flops": training_flops_per_token(model, vocab_size) * tokens,
+    }
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if (memory := memory_wanted(str(error))) is None:
+            raise
+        found |= {"fits": False, "memory": memory[0], "memory_limit": memory[1]}
+        found["advice"] = _advise(config, mesh.size)
+    else:
+        memory, chip = cast(Any, compiled.memory_analysis()), TPUS[topology.partition(":")[0]]
+        used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        found |= {"fits": True, "memory": used, "memory_limit": chip.memory}
+        program = Program(compiled.as_text() or "")
+        found |= _estimate(program, chip, model, vocab_size, tokens / mesh.size)
+    return found | {"compile_seconds": time.perf_counter() - began}
+
+
+def _lower(config: Config, mesh: Mesh, vocab_size: int) -> tuple[jax.stages.Lowered, int]:
+    """The train step, ready to be compiled for a mesh, and the number of parameters."""
+    shape = (config.train.batch_size, 1, config.model.context_length)
+    place = sharding.batch_sharding(mesh)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+        model = make_trunk(config.model, vocab_size)
         schedule = make_schedule(config.optimizer, config.train.num_steps or 1)
         optimizer = make_optimizer(config.optimizer, schedule)
-        abstract = abstract_state(model, optimizer, mesh)
+        state = abstract_state(model, optimizer, mesh)
         objective = language_model_loss(model, dropout=True)
-        step = make_train_step(objective, optimizer, schedule, mesh, abstract, config.train.accumulation)
-        place = sharding.batch_sharding(mesh)
-        shapes = Batch(
-            *(np.zeros((1, 1, length), dtype) for dtype in (np.int32, np.int32, np.float32)),
-            noise=np.zeros((1, 1), np.uint32),
-        )
-        batch = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=place), shapes
-        )
-        lowered = step.lower(abstract, batch)
-        shown = {
-            "topology": topology,
-            "devices": mesh.size,
-            "mesh": dict(mesh.shape),
-            "remat": config.model.remat,
-            "batch_size": rows,
-            "parameters": parameter_count(abstract.params, vocab_size),
-        }
-        flops = training_flops_per_token(config.model, vocab_size) * rows * length
-        try:
-            compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            memory = memory_wanted(str(error))
-            if memory is None:
-                raise
-            return shown | {
-                "fits": False,
-                "memory": memory[0],
-                "memory_limit": memory[1],
-                "flops": flops,
-                "compile_seconds": time.perf_counter() - began,
-                "advice": _advise(config, mesh.size),
-            }
-    memory: Any = compiled.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    sent = collectives(compiled.as_text() or "")
-    state = sum(int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * 4 for leaf in jax.tree.leaves(abstract))
-    return (
-        shown
-        | {
-            "fits": True,
-            "memory": used,
-            "memory_limit": chip.memory,
-            "flops": flops,
-            "compile_seconds": time.perf_counter() - began,
-            "collectives": {kind: dataclasses.asdict(found) for kind, found in sent.items()},
-        }
-        | _roofline(
-            chip, flops, mesh.size, state, memory.temp_size_in_bytes, sum(x.bytes for x in sent.values())
-        )
-    )
+        step = make_train_step(objective, optimizer, schedule, mesh, state, config.train.accumulation)
+        ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place)
+        weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+        noise = jax.ShapeDtypeStruct(shape[:2], jnp.uint32, sharding=place)
+        lowered = step.lower(state, cast(Any, Batch)(ids, ids, weights, noise))
+    return lowered, parameter_count(state.params, vocab_size)
 
 
-def _roofline(
-    chip: Chip, flops: float, devices: int, state: int, temporary: int, sent: int
-) -> dict[str, float | str]:
-    """Seconds a step at best: whatever takes longest, the rest behind it.
+def _estimate(
+    program: Program, chip: Chip, model: ModelConfig, vocab_size: int, tokens: float
+) -> dict[str, Any]:
+    """What a step sends and the time it takes, mostly by its compiler's own estimate.
 
-    Memory is read and written at least so much: parameters and both moments once each way and parameters twice more,
-    forward and backward; what is kept between the passes once each way.
+    That leaves out three things. Kernels: those of attention compute the masked half of the scores too, on matrix
+    units that a narrow head fills in part. Collectives: what is sent while the device computes takes no time, the rest
+    the links' full speed. And faults of the estimate: matmuls take at least the chip's peak.
+
+    Args:
+        tokens: a step, a device.
+
+    Returns:
+        "collectives" by kind; "parts", seconds by what they go into, "memory" being all that is no matmul; their sum
+        "seconds", the longest "bound", "mfu".
     """
-    seconds = {
-        "compute": flops / devices / chip.flops,
-        "memory": (2 * state + 2 * state / 3 + 2 * temporary) / chip.memory_speed,
-        "links": sent / chip.link_speed,
+    flops = training_flops_per_token(model, vocab_size) * tokens
+    # A layer's two kernels, forward and backward, have 6 · T · D of the model's FLOPs a token.
+    attention = program.kernels() * 3 * model.context_length * model.d_model * tokens
+    waste = 2 * max(1, chip.matrix_unit * model.num_heads / model.d_model)
+    cycles, sent = program.cycles(), program.collectives()
+    parts = {
+        "matmuls": max(cycles["matmuls"] / chip.clock, (flops - attention) / chip.flops),
+        "memory": cycles["other"] / chip.clock,
+        "attention": waste * attention / chip.flops,
+        "links": sum(sent[kind].bytes - sent[kind].hidden for kind in sent if kind != SLICES)
+        / chip.link_speed,
+        SLICES: sent[SLICES].bytes / chip.network_speed if SLICES in sent else 0.0,
     }
-    bound = max(seconds, key=lambda name: seconds[name])
+    seconds = sum(parts.values())
     return {
-        "bound": bound,
-        "seconds": seconds[bound],
-        "mfu": seconds["compute"] / seconds[bound],
+        "collectives": {kind: dataclasses.asdict(found) for kind, found in sent.items()},
+        "parts": parts,
+        "seconds": seconds,
+        "bound": max(parts, key=lambda part: parts[part]),
+        "mfu": flops / chip.flops / seconds,
     }
 
 
 def search(config: Config, topology: str, devices: list[Any]) -> Iterator[dict[str, Any]]:
-    """What `compile_step` says of every mesh that divides the sizes, each with remat none, dots and full."""
-    count = len(devices)
-    shapes = [
-        (count // (fsdp * tensor), fsdp, tensor)
-        for fsdp, tensor in itertools.product((1, 2, 4, 8, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16))
-        if count % (fsdp * tensor) == 0
-    ]
-    for (data, fsdp, tensor), remat in itertools.product(shapes, ("none", "dots", "full")):
-        unroll = config.model.unroll if remat == "none" else 1
-        changed = dataclasses.replace(
-            config,
-            model=dataclasses.replace(config.model, remat=remat, unroll=unroll),
-            mesh=MeshConfig(data, fsdp, tensor, config.mesh.slices),
-        )
-        try:
-            yield compile_step(changed, topology, devices)
-        except UserError:  # does not divide
+    """What `compile_step` says of every mesh that divides the sizes, with the least remat that fits.
+
+    Raises:
+        UserError: no mesh divides the sizes, with what stands against the last.
+    """
+    count, refused, tried = len(devices), None, False
+    sizes = [2**power for power in range(count.bit_length()) if count % 2**power == 0]
+    for fsdp, tensor in itertools.product(sizes, sizes):
+        if count % (fsdp * tensor):
             continue
+        mesh = MeshConfig(count // (fsdp * tensor), fsdp, tensor, config.mesh.slices)
+        for remat in ("none", "dots", "full"):
+            model = dataclasses.replace(config.model, remat=remat)
+            try:
+                found = compile_step(dataclasses.replace(config, model=model, mesh=mesh), topology, devices)
+            except UserError as error:  # does not divide
+                refused = error
+                break
+            tried = True
+            yield found
+            if found["fits"]:
+                break
+    if refused is not None and not tried:
+        raise refused
 
 
 def _advise(config: Config, devices: int) -> str:

@@ -4,22 +4,26 @@ from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """Fields: dense bfloat16 FLOP/s; bytes of memory; bytes/s to memory; bytes/s to the other chips of its slice, all
-    links together."""
+    """Fields: dense bfloat16 FLOP/s; bytes of memory; bytes/s it sends to the other chips of its slice, over all its
+    links, and to other slices; cycles/s; rows of a matrix unit."""
 
     flops: float
     memory: float
-    memory_speed: float
     link_speed: float
+    network_speed: float
+    clock: float
+    matrix_unit: int
 
 
-# By the first part of a TPU topology's name. Google Cloud's documentation of each generation, "System architecture".
+# By the first part of a TPU topology's name. Google Cloud's documentation of each generation, "System architecture";
+# links have half of what it calls bidirectional. It is silent on v4's network, here v5p's, and on clocks: these follow
+# from the peaks and the FLOPs a cycle of the matrix units, and agree with the cycles that the compiler expects.
 TPUS = {
-    "v4": Chip(275e12, 32e9, 1228e9, 300e9),
-    "v5e": Chip(197e12, 16e9, 819e9, 200e9),
-    "v5p": Chip(459e12, 95e9, 2765e9, 600e9),
-    "v6e": Chip(918e12, 32e9, 1640e9, 448e9),
-    "tpu7x": Chip(1153.5e12, 96e9, 3690e9, 600e9),  # a chip is two devices
+    "v4": Chip(275e12, 32 * 2**30, 300e9, 6.25e9, 1.05e9, 128),
+    "v5e": Chip(197e12, 16 * 2**30, 200e9, 3.125e9, 1.5e9, 128),
+    "v5p": Chip(459e12, 95 * 2**30, 600e9, 6.25e9, 1.75e9, 128),
+    "v6e": Chip(918e12, 32 * 2**30, 400e9, 12.5e9, 1.75e9, 256),
+    "tpu7x": Chip(1153.5e12, 96 * 2**30, 300e9, 6.25e9, 2.2e9, 256),  # a chip is two devices
 }
 
 # By jax's device_kind.

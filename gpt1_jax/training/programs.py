@@ -1,11 +1,13 @@
-"""What a compiled program sends between devices, read from its text."""
+"""What one run of a compiled program does, read from its text: what it sends, and the time its compiler expects."""
 
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+SLICES = "between slices"  # TPU slices are joined through their hosts
 _BYTES = {
     "pred": 1,
     "s8": 1,
@@ -21,51 +23,170 @@ _BYTES = {
 }
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_SEND = re.compile(r"= \((\w+\[[\d,]*\]).* send\(.*is_host_transfer=true")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.-]+)")
+_INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.-]+) = ")
+_OPERAND = re.compile(r"%([\w.-]+)")
 _TRIPS = re.compile(r"known_trip_count\D+(\d+)")
+_LOOP = re.compile(r" while\(%([\w.-]+)\), condition=%([\w.-]+)")
+_BELOW = re.compile(r" compare\(%([\w.-]+), %([\w.-]+)\), direction=LT")
+_ELEMENT = re.compile(r" get-tuple-element\(.*index=(\d+)")
+_CONSTANT = re.compile(r" constant\((\d+)\)")
+_LISTED_GROUP = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_SHAPED_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
+_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 @dataclass(frozen=True)
 class Sent:
-    """Of one kind of collective in one run of a program: how many there are, and the bytes of their results."""
+    """Of one kind of collective in one run: how many, the bytes a device sends at least, and those of them that it
+    sends while it computes."""
 
-    count: int
-    bytes: int
+    count: int = 0
+    bytes: int = 0
+    hidden: int = 0
 
 
-def collectives(text: str) -> dict[str, Sent]:
-    """The collectives of a program by kind; those within loops of known length count as often as the loop turns.
+class Program:
+    """The text of a compiled program, HLO as `compiled.as_text()` gives it.
+
+    What stands in loops counts as often as they turn, where the text tells how often that is.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Takes the text apart."""
+        self._lines: dict[str, dict[str, str]] = defaultdict(dict)  # of each computation, by what they define
+        self._entry = name = ""
+        for line in text.splitlines():
+            if match := _COMPUTATION.match(line):
+                name = match[1]
+                self._entry = name if line.startswith("ENTRY") else self._entry
+            elif match := _INSTRUCTION.match(line):
+                self._lines[name][match[1]] = line
+
+    def collectives(self) -> dict[str, Sent]:
+        """What is sent, by kind; SLICES is what goes to other slices."""
+        found: dict[str, Sent] = defaultdict(Sent)
+        chains = set()
+        for name, line, times in self._executed(self._entry, 1):
+            kind, size = _sent(line, scatters=name.startswith("all-reduce-scatter"))
+            if kind is None:
+                continue
+            # The parts of one that runs beside matmuls, fused with them, each name it whole.
+            chain = _CHAIN.search(line)
+            if chain and chain[1] in chains:
+                continue
+            chains.add(chain and chain[1])
+            before = found[kind]
+            hidden = times * size if chain else 0
+            found[kind] = Sent(before.count + times, before.bytes + times * size, before.hidden + hidden)
+        return {kind: found[kind] for kind in (*KINDS, SLICES) if kind in found}
+
+    def cycles(self) -> dict[str, int]:
+        """Cycles by the compiler's own estimate, of "matmuls" (with what is fused to them) and of "other".
+
+        Only a TPU's compiler tells them; its estimate holds what an instruction waits for memory, but neither
+        collectives nor kernels.
+        """
+        found = Counter({"matmuls": 0, "other": 0})
+        for _, line, times in self._executed(self._entry, 1):
+            if match := _CYCLES.search(line):
+                found["matmuls" if self._multiplies(line) else "other"] += times * int(match[1])
+        return dict(found)
+
+    def kernels(self) -> int:
+        """How many kernels of our own a run calls."""
+        return sum(
+            times
+            for _, line, times in self._executed(self._entry, 1)
+            if 'custom_call_target="tpu_custom_call"' in line
+        )
+
+    def _executed(self, name: str, times: int) -> Iterator[tuple[str, str, int]]:
+        """(computation, instruction, how often it is run) of all that a computation runs, itself `times`."""
+        for line in self._lines[name].values():
+            yield name, line, times
+            called = _CALLED.findall(line)
+            turns = times * self._turns(name, line) if called else 0
+            for inner in called:
+                yield from self._executed(inner, turns)
+
+    def _turns(self, name: str, line: str) -> int:
+        """How often an instruction of a computation runs what it calls: 1, or a loop's number of turns.
+
+        In a TPU's program that is told by its counter alone: by where it begins and what it stays below.
+        """
+        if match := _TRIPS.search(line):
+            return int(match[1])
+        if not (loop := _LOOP.search(line)):
+            return 1
+        initial, condition = self._lines[name].get(loop[1], ""), self._lines[loop[2]]
+        below = next(filter(None, map(_BELOW.search, condition.values())), None)
+        counter = _ELEMENT.search(condition.get(below[1], "")) if below else None
+        if not below or not counter:
+            return 1
+        operands = _OPERAND.findall(initial.partition(" tuple(")[2])
+        start = self._constant(name, operands[int(counter[1])]) if operands else None
+        stop = self._constant(loop[2], below[2])
+        return 1 if start is None or stop is None else stop - start
+
+    def _constant(self, name: str, value: str) -> int | None:
+        """The number that a value of a computation is, or is a copy of; None where it is none."""
+        line = self._lines[name].get(value, "")
+        if match := _CONSTANT.search(line):
+            return int(match[1])
+        source = _OPERAND.findall(line.partition(" copy(")[2])
+        return self._constant(name, source[0]) if source else None
+
+    def _multiplies(self, line: str) -> bool:
+        """Whether an instruction is a matmul, or one is fused into it."""
+        return any(word in line for word in (" convolution(", " dot(")) or any(
+            self._multiplies(inner)
+            for called in _CALLED.findall(line)
+            for inner in self._lines[called].values()
+        )
+
+
+def _sent(line: str, scatters: bool) -> tuple[str | None, int]:
+    """(kind, bytes that a device sends at least) of an instruction; None where it is no collective.
 
     Args:
-        text: HLO, as `compiled.as_text()` gives it.
+        scatters: whether an all-reduce is followed by a slice at once, and so is a reduce-scatter.
     """
-    here: dict[str, Counter[str]] = defaultdict(Counter)  # kind → number, "kind bytes" → bytes
-    calls: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    name = entry = ""
-    for line in text.splitlines():
-        if match := _COMPUTATION.match(line):
-            name = match[1]
-            entry = name if line.startswith("ENTRY") else entry
-            continue
-        if match := _COLLECTIVE.search(line):
-            shapes = _SHAPE.findall(match[1])
-            if match[3] and match[2] != "all-reduce":  # a pair: what goes in, what comes out
-                shapes = shapes[len(shapes) // 2 :] or shapes
-            here[name][match[2]] += 1
-            here[name][f"{match[2]} bytes"] += sum(
-                _BYTES.get(kind, 4) * math.prod(map(int, filter(None, size.split(","))))
-                for kind, size in shapes
-            )
-        trips = int(found[1]) if (found := _TRIPS.search(line)) else 1
-        calls[name] += [(called, trips) for called in _CALLED.findall(line)]
+    if match := _SEND.search(line):
+        return SLICES, _size(match[1])
+    if not (match := _COLLECTIVE.search(line)):
+        return None, 0
+    result, kind = match[1], match[2]
+    shapes = [shape[0] for shape in _SHAPE.finditer(result)]
+    if match[3] and kind != "all-reduce":  # a pair: what goes in, what comes out
+        shapes = shapes[len(shapes) // 2 :]
+    size, devices = sum(map(_size, shapes)), _group_size(line)
+    others = (devices - 1) / devices
+    if kind == "all-reduce":
+        return ("reduce-scatter", round(others * size)) if scatters else (kind, round(2 * others * size))
+    if kind == "reduce-scatter":
+        return kind, (devices - 1) * size
+    return kind, size if kind == "collective-permute" else round(others * size)
 
-    def total(name: str) -> Counter[str]:
-        result = Counter(here[name])
-        for called, trips in calls[name]:
-            for key, value in total(called).items():
-                result[key] += trips * value
-        return result
 
-    found = total(entry)
-    return {kind: Sent(found[kind], found[f"{kind} bytes"]) for kind in KINDS if found[kind]}
+def _size(shape: str) -> int:
+    """Bytes of a shape such as f32[8,128]."""
+    dtype, sizes = shape.rstrip("]").split("[")
+    return _BYTES.get(dtype, 4) * math.prod(map(int, filter(None, sizes.split(","))))
+
+
+def _group_size(line: str) -> int:
+    """How many devices take part in a collective together; 2 where the line does not tell."""
+    if match := _LISTED_GROUP.search(line):
+        return match[1].count(",") + 1
+    if match := _SHAPED_GROUPS.search(line):
+        return int(match[1])
+    if match := _MESH_GROUPS.search(line):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2])  # an axis, or a part of one
+        return math.prod(int(part or sizes[axis]) for axis, part in parts)
+    return 2

@@ -1,37 +1,42 @@
-"""Compiling for TPUs that are not there: collectives counted from real programs, the roofline by hand, errors."""
+"""Compiling for TPUs that are not there: what is read from programs, the estimate by hand, the search, errors."""
 
 import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from support import tiny_config, use_mesh
+from support import tiny_config, tiny_model, use_mesh
 
+from gpt1_jax.config import Config
 from gpt1_jax.errors import UserError
 from gpt1_jax.training import ahead
 from gpt1_jax.training.chips import PEAK_FLOPS, TPUS, Chip
-from gpt1_jax.training.collectives import Sent, collectives
+from gpt1_jax.training.metrics import training_flops_per_token
+from gpt1_jax.training.programs import SLICES, Program, Sent
 
 ROOT = Path(__file__).parents[2]
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 
 
-# ── Collectives ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── Programs ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_collectives_are_counted_with_their_bytes() -> None:
+def test_collectives_are_counted_with_what_a_device_sends() -> None:
     with use_mesh(data=8) as mesh:
         split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
         x = jax.ShapeDtypeStruct((64, 128), jnp.float32, sharding=split)
         sums = jax.jit(lambda x: x.sum(0), out_shardings=whole).lower(x).compile()
         gathered = jax.jit(lambda x: 2 * x, out_shardings=whole).lower(x).compile()
-    assert collectives(sums.as_text()) == {"all-reduce": Sent(1, 128 * 4)}
-    assert collectives(gathered.as_text()) == {"all-gather": Sent(1, 64 * 128 * 4)}
+    # Of an array in eight parts seven leave, once to be gathered, twice to be summed.
+    assert Program(sums.as_text()).collectives() == {"all-reduce": Sent(1, 2 * 7 * 128 * 4 // 8)}
+    assert Program(gathered.as_text()).collectives() == {"all-gather": Sent(1, 7 * 64 * 128 * 4 // 8)}
 
 
 def test_collectives_in_a_loop_count_as_often_as_it_turns() -> None:
@@ -47,33 +52,119 @@ def test_collectives_in_a_loop_count_as_often_as_it_turns() -> None:
         looped = (
             jax.jit(jax.shard_map(local, in_specs=spec, out_specs=spec, check_vma=False)).lower(x).compile()
         )
-    assert collectives(looped.as_text()) == {"all-reduce": Sent(5, 5 * 16 * 4)}
+    assert Program(looped.as_text()).collectives() == {"all-reduce": Sent(5, 5 * 2 * 7 * 16 * 4 // 8)}
+
+
+# As the TPU's compiler writes: a loop whose first turn stands before it, a gather beside a matmul in three parts, a
+# reduce-scatter within a fusion, a sum over one of two axes, a transfer to the other slice.
+TPU_PROGRAM = """
+%turns (counted: (s32[], f32[8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(4)
+  %counted = (s32[]{:T(128)}, f32[8]{0}) parameter(0)
+  %counter = s32[]{:T(128)} get-tuple-element(%counted), index=0
+  ROOT %less = pred[]{:T(512)} compare(%counter, %limit), direction=LT
+}
+
+%product (left: f32[8], right: f32[8]) -> f32[8] {
+  ROOT %convolution = f32[8]{0} convolution(%left, %right), dim_labels=bf_io->bf
+}
+
+%begin (half: f32[4]) -> f32[8] {
+  ROOT %gather.1 = f32[8]{0} all-gather(%half), replica_groups=[4,2]<=[8], frontend_attributes={chain_id="0"}
+}
+
+%async_collective_fusion.2 (half: f32[4]) -> f32[8] {
+  %gather.2 = f32[8]{0} all-gather(%half), replica_groups=[4,2]<=[8], frontend_attributes={chain_id="0"}
+  ROOT %nested = f32[8]{0} fusion(%left, %right), kind=kLoop, calls=%product
+}
+
+%end (half: f32[4]) -> f32[8] {
+  ROOT %gather.3 = f32[8]{0} all-gather(%half), replica_groups=[4,2]<=[8], frontend_attributes={chain_id="0"}
+}
+
+%all-reduce-scatter.5 (whole: f32[8]) -> f32[4] {
+  %summed = f32[8]{0} all-reduce(%whole), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%add
+  ROOT %slice = f32[4]{0} dynamic-slice(%summed, %place), dynamic_slice_sizes={4}
+}
+
+%turn (carried: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %start = f32[8]{0} fusion(%half), kind=kCustom, calls=%begin
+  %both = f32[8]{0} fusion(%half), calls=%async_collective_fusion.2, backend_config={"estimated_cycles":"100"}
+  %done = f32[8]{0} fusion(%half), kind=kCustom, calls=%end
+  %norm = f32[8]{0} fusion(%done), kind=kLoop, calls=%normalize, backend_config={"estimated_cycles":"7"}
+  %kernel = f32[8]{0} custom-call(%norm), custom_call_target="tpu_custom_call"
+  %sum = f32[8]{0} all-reduce(%kernel), replica_groups=mesh['data'=2,'tensor'=4] {'tensor'}, to_apply=%add
+  ROOT %next = (s32[]{:T(128)}, f32[8]{0}) tuple(%counter, %sum)
+}
+
+ENTRY %main (p: f32[8]) -> f32[4] {
+  %one = s32[]{:T(128)} constant(1)
+  %first = s32[]{:T(128)} copy(%one)
+  %carried = (s32[]{:T(128)}, f32[8]{0}) tuple(%first, %p)
+  %loop = (s32[]{:T(128)}, f32[8]{0}) while(%carried), condition=%turns, body=%turn
+  %scattered = f32[4]{0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.5
+  %sent = (f32[4]{0}, u32[], token[]) send(%scattered, %token), channel_id=2, is_host_transfer=true
+  ROOT %multiplied = f32[4]{0} convolution(%scattered, %p), backend_config={"estimated_cycles":"50"}
+}
+"""
+
+
+def test_a_tpus_program_is_read() -> None:
+    program = Program(TPU_PROGRAM)
+    assert program.cycles() == {"matmuls": 3 * 100 + 50, "other": 3 * 7}
+    assert program.kernels() == 3
+    assert program.collectives() == {
+        "all-reduce": Sent(3, 3 * 2 * 3 * 8),  # of four parts of 8 bytes three leave, twice
+        "all-gather": Sent(3, 3 * 16, hidden=3 * 16),
+        "reduce-scatter": Sent(1, 16),
+        SLICES: Sent(1, 16),
+    }
 
 
 ASYNC = """
 ENTRY %main (p: f32[8]) -> f32[64] {
   %p = f32[8]{0} parameter(0)
-  %start = (f32[8]{0}, f32[64]{0}) all-gather-start(%p), replica_groups={}, dimensions={0}
+  %start = (f32[8]{0}, f32[64]{0}) all-gather-start(%p), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
   ROOT %done = f32[64]{0} all-gather-done(%start)
 }
 """
 
 
 def test_a_pair_of_start_and_done_is_one_collective_of_what_comes_out() -> None:
-    assert collectives(ASYNC) == {"all-gather": Sent(1, 64 * 4)}
+    assert Program(ASYNC).collectives() == {"all-gather": Sent(1, 7 * 8 * 4)}
 
 
 # ── The estimate ─────────────────────────────────────────────────────────────────────────────────────────────
 
+CHIP = Chip(flops=1e6, memory=1e9, link_speed=100.0, network_speed=10.0, clock=1e3, matrix_unit=128)
 
-def test_a_step_takes_as_long_as_what_takes_longest() -> None:
-    chip = Chip(flops=100.0, memory=1000.0, memory_speed=10.0, link_speed=5.0)
-    found = ahead._roofline(chip, flops=4000.0, devices=4, state=6, temporary=12, sent=10)
-    assert found == {"bound": "compute", "seconds": 10.0, "mfu": 1.0}
-    found = ahead._roofline(chip, flops=400.0, devices=4, state=6, temporary=12, sent=10)
-    assert found == {"bound": "memory", "seconds": pytest.approx(4.0), "mfu": pytest.approx(0.25)}
-    found = ahead._roofline(chip, flops=400.0, devices=4, state=6, temporary=12, sent=50)
-    assert found == {"bound": "links", "seconds": 10.0, "mfu": pytest.approx(0.1)}
+
+def estimate(matmuls: int) -> dict[str, Any]:
+    """Of a program of two kernels for one of two layers, that sends 50 bytes (20 while it computes) and 3."""
+    program: Any = SimpleNamespace(
+        cycles=lambda: {"matmuls": matmuls, "other": 500},
+        kernels=lambda: 2,
+        collectives=lambda: {"all-gather": Sent(2, 50, 20), SLICES: Sent(1, 3)},
+    )
+    return ahead._estimate(program, CHIP, tiny_model(), vocab_size=101, tokens=10)
+
+
+def test_a_step_takes_the_sum_of_its_parts() -> None:
+    found, model = estimate(matmuls=9000), tiny_model()
+    kernels = (
+        10 * 6 * model.context_length * model.d_model
+    )  # FLOPs, twice for the mask, 16 times for heads of 8
+    parts = {"matmuls": 9.0, "memory": 0.5, "attention": 2 * 16 * kernels / 1e6, "links": 0.3, SLICES: 0.3}
+    assert found["parts"] == pytest.approx(parts)
+    assert found["seconds"] == pytest.approx(sum(parts.values())) and found["bound"] == "matmuls"
+    assert found["mfu"] == pytest.approx(10 * training_flops_per_token(model, 101) / 1e6 / found["seconds"])
+    assert found["collectives"]["all-gather"] == {"count": 2, "bytes": 50, "hidden": 20}
+
+
+def test_matmuls_take_at_least_the_peak() -> None:
+    found, model = estimate(matmuls=0), tiny_model()
+    flops = training_flops_per_token(model, 101) - 6 * model.context_length * model.d_model
+    assert found["parts"]["matmuls"] == pytest.approx(10 * flops / 1e6)
 
 
 def test_advice_goes_from_the_cheapest_setting_on() -> None:
@@ -98,6 +189,36 @@ def test_what_the_compiler_wants_is_read_in_both_its_wordings(message: str) -> N
 def test_peaks_of_one_chip_are_one_figure() -> None:
     assert PEAK_FLOPS["TPU v5 lite"] == TPUS["v5e"].flops == 197e12
     assert set(PEAK_FLOPS.values()) >= {chip.flops for chip in TPUS.values()}
+
+
+# ── The search ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_search_takes_each_mesh_that_divides_with_the_least_remat_that_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def compiled(config: Config, topology: str, devices: list[Any]) -> dict[str, Any]:
+        mesh, remat = config.mesh, config.model.remat
+        if mesh.tensor > 2:
+            raise UserError("does not divide")
+        fits = mesh.fsdp > 1 or remat == "full"
+        return {"mesh": (mesh.data, mesh.fsdp, mesh.tensor), "remat": remat, "fits": fits}
+
+    monkeypatch.setattr(ahead, "compile_step", compiled)
+    found = [(*each["mesh"], each["remat"]) for each in ahead.search(tiny_config(), "v5e:2x2", [None] * 4)]
+    assert found == [
+        *((4, 1, 1, remat) for remat in ("none", "dots", "full")),
+        *((2, 1, 2, remat) for remat in ("none", "dots", "full")),
+        (2, 2, 1, "none"),
+        (1, 2, 2, "none"),
+        (1, 4, 1, "none"),
+    ]
+
+
+def test_a_search_without_a_mesh_that_divides_says_why() -> None:
+    config = tiny_config(**{"train.batch_size": 3, "model.num_heads": 1})
+    with pytest.raises(UserError, match="does not divide over"):
+        list(ahead.search(config, "v5e:2x2", jax.devices()[:4]))
 
 
 # ── Errors ───────────────────────────────────────────────────────────────────────────────────────────────────
