@@ -3,9 +3,6 @@
 Errors are relative to the plain form in float32 on the same bfloat16 inputs; times are medians of interleaved rounds.
 """
 
-import json
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
+from benchmarks.timing import conclude, measure
 from gpt1_jax.config import MeshConfig
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
@@ -53,20 +51,15 @@ def main(_: list[str]) -> None:
             facts.append(
                 {"form": form, "dropout": rate, "errors": _errors(found, inputs, rate, noise, length)}
             )
-        times: dict[Any, list[float]] = {case: [] for case in runs}
-        for _round in range(_ROUNDS.value):
-            for case, run in runs.items():
-                began = time.perf_counter()
-                jax.block_until_ready(run(*inputs))
-                times[case].append(time.perf_counter() - began)
-    for fact in facts:
-        fact["milliseconds"] = 1e3 * statistics.median(times[fact["form"], fact["dropout"]])
+        rows = measure({str(case): partial(run, *inputs) for case, run in runs.items()}, _ROUNDS.value)
+    for fact, row in zip(facts, rows, strict=True):
+        fact["milliseconds"] = 1e3 * row.seconds.median
         errors = " ".join(f"{error:.4f}" for error in fact["errors"])
         print(
             f"{fact['form']:8} dropout {fact['dropout']}: {fact['milliseconds']:.3f} ms, errors of output and "
             f"gradients {errors}"
         )
-    print(json.dumps({"device": jax.devices()[0].device_kind, "shape": _SHAPE.value, "forms": facts}))
+    conclude(shape=_SHAPE.value, forms=facts)
 
 
 def _forward_and_backward(form: str, rate: float, noise: jax.Array, length: int) -> Callable[..., Any]:

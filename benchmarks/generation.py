@@ -5,9 +5,6 @@ all write the same tokens is checked first. Rounds are interleaved, after one th
 """
 
 import dataclasses
-import json
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import transformers
 from absl import flags
 from flax import linen as nn
 
-from benchmarks.peers import TorchGPT
+from benchmarks.peers import TorchGPT, load_named, make_transformers
+from benchmarks.timing import conclude, measure
 from configs.pretrain import PRESETS
 from gpt1_jax.config import MeshConfig
 from gpt1_jax.door import door
@@ -49,9 +46,10 @@ def main(_: list[str]) -> None:
         start = jax.jit(lambda key: nn.unbox(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]))
         params = start(jax.random.key(0))
         weights = published_weights(config, jax.device_get(params), vocab_size)
-        ours, peer = Generator(model, mesh, params), TorchGPT(config, vocab_size).eval()
-        peer.load_named(weights)
-        theirs = _transformers(config, vocab_size, weights)
+        ours = Generator(model, mesh, params)
+        peer, theirs = TorchGPT(config, vocab_size), make_transformers(config, vocab_size)
+        for torch_model in (peer, theirs):
+            load_named(torch_model.eval(), weights)
         settings = Generation(max_new_tokens=count, temperature=0)
         for batch in map(int, _BATCHES.value):
             prompts = np.random.default_rng(0).integers(0, vocab_size, (batch, given))
@@ -59,65 +57,31 @@ def main(_: list[str]) -> None:
             sides: dict[str, Callable[[], Any]] = {
                 "gpt1_jax": lambda prompts=prompts: [s.tokens for (s,) in ours(prompts.tolist(), settings)],
                 "torch, cached": lambda ids=ids: peer.generate(ids, count).tolist(),
-                "transformers": lambda ids=ids: theirs(ids, count),
+                "transformers": lambda ids=ids: _continue(theirs, ids, count),
             }
             rounds = dict.fromkeys(sides, _ROUNDS.value) | {"transformers": _SLOW_ROUNDS.value}
             facts += _measure(sides, rounds, batch, count)
-    print(json.dumps({"preset": _PRESET.value, "prompt": given, "new": count, "rows": facts}))
+    conclude(preset=_PRESET.value, prompt=given, new=count, rows=facts)
 
 
 def _measure(
     sides: dict[str, Callable[[], Any]], rounds: dict[str, int], batch: int, count: int
 ) -> list[dict[str, Any]]:
-    found = {name: side() for name, side in sides.items() if rounds[name]}
-    same = {name: np.mean(np.array(tokens) == found["gpt1_jax"]) for name, tokens in found.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in found}
-    for number in range(max(rounds.values())):
-        for name in found:
-            if number < rounds[name]:
-                began = time.perf_counter()
-                sides[name]()
-                seconds[name].append(time.perf_counter() - began)
-    rows = []
-    for name, times in seconds.items():
-        speed = batch * count / statistics.median(times)
-        row = {
-            "batch": batch,
-            "side": name,
-            "tokens_per_second": speed,
-            "seconds": [min(times), max(times)],
-            "ours_is": statistics.median(times) / statistics.median(seconds["gpt1_jax"]),
-            "same_tokens": float(same[name]),
-        }
-        print(
-            f"batch {batch}  {name:14} {speed:8.1f} tokens/s  ({min(times):.2f} to {max(times):.2f} s)  "
-            f"gpt1_jax is {row['ours_is']:.2f} times as fast; {same[name]:.1%} the same tokens",
-            flush=True,
-        )
-        rows.append(row)
-    return rows
+    found = {name: side() for name, side in sides.items() if rounds[name]}  # which warms up, too
+    facts = []
+    for row in measure(sides, rounds, work=batch * count, unit="tokens", warm_up=False):
+        same = float(np.mean(np.array(found[row.side]) == found["gpt1_jax"]))
+        print(f"batch {batch}  {row}; {same:.1%} the same tokens", flush=True)
+        facts.append({"batch": batch, **dataclasses.asdict(row), "same_tokens": same})
+    return facts
 
 
-def _transformers(config: Any, vocab_size: int, weights: dict[str, np.ndarray]) -> Callable[..., Any]:
-    model: Any = transformers.OpenAIGPTLMHeadModel(
-        transformers.OpenAIGPTConfig(
-            vocab_size=vocab_size,
-            n_positions=config.context_length,
-            n_embd=config.d_model,
-            n_layer=config.num_layers,
-            n_head=config.num_heads,
-        )
-    ).eval()
-    state = {name: torch.tensor(array) for name, array in weights.items()}
-    model.transformer.load_state_dict(state, strict=False)
-
-    def generate(ids: torch.Tensor, count: int) -> list[list[int]]:
-        out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0
-        )
-        return out[:, ids.shape[1] :].tolist()
-
-    return generate
+def _continue(model: Any, ids: torch.Tensor, count: int) -> list[list[int]]:
+    """What transformers' `generate` writes, greedily."""
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0
+    )
+    return out[:, ids.shape[1] :].tolist()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@
 
 prints
 
-    ours             3,512.0 tokens/s  (0.29 to 0.31 s)
-    theirs           1,967.3 tokens/s  (0.50 to 0.56 s)  ours is 1.78 (1.70 to 1.85) times as fast
+    ours                     3,512.0 tokens/s  (0.29 to 0.31 s)
+    theirs                   1,967.3 tokens/s  (0.50 to 0.56 s)  ours is 1.78 (1.70 to 1.85) times as fast
 
 and a line of JSON with the same and the machine.
 """
@@ -70,7 +70,7 @@ class Row:
     def __str__(self) -> str:
         seconds, ratio = self.seconds, self.first_is
         speed = f"{_number(self.speed.median):>9} {self.unit}/s"
-        line = f"{self.side:16} {speed}  ({seconds.low:.3g} to {seconds.high:.3g} s)"
+        line = f"{self.side:22} {speed}  ({seconds.low:.3g} to {seconds.high:.3g} s)"
         if self.side == self.first:
             return line
         return (
@@ -168,3 +168,7 @@ def _version(package: str) -> str | None:
 def _number(value: float) -> str:
     """With four digits or more, and commas."""
     return f"{value:,.0f}" if value >= 10_000 else f"{value:,.1f}" if value >= 100 else f"{value:.4g}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"

@@ -1,10 +1,17 @@
 """The benchmarks' harness computes what it says, and each benchmark runs at its smallest."""
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
+from command_support import ROOT, make_text
 
 from benchmarks.timing import Spread, conclude, measure
 
@@ -67,7 +74,7 @@ def test_sides_may_do_different_work() -> None:
     sides = {"batches": clock.side("batches", 2), "step": clock.side("step", 2)}
     batches, step = measure(sides, 1, {"batches": 100, "step": 4}, "tokens", clock=clock)
     assert (batches.speed.median, step.speed.median, step.first_is.median) == (50, 2, 25)
-    assert str(batches) == "batches                 50 tokens/s  (2 to 2 s)"
+    assert str(batches) == f"{'batches':22} {'50':>9} tokens/s  (2 to 2 s)"
     assert str(step).endswith("2 tokens/s  (2 to 2 s)  batches is 25.00 (25.00 to 25.00) times as fast")
 
 
@@ -78,3 +85,68 @@ def test_the_last_line_is_json_with_the_machine(capsys: pytest.CaptureFixture[st
     assert found["preset"] == "tiny"
     assert found["rows"][0]["seconds"].keys() == {"median", "low", "high"}
     assert found["machine"].keys() >= {"command", "processor", "cores", "python", "jax", "torch"}
+
+
+# ------------------------------------------------------------------------------- each, at its smallest
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A source of 21 parts, enough for several processes to share."""
+    directory = tmp_path_factory.mktemp("texts")
+    for number in range(21):
+        (directory / f"{number:02}.txt").write_text(make_text(number, 300))
+    return f"text:{directory}/*.txt"
+
+
+def run(name: str, *arguments: str) -> dict[str, Any]:
+    """What the last line of a benchmark says, run as anyone runs it but that little is optimized."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment.pop("XLA_FLAGS", None)
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_data(texts: str) -> None:
+    found = run(
+        "data", "--preset=tiny", f"--source={texts}", "--vocab_size=300", "--step_batch=1", "--rounds=1", "--batches=2"
+    )  # fmt: skip
+    batches, step, all_cores, one_core = found["rows"]
+    assert found["text"]["documents"] == 21
+    assert batches["speed"]["median"] > step["speed"]["median"] > 0
+    assert (all_cores["unit"], one_core["side"]) == ("MB", "1 core")
+
+
+@pytest.mark.slow
+def test_startup(texts: str) -> None:
+    found = run(
+        "startup", "--preset=tiny", f"--source={texts}", "--vocab_size=300", "--batch=1", "--rounds=1"
+    )
+    assert [row["side"] for row in found["steps"]] == ["unroll 0", "unroll 1"]
+    assert found["ahead_after_steps"].keys() == {"unroll 1, cold", "unroll 1, warm"}
+    starts = {row["side"]: row for row in found["starts"]}
+    assert starts.keys() == {f"unroll {n}, {kind}" for n in (0, 1) for kind in ("cold", "warm")}
+    for row in starts.values():
+        phases = sum(phase["median"] for phase in row["phases"].values())
+        assert phases == pytest.approx(row["seconds"]["median"], abs=2)
+    cold, warm = (starts[f"unroll 0, {kind}"]["phases"]["compiling"]["median"] for kind in ("cold", "warm"))
+    assert warm < cold  # the cache was used
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="the other side needs transformers")
+def test_finetuning(tmp_path: Path) -> None:
+    found = run(
+        "finetuning", "--preset=tiny", "--tasks=demo_entailment,demo_same_verse", "--vocab_size=400",
+        f"--cache_dir={tmp_path}", "--batch=2", "--batches=2", "--rounds=1",
+    )  # fmt: skip
+    assert [task["task"] for task in found["tasks"]] == ["demo_entailment", "demo_same_verse"]
+    for task in found["tasks"]:
+        assert task["rows"][0]["side"] == "gpt1_jax"
+        assert task["rows"][-1]["side"] == "transformers, to 128"
+        assert len(task["widths"]) == 2

@@ -1,0 +1,135 @@
+"""Whether training ever waits for text: python -m benchmarks.data [--preset=tiny] [--source=text:GLOB].
+
+Batches as training gets them, windows of a tokenized corpus placed on the device, beside the train step that takes
+them; and the tokenization of the source with one core and with all, into corpora that are the same. The corpora are
+made in a temporary directory. Rounds are interleaved, after one that warms up; medians, and the range.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import jax
+from absl import flags
+
+from benchmarks.ours import Trainer
+from benchmarks.timing import Row, conclude, measure
+from configs.pretrain import PRESETS
+from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.data import corpus as corpora
+from gpt1_jax.data.batches import PretrainingBatches
+from gpt1_jax.data.corpus import Corpus
+from gpt1_jax.data.progress import Progress
+from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizing import tokenize
+from gpt1_jax.data.workers import local_workers
+from gpt1_jax.door import door
+from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.training import sharding
+from gpt1_jax.training.session import fit_attention
+
+_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
+_SOURCE = flags.DEFINE_string("source", "demo", "the text, as data.source of a config")
+_TOKENIZER = flags.DEFINE_string("tokenizer", "sentencepiece", "as data.tokenizer of a config")
+_VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "pieces trained; by default the preset's", 0)
+_STEP_BATCH = flags.DEFINE_integer(
+    "step_batch", 0, "rows of the train step; by default the preset's, and 2 of the paper's on a CPU", 0
+)
+_BATCHES = flags.DEFINE_integer("batches", 50, "delivered in a round", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
+
+
+def main(_: list[str]) -> None:
+    """Prints a line for each side, then the same in JSON."""
+    if _PRESET.value not in PRESETS:
+        raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
+    config = PRESETS[_PRESET.value]()
+    with tempfile.TemporaryDirectory() as cache:
+        vocab_size = _VOCAB_SIZE.value or config.data.vocab_size
+        corpus = corpora.prepare(_SOURCE.value, _TOKENIZER.value, vocab_size, cache)
+        text = {
+            "documents": corpus.train.documents + corpus.validation.documents,
+            "bytes": corpus.train.bytes + corpus.validation.bytes,
+            "tokens": len(corpus.train) + len(corpus.validation),
+        }
+        print(f"{_SOURCE.value}: {text['bytes'] / 1e6:,.1f} MB, {text['tokens']:,} tokens")
+        rows = _measure_batches(config, corpus) + _measure_tokenization(corpus, text["bytes"] / 1e6, cache)
+    facts = [dataclasses.asdict(row) for row in rows]
+    conclude(preset=_PRESET.value, source=_SOURCE.value, vocab_size=vocab_size, text=text, rows=facts)
+
+
+# ------------------------------------------------------------------------------------------------ batches
+
+
+def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
+    """Tokens a second: delivered at the preset's batch size, and taken by its train step."""
+    on_cpu = jax.default_backend() == "cpu"
+    mesh = sharding.make_mesh(MeshConfig(1, 1, 1))
+    fitted, _ = fit_attention(config.model, mesh)
+    model = dataclasses.replace(fitted, dtype="float32" if on_cpu else fitted.dtype)
+    step_batch = _STEP_BATCH.value or (2 if on_cpu and not _PRESET.value else config.train.batch_size)
+    data = dataclasses.replace(config.data, vocab_size=corpus.tokenizer.vocab_size)
+    train = dataclasses.replace(config.train, batch_size=step_batch)
+    trainer = Trainer(dataclasses.replace(config, model=model, data=data, train=train))
+    length, delivered = config.model.context_length, config.train.batch_size
+    batches = PretrainingBatches(corpus.train, seed=0, batch_size=delivered, context_length=length)
+    batch = PretrainingBatches(corpus.train, seed=0, batch_size=step_batch, context_length=length).rows(
+        0, 0, step_batch
+    )
+    steps = itertools.count()
+
+    def deliver() -> None:
+        for step in itertools.islice(steps, _BATCHES.value):
+            jax.block_until_ready(
+                sharding.place_rows(lambda *rows, n=step: batches.rows(n, *rows), delivered, mesh)
+            )
+
+    names = f"batches {delivered}×{length}", f"step {step_batch}×{length}"
+    sides = dict(zip(names, (deliver, lambda: trainer(batch.tokens[:, 0], batch.targets[:, 0])), strict=True))
+    work = dict(zip(names, (_BATCHES.value * delivered * length, step_batch * length), strict=True))
+    rows = measure(sides, _ROUNDS.value, work, "tokens")
+    for row in rows:
+        print(row, flush=True)
+    return rows
+
+
+# ------------------------------------------------------------------------------------------- tokenization
+
+
+def _measure_tokenization(corpus: Corpus, megabytes: float, cache: str) -> list[Row]:
+    """MB of text a second, with all cores and with one."""
+    cores = os.cpu_count() or 1
+    sides = {f"{n} core{'s' * (n > 1)}": _tokenization(corpus.tokenizer, n, cache) for n in (cores, 1)}
+    for name, side in sides.items():  # which warms up, too
+        if side() != corpus.fingerprint:
+            raise Fault(f"{name} made another corpus of the same text")
+    rows = measure(sides, _ROUNDS.value, megabytes, "MB", warm_up=False)
+    tokens = len(corpus.train) + len(corpus.validation)
+    for row in rows:
+        print(f"{row}; {tokens / row.seconds.median:,.0f} tokens/s", flush=True)
+    return rows
+
+
+def _tokenization(tokenizer: Tokenizer, cores: int, cache: str) -> Callable[[], str]:
+    """Makes the corpus anew, its tokenizer at hand, and returns its fingerprint."""
+
+    def workers(*arguments: Any) -> None:
+        with mock.patch("os.cpu_count", return_value=cores):  # all that they ask about the machine
+            local_workers(*arguments)
+
+    def run() -> str:
+        with tempfile.TemporaryDirectory(dir=cache) as place:
+            progress = Progress(lambda line: None)
+            made = tokenize(_SOURCE.value, tokenizer, 0, place, None, progress, workers)
+            return json.loads((made / "manifest.json").read_text())["fingerprint"]
+
+    return run
+
+
+if __name__ == "__main__":
+    door(main)

@@ -1,0 +1,249 @@
+"""Examples a second of fine-tuning beside transformers: python -m benchmarks.finetuning [--preset=tiny].
+
+Needs torch and transformers. The same random weights, examples, auxiliary language model and AdamW on both sides,
+float32, dropout on. transformers' model has the same head, and its batches are padded to the widths of our buckets, to
+the longest example of the task, and to the context. That all have the same losses without dropout is checked first,
+over three steps. The batches are spread evenly over an epoch's widths. Rounds are interleaved, after one that warms up.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from absl import flags
+from flax import linen as nn
+from torch.nn import functional as F
+
+from benchmarks.peers import load_named, make_transformers
+from benchmarks.timing import conclude, measure
+from configs import finetune
+from configs.pretrain import PRESETS
+from gpt1_jax.config import Config, MeshConfig, OptimizerConfig
+from gpt1_jax.data import corpus as corpora
+from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
+from gpt1_jax.door import door
+from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.interop.runs import published_weights
+from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
+from gpt1_jax.tasks.encoding import encode_examples
+from gpt1_jax.tasks.reading import read_task
+from gpt1_jax.tasks.task import Task
+from gpt1_jax.training import sharding
+from gpt1_jax.training.finetuning import make_classifier
+from gpt1_jax.training.objectives import finetuning_loss
+from gpt1_jax.training.optimizers import make_optimizer, make_schedule
+from gpt1_jax.training.session import fit_attention
+from gpt1_jax.training.step import abstract_state, initial_state, make_train_step
+
+_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
+_TASKS = flags.DEFINE_list("tasks", ["demo_entailment", "demo_same_verse"], "TASK or TASK:SOURCE")
+_TOKENIZER = flags.DEFINE_string("tokenizer", "sentencepiece", "as data.tokenizer; trained on the demo text")
+_VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "pieces trained; by default the preset's", 0)
+_CACHE_DIR = flags.DEFINE_string("cache_dir", "~/.cache/gpt1_jax", "of the demo text, as data.cache_dir")
+_BATCH = flags.DEFINE_integer("batch", 0, "examples; by default the task's, and 4 with the paper's model", 0)
+_BATCHES = flags.DEFINE_integer("batches", 4, "in a round", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
+
+_CHECKED_STEPS = 3
+_TOLERANCE = 1e-3
+
+Step = Callable[[TaskBatch], float]  # takes a training step, returns the loss before the update
+
+
+def main(_: list[str]) -> None:
+    """Prints lines for each task, then the same in JSON."""
+    if _PRESET.value not in PRESETS:
+        raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
+    vocab_size = _VOCAB_SIZE.value or PRESETS[_PRESET.value]().data.vocab_size
+    tokenizer = open_tokenizer(_TOKENIZER.value) or (
+        corpora.prepare("demo", "sentencepiece", vocab_size, _CACHE_DIR.value).tokenizer
+    )
+    facts = [_measure_task(*_settings(spec), tokenizer) for spec in _TASKS.value]
+    conclude(preset=_PRESET.value, vocab_size=tokenizer.vocab_size, tasks=facts)
+
+
+def _settings(spec: str) -> tuple[Config, str]:
+    """The fine-tuning of a task on a preset's model in float32, by AdamW at a constant rate; and the task's source."""
+    task, _, source = spec.partition(":")
+    demo = task.startswith("demo_")
+    config = finetune.demo(task) if demo else finetune.paper(task)
+    batch = _BATCH.value or (config.train.batch_size if _PRESET.value else 4)
+    steady = {"name": "adamw", "warmup_fraction": 0.0, "total_steps": 10**9}
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(PRESETS[_PRESET.value]().model, dtype="float32"),
+        train=dataclasses.replace(config.train, batch_size=batch),
+        optimizer=dataclasses.replace(config.optimizer, **steady),
+    )
+    return config, source or ("demo" if demo else "tfds")
+
+
+def _measure_task(config: Config, source: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Prints a line for each side, and returns the same."""
+    assert config.finetune is not None
+    data = read_task(config.finetune, dataclasses.replace(config.data, source=source))
+    task, length = data.task, config.model.context_length
+    examples = encode_examples(task, data.train, tokenizer, length, config.finetune.scores)
+    batches, mean_width = _spread(
+        TaskBatches(examples, seed=0, batch_size=config.train.batch_size), _BATCHES.value
+    )
+    longest = int(examples.lengths().max())
+    widths = [batch.tokens.shape[-1] for batch in batches]
+    print(f"{task.name}: buckets {widths} of the mean {mean_width:.0f} in an epoch", flush=True)
+
+    paddings = {
+        "transformers, buckets": batches,
+        **{f"transformers, to {width}": _pad(batches, width) for width in (longest, length)},
+    }
+    _check(config, task, tokenizer.vocab_size, batches, paddings)
+    ours, theirs = _make_steps(config, task, tokenizer.vocab_size)
+    sides = {"gpt1_jax": lambda: [ours(batch) for batch in batches]} | {
+        name: lambda padded=padded: [theirs(batch) for batch in padded] for name, padded in paddings.items()
+    }
+    count = sum(int((batch.label_weights > 0).sum()) for batch in batches)
+    rows = measure(sides, _ROUNDS.value, count, "examples")
+    for row in rows:
+        print(row, flush=True)
+    return {
+        "task": task.name,
+        "batch": config.train.batch_size,
+        "widths": widths,
+        "mean_width": mean_width,
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def _spread(batches: TaskBatches, count: int) -> tuple[list[TaskBatch], float]:
+    """Batches spread evenly over an epoch's, ordered by width, and the epoch's mean width."""
+    steps = range(batches.steps_per_epoch)
+    widths = np.array([batches.rows(step, 0, 1).tokens.shape[-1] for step in steps])
+    places = (np.arange(count) + 0.5) / count * len(widths)
+    chosen = np.argsort(widths, kind="stable")[places.astype(int)]
+    return [batches.rows(int(step), 0, batches.batch_size) for step in chosen], float(widths.mean())
+
+
+def _pad(batches: Sequence[TaskBatch], width: int) -> list[TaskBatch]:
+    """The same batches, each sequence filled up with tokens that weigh nothing."""
+
+    def fill(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, [(0, 0), (0, 0), (0, width - x.shape[-1])])
+
+    return [
+        b._replace(tokens=fill(b.tokens), targets=fill(b.targets), weights=fill(b.weights)) for b in batches
+    ]
+
+
+def _check(
+    config: Config,
+    task: Task,
+    vocab_size: int,
+    batches: list[TaskBatch],
+    paddings: dict[str, list[TaskBatch]],
+) -> None:
+    """Raises Fault where the losses of some steps without dropout differ."""
+    assert config.finetune is not None
+    dropouts = {f"{place}_dropout": 0.0 for place in ("embedding", "attention", "residual")}
+    still = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **dropouts),
+        finetune=dataclasses.replace(config.finetune, classifier_dropout=0.0),
+    )
+    losses: dict[str, list[float]] = {}
+    for name, padded in ({"gpt1_jax": batches} | paddings).items():
+        step = _make_steps(still, task, vocab_size)[name != "gpt1_jax"]
+        losses[name] = [step(padded[number % len(padded)]) for number in range(_CHECKED_STEPS)]
+        told = ", ".join(f"{loss:.5f}" for loss in losses[name])
+        print(f"{name:22} without dropout: loss {told}", flush=True)
+        if not np.allclose(losses[name], losses["gpt1_jax"], rtol=_TOLERANCE, atol=0):
+            raise Fault(f"{name} has other losses than gpt1_jax; the sides are not the same.")
+
+
+# -------------------------------------------------------------------------------------------------- sides
+
+
+def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step]:
+    """Our step and transformers', from the same weights."""
+    assert config.finetune is not None
+    mesh = sharding.make_mesh(MeshConfig(1, 1, 1))
+    fitted, _ = fit_attention(config.model, mesh)
+    model = make_classifier(dataclasses.replace(config, model=fitted), task, vocab_size)
+    schedule = make_schedule(config.optimizer, num_steps=0)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    objective = finetuning_loss(model, config.finetune.auxiliary_weight, regression=False)
+    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+        abstract = abstract_state(model, optimizer, mesh)
+        train_step = make_train_step(objective, optimizer, schedule, mesh, abstract, accumulation=1)
+        state = initial_state(model, optimizer, mesh, config.seed)
+    theirs = TorchClassifier(config, model.head.pooling, jax.device_get(state.params), model.extract)
+
+    def ours(batch: TaskBatch) -> float:
+        nonlocal state
+        with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+            placed = sharding.place_rows(lambda start, stop: batch, len(batch.tokens), mesh)
+            state, metrics = train_step(state, placed)
+        return float(metrics["loss"])
+
+    return ours, _make_torch_step(theirs, config.optimizer)
+
+
+class TorchClassifier(torch.nn.Module):
+    """transformers' language model, and a linear layer on the state at the extract token."""
+
+    def __init__(self, config: Config, pooling: str, params: Any, extract: int) -> None:
+        """`params` are those of our classifier."""
+        super().__init__()
+        assert config.finetune is not None
+        rows = extract + 1  # the last of the specials
+        self.language_model = make_transformers(config.model, rows)
+        load_named(self.language_model, published_weights(config.model, params["trunk"], rows))
+        kernel, bias = (torch.tensor(params["head"][name]) for name in ("kernel", "bias"))
+        self.head = torch.nn.Linear(kernel.shape[0], kernel.shape[1])
+        self.head.load_state_dict({"weight": kernel.T, "bias": bias})
+        self.dropout = torch.nn.Dropout(config.finetune.classifier_dropout)
+        self.auxiliary_weight, self.pooling, self.extract = config.finetune.auxiliary_weight, pooling, extract
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of a TaskBatch's arrays, by their names."""
+        flat = batch["tokens"].flatten(0, 1)
+        hidden = self.language_model.transformer(flat).last_hidden_state
+        logits = self.language_model.lm_head(hidden)
+        losses = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten().long(), reduction="none")
+        lm_loss = (losses * batch["weights"].flatten()).sum()
+        ends = (flat == self.extract).int().argmax(-1)
+        states = hidden[torch.arange(len(flat)), ends].view(*batch["tokens"].shape[:2], -1)
+        states = states.sum(1, keepdim=True) if self.pooling == "sum" else states
+        outputs = self.head(self.dropout(states)).flatten(1)
+        errors = -(batch["labels"] * F.log_softmax(outputs, -1)).sum(-1)
+        return (errors * batch["label_weights"]).sum() + self.auxiliary_weight * lm_loss
+
+
+def _make_torch_step(model: TorchClassifier, settings: OptimizerConfig) -> Step:
+    """A training step as PyTorch's users write it: AdamW in its fused form behind clipping by the global norm."""
+    parameters = list(model.train().parameters())
+    rule = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        fused=True,
+    )
+
+    def step(batch: TaskBatch) -> float:
+        loss = model({name: torch.tensor(x) for name, x in batch._asdict().items() if name != "noise"})
+        rule.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        rule.step()
+        return loss.item()
+
+    return step
+
+
+if __name__ == "__main__":
+    door(main)
