@@ -1,0 +1,120 @@
+"""Training steps beside PyTorch: python -m benchmarks.training [--preset=tiny] [--compiled].
+
+Needs torch and transformers. The same random weights, batches and AdamW on all sides, float32, dropout on; that all
+have the same losses without dropout is checked first, over five steps. Rounds are interleaved, after one that warms up.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from configs.pretrain import PRESETS
+from gpt1_jax.config import Config
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+
+SIDES = ("gpt1_jax", "transformers", "torch")
+_CHECKED_STEPS = 5
+_TOLERANCE = 2e-3
+
+_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
+_BATCH = flags.DEFINE_integer("batch", 0, "rows; by default the preset's, and 2 of the paper's", 0)
+_SIDES = flags.DEFINE_list("sides", list(SIDES), f"of {', '.join(SIDES)}, torch compiled")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
+_STEPS = flags.DEFINE_integer("steps", 1, "in a round", 1)
+
+Step = Callable[[np.ndarray, np.ndarray], float]  # (inputs, targets), int [B, T] → the loss before the update
+
+
+def main(_: list[str]) -> None:
+    """Prints a line for each side, then the same in JSON."""
+    if unknown := set(_SIDES.value) - {*SIDES, "torch compiled"}:
+        raise UserError(f"--sides={unknown.pop()} is none of {', '.join(SIDES)}, torch compiled.")
+    from benchmarks.timing import conclude, measure
+
+    config = settings(_PRESET.value, _BATCH.value)
+    rows, length = config.train.batch_size, config.model.context_length
+    check(config, _SIDES.value)
+    sides = {name: _many(make_step(name, config), config) for name in _SIDES.value}
+    found = measure(sides, _ROUNDS.value, rows * length * _STEPS.value, "tokens")
+    for row in found:
+        print(row)
+    conclude(
+        preset=_PRESET.value, batch=rows, context=length, rows=[dataclasses.asdict(row) for row in found]
+    )
+
+
+def settings(preset: str, batch: int) -> Config:
+    """A preset in float32 with AdamW at a constant rate, which all sides have.
+
+    Raises UserError where there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"--preset={preset} is none of tiny, small, or empty for the paper's.")
+    config = PRESETS[preset]()
+    steady = dataclasses.replace(
+        config.optimizer, name="adamw", warmup_steps=0, warmup_fraction=0.0, total_steps=10**9
+    )
+    rows = batch or (config.train.batch_size if preset else 2)
+    train = dataclasses.replace(config.train, batch_size=rows, num_steps=10**9)
+    model = dataclasses.replace(config.model, dtype="float32")
+    return dataclasses.replace(config, model=model, train=train, optimizer=steady)
+
+
+def batches(config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Made-up inputs and targets, [B, T] each, of few different tokens, so that there is something to learn."""
+    generator = np.random.default_rng(0)
+    while True:
+        shape = (config.train.batch_size, config.model.context_length + 1)
+        tokens = generator.integers(0, min(64, config.data.vocab_size), shape)
+        yield tokens[:, :-1], tokens[:, 1:]
+
+
+def check(config: Config, names: list[str]) -> None:
+    """Raises UserError where the losses of some steps without dropout differ."""
+    dropouts = {f"{place}_dropout": 0.0 for place in ("embedding", "attention", "residual")}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **dropouts))
+    losses = {}
+    for name in names:
+        step = make_step(name, config)
+        losses[name] = [
+            step(*batch) for batch, _ in zip(batches(config), range(_CHECKED_STEPS), strict=False)
+        ]
+        print(f"{name:16} without dropout: loss {', '.join(f'{loss:.4f}' for loss in losses[name])}")
+    for name, found in losses.items():
+        if not np.allclose(found, losses[names[0]], rtol=_TOLERANCE, atol=0):
+            raise UserError(f"--sides={name} has other losses than {names[0]}; the sides are not the same.")
+
+
+def make_step(name: str, config: Config, same: bool = True) -> Step:
+    """A side's training step; `same` gives it the weights that ours begins with."""
+    if name == "gpt1_jax":
+        from benchmarks.ours import Trainer  # each side late: none is charged with another's libraries
+
+        return Trainer(config)
+    from benchmarks import peers
+
+    make = peers.make_transformers if name == "transformers" else peers.TorchGPT
+    model = make(config.model, config.data.vocab_size)
+    if same:
+        from benchmarks.ours import initial_weights
+
+        peers.load_named(model, initial_weights(config))
+    return peers.make_torch_step(model.train(), config.optimizer, compiled=name == "torch compiled")
+
+
+def _many(step: Step, config: Config) -> Callable[[], Any]:
+    source = batches(config)
+
+    def steps() -> None:
+        for _ in range(_STEPS.value):
+            step(*next(source))
+
+    return steps
+
+
+if __name__ == "__main__":
+    door(main)
