@@ -145,12 +145,14 @@ def test_every_cell_of_code_is_explained(notebook: NotebookNode) -> None:
 # ── All of it ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_nothing_was_installed_and_the_devices_are_shown(executed: Executed) -> None:
     out = said(executed.cells["install"])
     assert "CpuDevice" in out
     assert "clone" not in out and "pip" not in out
 
 
+@pytest.mark.slow
 def test_it_trains_by_the_commands(executed: Executed) -> None:
     assert "$ python -m gpt1_jax.main --config=configs/pretrain.py:tiny" in said(executed.cells["pretrain"])
     assert f"step {STEPS}/{STEPS}" in said(executed.cells["pretrain"])
@@ -162,6 +164,7 @@ def test_it_trains_by_the_commands(executed: Executed) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CURVES)
 def test_a_picture_is_there(executed: Executed, name: str) -> None:
     (output,) = [x for x in executed.cells[name].outputs if x.output_type == "display_data"]
@@ -171,6 +174,7 @@ def test_a_picture_is_there(executed: Executed, name: str) -> None:
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 50  # colors
 
 
+@pytest.mark.slow
 def test_the_curves_are_what_was_measured(executed: Executed) -> None:
     pretrain, finetune = (read_metrics(executed.runs / run) for run in ("pretrain", "same-verse"))
     first, second = (json.loads(said(executed.cells[f"probe-{name}"])) for name in CURVES)
@@ -192,6 +196,7 @@ def test_the_curves_are_what_was_measured(executed: Executed) -> None:
     assert first["markers"] == [["None", "o"]] and second["markers"] == [["None"], ["None", "o"]]
 
 
+@pytest.mark.slow
 def test_it_writes(executed: Executed) -> None:
     out = said(executed.cells["generate"])
     assert out.count("\nIt's the king") == 2
@@ -200,6 +205,7 @@ def test_it_writes(executed: Executed) -> None:
         assert any(text.startswith(prompt) and len(text) > len(prompt) + 10 for text in texts)
 
 
+@pytest.mark.slow
 def test_it_judges(executed: Executed) -> None:
     lines = (executed.runs / "labeled.jsonl").read_text().splitlines()
     labels = [json.loads(line)["label"] for line in lines]
@@ -209,6 +215,7 @@ def test_it_judges(executed: Executed) -> None:
     assert all("%" in line and line.endswith(".") for line in shown)
 
 
+@pytest.mark.slow
 def test_it_leaves_the_accelerator_alone(executed: Executed) -> None:
     """A TPU that the notebook's own process has taken is lost to its commands."""
     imported, executable = json.loads(said(executed.cells["probe-before"]))

@@ -48,7 +48,8 @@ class Pod:
         return out
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
 def test_one_is_killed_and_all_go_on(runner: Runner, tmp_path: Path, count: int) -> None:
     """From a checkpoint to the end, by themselves."""
     workdir = tmp_path / "my run"

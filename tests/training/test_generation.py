@@ -122,6 +122,7 @@ def test_prompts_of_other_lengths_are_each_continued_as_if_alone() -> None:
         assert sample.reason == "length"
 
 
+@pytest.mark.slow
 def test_a_hundred_greedy_continuations_are_those_of_transformers() -> None:
     prompts = random_prompts(100)
     ours = [sample.tokens for (sample,) in generate(prompts, max_new_tokens=64, temperature=0)]
