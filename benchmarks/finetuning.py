@@ -43,7 +43,7 @@ _TASKS = flags.DEFINE_list("tasks", ["demo_entailment", "demo_same_verse"], "TAS
 _TOKENIZER = flags.DEFINE_string("tokenizer", "sentencepiece", "as data.tokenizer; trained on the demo text")
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "pieces trained; by default the preset's", 0)
 _CACHE_DIR = flags.DEFINE_string("cache_dir", "~/.cache/gpt1_jax", "of the demo text, as data.cache_dir")
-_BATCH = flags.DEFINE_integer("batch", 0, "examples; by default the task's, and 4 with the paper's model", 0)
+_BATCH = flags.DEFINE_integer("batch", 0, "examples; by default 32, and 4 with the paper's model", 0)
 _BATCHES = flags.DEFINE_integer("batches", 4, "in a round", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
 
@@ -68,8 +68,7 @@ def main(_: list[str]) -> None:
 def _settings(spec: str) -> tuple[Config, str]:
     """The fine-tuning of a task on a preset's model in float32, by AdamW at a constant rate; and the task's source."""
     task, _, source = spec.partition(":")
-    demo = task.startswith("demo_")
-    config = finetune.demo(task) if demo else finetune.paper(task)
+    config = finetune.paper(task)
     batch = _BATCH.value or (config.train.batch_size if _PRESET.value else 4)
     steady = {"name": "adamw", "warmup_fraction": 0.0, "total_steps": 10**9}
     config = dataclasses.replace(
@@ -78,7 +77,7 @@ def _settings(spec: str) -> tuple[Config, str]:
         train=dataclasses.replace(config.train, batch_size=batch),
         optimizer=dataclasses.replace(config.optimizer, **steady),
     )
-    return config, source or ("demo" if demo else "tfds")
+    return config, source or ("demo" if task.startswith("demo_") else "tfds")
 
 
 def _measure_task(config: Config, source: str, tokenizer: Tokenizer) -> dict[str, Any]:
