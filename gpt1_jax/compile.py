@@ -61,7 +61,7 @@ def _row(found: dict[str, Any]) -> str:
 
 
 def _details(found: dict[str, Any]) -> None:
-    print(f"{found['parameters']:,} parameters, {found['flops'] / 1e12:.1f} TFLOP a step")
+    print(f"{found['parameters']:,} parameters, {found['flops'] / 1e12:.3g} TFLOP a step")
     if found["fits"]:
         print(
             "of a step: " + ", ".join(f"{part} {_ms(time)}" for part, time in found["parts"].items() if time)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import re
 import time
@@ -84,7 +85,7 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
             "--config is a fine-tuning's, whose shapes depend on its data; name one of pre-training."
         )
     began = time.perf_counter()
-    mesh = sharding.make_mesh(config.mesh, devices)
+    mesh = _make_mesh(config.mesh, devices)
     sharding.check_divisible(config, mesh)
     tokenizer = open_tokenizer(config.data.tokenizer)
     vocab_size = config.data.vocab_size if tokenizer is None else tokenizer.vocab_size
@@ -114,6 +115,18 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
         program = Program(compiled.as_text() or "")
         found |= _estimate(program, chip, model, vocab_size, tokens / mesh.size)
     return found | {"compile_seconds": time.perf_counter() - began}
+
+
+def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:
+    """The mesh of all devices; UserError where it has not as many places."""
+    axes = {name: size for name, size in dataclasses.asdict(config).items() if name != "slices"}
+    places = math.prod(axes.values())
+    if places > 0 and places != len(devices):  # -1 takes what remains
+        raise UserError(
+            f"mesh={axes} has {places} places for the {len(devices)} devices of --topology; set an axis to -1, which "
+            "takes what remains, or name another topology."
+        )
+    return sharding.make_mesh(config, devices)
 
 
 def _lower(config: Config, mesh: Mesh, vocab_size: int) -> tuple[jax.stages.Lowered, int]:

@@ -244,6 +244,12 @@ def test_finetuning_is_refused() -> None:
         ahead.compile_step(config, "v5e:2x2", [])
 
 
+@pytest.mark.parametrize("mesh", [{"mesh.data": 3}, {"mesh.data": 2, "mesh.tensor": 4}], ids=str)
+def test_a_mesh_that_does_not_take_the_slice_is_told(mesh: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="places for the 4 devices of --topology; set an axis to -1"):
+        ahead.compile_step(tiny_config(**mesh), "v5e:2x2", jax.devices()[:4])
+
+
 # ── For real, where the compiler is ──────────────────────────────────────────────────────────────────────────
 
 
