@@ -17,11 +17,11 @@ from absl import flags
 from flax import linen as nn
 from torch.nn import functional as F
 
-from benchmarks.peers import load_named, make_transformers
+from benchmarks.peers import load_named, make_transformers, make_update
 from benchmarks.timing import conclude, measure
 from configs import finetune
 from configs.pretrain import PRESETS
-from gpt1_jax.config import Config, MeshConfig, OptimizerConfig
+from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
 from gpt1_jax.door import door
@@ -176,7 +176,8 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
         abstract = abstract_state(model, optimizer, mesh)
         train_step = make_train_step(objective, optimizer, schedule, mesh, abstract, accumulation=1)
         state = initial_state(model, optimizer, mesh, config.seed)
-    theirs = TorchClassifier(config, model.head.pooling, jax.device_get(state.params), model.extract)
+    peer = TorchClassifier(config, model.head.pooling, jax.device_get(state.params), model.extract).train()
+    update = make_update(peer, config.optimizer)
 
     def ours(batch: TaskBatch) -> float:
         nonlocal state
@@ -185,7 +186,10 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
             state, metrics = train_step(state, placed)
         return float(metrics["loss"])
 
-    return ours, _make_torch_step(theirs, config.optimizer)
+    def theirs(batch: TaskBatch) -> float:
+        return update(peer({name: torch.tensor(x) for name, x in batch._asdict().items() if name != "noise"}))
+
+    return ours, theirs
 
 
 class TorchClassifier(torch.nn.Module):
@@ -217,31 +221,6 @@ class TorchClassifier(torch.nn.Module):
         outputs = self.head(self.dropout(states)).flatten(1)
         errors = -(batch["labels"] * F.log_softmax(outputs, -1)).sum(-1)
         return (errors * batch["label_weights"]).sum() + self.auxiliary_weight * lm_loss
-
-
-def _make_torch_step(model: TorchClassifier, settings: OptimizerConfig) -> Step:
-    """A training step as PyTorch's users write it: AdamW in its fused form behind clipping by the global norm."""
-    parameters = list(model.train().parameters())
-    rule = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=True,
-    )
-
-    def step(batch: TaskBatch) -> float:
-        loss = model({name: torch.tensor(x) for name, x in batch._asdict().items() if name != "noise"})
-        rule.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-        rule.step()
-        return loss.item()
-
-    return step
 
 
 if __name__ == "__main__":

@@ -128,10 +128,8 @@ def logits_of(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     return model(ids).logits
 
 
-def make_torch_step(
-    model: nn.Module, optimizer: OptimizerConfig, compiled: bool = False
-) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A training step as PyTorch's users write it: (inputs, targets), int [B, T] → the loss before the update.
+def make_update(model: nn.Module, optimizer: OptimizerConfig) -> Callable[[torch.Tensor], float]:
+    """A function that takes the loss of a batch, updates the model by it, and returns it, as PyTorch's users write it.
 
     AdamW in its fused form, without decay on biases and gains, behind clipping by the global norm.
     """
@@ -147,17 +145,23 @@ def make_torch_step(
         fused=True,
     )
 
-    def forward(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits_of(model, ids).flatten(0, 1), targets.flatten())
-
-    loss_of = torch.compile(forward) if compiled else forward
-
-    def step(ids: np.ndarray, targets: np.ndarray) -> float:
-        loss = loss_of(torch.tensor(ids), torch.tensor(targets))
+    def update(loss: torch.Tensor) -> float:
         rule.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, optimizer.clip_norm)
         rule.step()
         return loss.item()
 
-    return step
+    return update
+
+
+def make_torch_step(
+    model: nn.Module, optimizer: OptimizerConfig, compiled: bool = False
+) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A step of pre-training: (inputs, targets), int [B, T] → the loss before the update."""
+
+    def forward(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits_of(model, ids).flatten(0, 1), targets.flatten())
+
+    loss_of, update = torch.compile(forward) if compiled else forward, make_update(model, optimizer)
+    return lambda ids, targets: update(loss_of(torch.tensor(ids), torch.tensor(targets)))

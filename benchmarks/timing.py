@@ -168,7 +168,3 @@ def _version(package: str) -> str | None:
 def _number(value: float) -> str:
     """With four digits or more, and commas."""
     return f"{value:,.0f}" if value >= 10_000 else f"{value:,.1f}" if value >= 100 else f"{value:.4g}"
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""Training steps beside PyTorch: python -m benchmarks.training [--preset=tiny] [--compiled].
+"""Training steps beside PyTorch: python -m benchmarks.training [--preset=tiny].
 
 Needs torch and transformers. The same random weights, batches and AdamW on all sides, float32, dropout on; that all
 have the same losses without dropout is checked first, over five steps. Rounds are interleaved, after one that warms up.

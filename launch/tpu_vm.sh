@@ -20,8 +20,8 @@
 # On each worker the training is a systemd service: it needs no connection, starts again when it crashes (20 times a
 # day), and does not when its input is wrong (exit code 2). `train` looks after it every minute: it asks for the slice
 # again after a preemption, and gives it back at the end. It ends with 0 when the run is done, with 2 when its input is
-# wrong, with 1 when it gave up. It may be stopped at any time and started again: it goes on from what it finds. As the
-# slice does not last, --workdir must be on gs://.
+# wrong, with 1 when it gave up. It may be stopped at any time and started again: the same command goes on from what it
+# finds; a slice with a training of other flags is left alone. As the slice does not last, --workdir must be on gs://.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -42,7 +42,7 @@ cloud() { # cloud ARGUMENTS...: every call of the cloud
     printf '%q ' "${command[@]}"
     echo
   else
-    "${command[@]}"
+    "${command[@]}" </dev/null # ssh would read the terminal, and a job in the background stop
   fi
 }
 
@@ -62,28 +62,37 @@ state() { # of the slice: nothing where there is none
   cloud queued-resources list --filter="name~/$name\$" --format="value(state.state)"
 }
 
+script() { # script TRAINING_FLAGS...: what starts the training on a worker
+  printf '%q ' exec bash launch/worker.sh .venv/bin/python -m gpt1_jax.main "$@"
+  echo
+}
+
 run() ( # run TRAINING_FLAGS...
   parcel=$(mktemp -d)
   trap 'rm -rf "$parcel"' EXIT
-  {
-    printf '%q ' exec bash launch/worker.sh .venv/bin/python -m gpt1_jax.main "$@"
-    echo
-  } >"$parcel/train.sh"
+  script "$@" >"$parcel/train.sh"
   printf '%s\n' "$setup" >"$parcel/setup.sh"
   tar -czf "$parcel/gpt1_jax.tgz" --exclude=__pycache__ -C "$ROOT" \
     configs gpt1_jax launch pyproject.toml README.md LICENSE -C "$parcel" setup.sh train.sh
   [[ -z $dry_run ]] || tail -n +1 "$parcel/setup.sh" "$parcel/train.sh"
+  # Where an agent holds keys and not this one, gcloud refuses to copy to several workers.
+  [[ -n $dry_run ]] || ssh-add -q ~/.ssh/google_compute_engine </dev/null 2>/dev/null || true
   cloud tpu-vm scp "$parcel/gpt1_jax.tgz" "$name:" --worker=all "${ALIVE[@]/#/--scp-flag=}" &&
     on all "mkdir -p gpt1_jax && tar -xzf gpt1_jax.tgz -C gpt1_jax && bash gpt1_jax/launch/tpu_worker.sh"
 )
 
 journal() { on "$1" "sudo journalctl --unit=gpt1_jax --output=cat ${*:2}"; } # journal WORKER FLAGS...
 
-progress() { # what all services together are: absent, running, mixed, done, wrong, failed; fails where one is not told
-  local told line found=' '
-  told=$(on all "systemctl show gpt1_jax --property=SubState,ExecMainStatus | xargs echo gpt1_jax:" 2>/dev/null) ||
-    return 1
+progress() { # progress TRAINING_FLAGS...: what all services together are: absent, running, mixed, done, wrong, failed,
+  # or other where one is of other flags; fails where one is not told
+  local told line found=' ' mine
+  mine=$(script "$@" | cksum)
+  told=$(on all "systemctl show gpt1_jax --property=SubState,ExecMainStatus,Description | xargs echo gpt1_jax:" \
+    2>"$errors") || return 1
   while read -r line; do
+    if [[ $line == gpt1_jax:* && $line != *SubState=dead* && "$line " != *"Description=$mine "* ]]; then
+      found+='other '
+    fi
     case "$line" in
       gpt1_jax:*SubState=dead*) found+='absent ' ;;
       gpt1_jax:*SubState=exited*) found+='done ' ;;
@@ -95,6 +104,7 @@ progress() { # what all services together are: absent, running, mixed, done, wro
   done <<<"$told"
   case "$found" in
     ' ') return 1 ;;
+    *' other '*) echo other ;;
     *' wrong '*) echo wrong ;;
     *' failed '*) echo failed ;;
     *' absent '*) if [[ $found == *' running '* || $found == *' done '* ]]; then echo mixed; else echo absent; fi ;;
@@ -105,7 +115,8 @@ progress() { # what all services together are: absent, running, mixed, done, wro
 
 finish() { # finish CODE WORDS...: gives the slice back and ends
   tell "${*:2}"
-  delete || tell "could not give the slice back; see to it: launch/tpu_vm.sh delete --name=$name --zone=$zone"
+  [[ -z $seen ]] || delete ||
+    tell "could not give the slice back; see to it: launch/tpu_vm.sh delete --name=$name --zone=$zone"
   exit "$1"
 }
 
@@ -119,25 +130,33 @@ clear_away() { delete || trouble "could not clear the preempted slice away"; }
 
 attend() { # attend TRAINING_FLAGS...: sees to the services of a slice that is there
   local now
-  if ! now=$(progress); then
+  if ! now=$(progress "$@"); then
     case "$(cloud tpu-vm describe "$name" --format="value(state)" || true)" in
       PREEMPTED | TERMINATED) clear_away ;;
-      *) trouble "the workers do not answer" ;;
+      *)
+        tail -n 3 "$errors" >&2
+        trouble "the workers do not answer"
+        ;;
     esac
     return
   fi
   [[ $now == "$service" ]] || tell "the training is $now"
+  if [[ -z $begun && ($now == wrong || $now == failed) ]]; then
+    tell "which was before this command; starts it anew"
+    now=absent
+  fi
   case "$now" in
     done) finish 0 "the run is done" ;;
+    other) die "another training is on $name; take --name=OTHER for this one, or end that one with delete." ;;
     wrong | failed)
       journal all --lines=30 --no-pager || true
       [[ $now == failed ]] || finish 2 "its input is wrong; mend it and start again"
       finish 1 "it crashes over and over"
       ;;
-    running) failures=0 ;;
+    running) failures=0 begun=yes ;;
     *) # a mixture seen once may only be workers that are not equally fast
       if [[ $now == absent || $service == mixed ]]; then
-        run "$@" || trouble "could not start the training"
+        if run "$@"; then begun=yes; else trouble "could not start the training"; fi
         now=
       fi
       ;;
@@ -155,6 +174,9 @@ train() { # train TRAINING_FLAGS...
   local now seen=never
   failures=0
   service=
+  begun=
+  errors=$(mktemp)
+  trap 'rm -f "$errors"' EXIT
   while true; do
     if now=$(state); then
       [[ $now == "$seen" ]] || tell "the slice is ${now:-not there yet}"
@@ -197,6 +219,7 @@ worker=0
 dry_run=
 while (($#)); do
   case "$1" in
+    --help) exec bash "$0" --help ;;
     --name=*) name=${1#*=} ;;
     --zone=*) zone=${1#*=} ;;
     --project=*) project=${1#*=} ;;
@@ -218,13 +241,20 @@ if [[ -z $runtime ]]; then
     v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
     v5p-*) runtime=v2-alpha-tpuv5 ;;
     v6e-*) runtime=v2-alpha-tpuv6e ;;
-    *) runtime=tpu-ubuntu2204-base ;;
+    v[234]-*) runtime=tpu-ubuntu2204-base ;;
+    *) die "--type=$type is of no known kind; write v5litepod-16, v6e-8 or v5p-32, say, or name its --runtime." ;;
   esac
 fi
 if [[ $action == train || $action == run ]]; then
   (($# > 1)) || die "there are no training flags; write -- --config=configs/pretrain.py --workdir=gs://BUCKET/RUN, say."
   shift
-  [[ " $*" == *" --workdir"[=\ ]gs://* ]] || die "--workdir must be on gs://, which the workers share and which lasts."
+  [[ " $*" == *" --workdir"[=\ ]gs://[a-z0-9]* ]] ||
+    die "--workdir must be on gs://, which the workers share and which lasts, and name a bucket."
+  for word; do
+    config=${word#--config=}
+    [[ $config == "$word" || $config == configs/* && -f $ROOT/${config%%:*} ]] ||
+      die "$word is no file that the workers get; name one in configs/."
+  done
 fi
 
 case "$action" in

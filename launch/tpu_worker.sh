@@ -5,6 +5,10 @@
 # code 2, the user's input being wrong, does not. Ended with 0 it stays visible as done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+[[ -f setup.sh ]] || {
+  echo "tpu_worker.sh: this is for tpu_vm.sh to run, on a worker; run that one." >&2
+  exit 2
+}
 
 {
   sudo systemctl stop gpt1_jax # an earlier one saves first
@@ -17,7 +21,7 @@ python3 -m uv venv --quiet --allow-existing --python=3.12 .venv
 python3 -m uv pip install --quiet --python=.venv/bin/python --editable '.[tpu,demo]' 'etils[epath-gcs]'
 bash setup.sh
 
-sudo systemd-run --unit=gpt1_jax --uid="$(id -un)" --working-directory="$PWD" \
+sudo systemd-run --unit=gpt1_jax --description="$(cksum <train.sh)" --uid="$(id -un)" --working-directory="$PWD" \
   --property=Restart=on-failure --property=RestartSec=15 --property=RestartPreventExitStatus=2 \
   --property=StartLimitIntervalSec=1d --property=StartLimitBurst=20 \
   --property=RemainAfterExit=yes --property=LimitMEMLOCK=infinity \

@@ -150,3 +150,22 @@ def test_finetuning(tmp_path: Path) -> None:
         assert task["rows"][0]["side"] == "gpt1_jax"
         assert task["rows"][-1]["side"] == "transformers, to 128"
         assert len(task["widths"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="the other sides need transformers")
+def test_training_and_memory() -> None:
+    found = run("training", "--preset=tiny", "--batch=1", "--rounds=1")
+    assert [row["side"] for row in found["rows"]] == ["gpt1_jax", "transformers", "torch"]
+    peaks = run("memory", "--preset=tiny", "--batch=1")["peak_bytes"]
+    assert peaks.keys() == {"gpt1_jax", "transformers", "torch"}
+    assert min(peaks.values()) > 100_000_000  # no library fits into less
+
+
+@pytest.mark.slow
+def test_scaling(tmp_path: Path) -> None:
+    picture = tmp_path / "scaling.png"
+    found = run("scaling", "--sizes=layers", "--rounds=1", f"--output={picture}")
+    assert [point["value"] for point in found["points"]] == [2, 4, 8, 16]
+    assert 0.6 < found["exponents"]["layers flops"] < 1.0  # the output's are there without any layer
+    assert picture.read_bytes().startswith(b"\x89PNG")

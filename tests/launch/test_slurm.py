@@ -79,6 +79,16 @@ def test_in_a_container(slurm: Cloud) -> None:
     ]  # fmt: skip
 
 
+def test_a_container_sees_the_disk_of_the_runs(slurm: Cloud) -> None:
+    slurm.run(*SUBMIT, "--image=i", "--mounts=/shared,/data", *TRAINING)
+    assert f"--container-mounts={ROOT},/shared,/data" in slurm.calls()[0]
+
+
+def test_tasks_have_the_cpus_that_were_asked_for(slurm: Cloud) -> None:
+    slurm.run(*SUBMIT, *TRAINING, SLURM_CPUS_PER_TASK="8")
+    assert "--cpus-per-task=8" in slurm.calls()[0]
+
+
 @pytest.mark.parametrize("code", [143, 1, 134, 137])
 def test_a_stop_or_a_crash_queues_again(slurm: Cloud, code: int) -> None:
     slurm.answer("srun", (code, ""), (code, ""), (0, ""))

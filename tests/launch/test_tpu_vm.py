@@ -28,9 +28,21 @@ STATUS = "--command=systemctl"
 ALIVE = ["-oConnectTimeout=15", "-oServerAliveInterval=30"]
 
 
-def workers(*states: str) -> str:
-    """What workers of these states print: SubState and ExecMainStatus, in whatever order."""
-    facts = [(f"SubState={name}", f"ExecMainStatus={code}") for name, code in map(str.split, states)]
+def checksum(*flags: str) -> str:
+    """What tells a training from another: of the script that starts it on a worker."""
+    script = shlex.join(
+        ["exec", "bash", "launch/worker.sh", ".venv/bin/python", "-m", "gpt1_jax.main", *flags]
+    )
+    done = subprocess.run(["cksum"], input=f"{script} \n", capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def workers(*states: str, training: str = checksum(*TRAINING[1:])) -> str:
+    """What workers of these states print: SubState, ExecMainStatus and Description, in whatever order."""
+    facts = [
+        (f"SubState={name}", f"Description={training}", f"ExecMainStatus={code}")
+        for name, code in map(str.split, states)
+    ]
     return "".join(f"gpt1_jax: {' '.join(fact[:: (-1) ** i])}\n" for i, fact in enumerate(facts))
 
 
@@ -195,6 +207,19 @@ def test_wrong_input_is_not_tried_again(cloud: Cloud) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("before", [WRONG, FAILED])
+def test_what_failed_before_the_command_is_started_anew(cloud: Cloud, before: str) -> None:
+    """Its input, data in a bucket or a config, was mended."""
+    done = train(cloud, ["ACTIVE"], [before, RUNNING, DONE], expect=0)
+    assert done == ["look", "copy", "start", "look", "look", "delete"]
+
+
+@pytest.mark.parametrize("state", ["running 0", "exited 0", "failed 2"])
+def test_another_training_is_left_alone(cloud: Cloud, state: str) -> None:
+    other = workers(state, *["running 0"] * 3, training=checksum("--workdir=gs://bucket/other"))
+    assert train(cloud, ["ACTIVE"], [other], expect=2) == ["look"]
+
+
 def test_a_training_that_crashes_for_good_ends(cloud: Cloud) -> None:
     done = train(cloud, ["ACTIVE"], [RUNNING, FAILED], expect=1)
     assert done == ["look", "look", "journal", "delete"]
@@ -255,9 +280,16 @@ def test_a_cloud_that_never_answers(cloud: Cloud) -> None:
         (["fly", *PLACE], "fly is none of"),
         (["create", *PLACE, "--spott"], "--spott is no flag"),
         (["create", *PLACE, "--name=A b"], "--name=A b is no name"),
+        (["create", *PLACE, "--type=v5e-16"], "--type=v5e-16 is of no known kind"),
+        (["create", *PLACE, "--type="], "--type= is of no known kind"),
         (["train", *PLACE], "no training flags"),
         (["train", *PLACE, "--"], "no training flags"),
         (["train", *PLACE, "--", "--config=configs/pretrain.py", "--workdir=runs/x"], "must be on gs://"),
+        (["train", *PLACE, "--", "--config=configs/pretrain.py", "--workdir=gs:///runs/x"], "name a bucket"),
+        (
+            ["train", *PLACE, "--", "--config=configs/pretain.py", "--workdir=gs://b/x"],
+            "pretain.py is no file that",
+        ),
     ],
 )
 def test_what_is_typed_wrong_is_told(cloud: Cloud, words: list[str], told: str) -> None:
@@ -271,7 +303,15 @@ def test_a_worker_installs_and_starts_a_service(tmp_path: Path) -> None:
     home = tmp_path / "gpt1_jax"
     (home / "launch").mkdir(parents=True)
     (home / "launch/tpu_worker.sh").write_bytes((LAUNCH / "tpu_worker.sh").read_bytes())
+    cloud.run("bash", home / "launch/tpu_worker.sh", cwd=tmp_path, expect=2)  # by hand, not by tpu_vm.sh
+    assert cloud.calls() == []
     (home / "setup.sh").write_text("pwd > setup-was-here\n")
+    (home / "train.sh").write_text(
+        shlex.join(
+            ["exec", "bash", "launch/worker.sh", ".venv/bin/python", "-m", "gpt1_jax.main", *TRAINING[1:]]
+        )
+        + " \n"
+    )
     cloud.run("bash", home / "launch/tpu_worker.sh", cwd=tmp_path)
     assert (home / "setup-was-here").read_text().strip() == str(home)
     stop, reset, *installs, service = cloud.calls()
@@ -281,6 +321,7 @@ def test_a_worker_installs_and_starts_a_service(tmp_path: Path) -> None:
     assert service[:3] == ["sudo", "systemd-run", "--unit=gpt1_jax"]
     assert service[-2:] == ["bash", "train.sh"]
     assert f"--working-directory={home}" in service
+    assert f"--description={checksum(*TRAINING[1:])}" in service
     assert {
         "--property=Restart=on-failure",
         "--property=RestartPreventExitStatus=2",
