@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 from flax import linen as nn
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -112,9 +113,19 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
         memory, chip = cast(Any, compiled.memory_analysis()), TPUS[topology.partition(":")[0]]
         used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         found |= {"fits": True, "memory": used, "memory_limit": chip.memory}
-        program = Program(compiled.as_text() or "")
-        found |= _estimate(program, chip, model, vocab_size, tokens / mesh.size)
+        found |= _estimate(_read(compiled, topology), chip, model, vocab_size, tokens / mesh.size)
     return found | {"compile_seconds": time.perf_counter() - began}
+
+
+def _read(compiled: jax.stages.Compiled, topology: str) -> Program:
+    """The program; UserError where libtpu is newer than jaxlib and wrote what that cannot read."""
+    try:
+        return Program(compiled.as_text() or "")
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"--topology={topology} was compiled, but jaxlib {jaxlib.__version__} cannot read what the installed "
+            "libtpu wrote; install the two that go together, as pip install 'jax[tpu]' does."
+        ) from error
 
 
 def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:

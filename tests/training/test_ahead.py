@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -248,6 +248,19 @@ def test_finetuning_is_refused() -> None:
 def test_a_mesh_that_does_not_take_the_slice_is_told(mesh: dict[str, int]) -> None:
     with pytest.raises(UserError, match="places for the 4 devices of --topology; set an axis to -1"):
         ahead.compile_step(tiny_config(**mesh), "v5e:2x2", jax.devices()[:4])
+
+
+def test_a_program_that_jaxlib_cannot_read_is_told() -> None:
+    """As jaxlib 0.10.2 said of a v5p's by libtpu 0.0.52."""
+
+    class Compiled:
+        def as_text(self) -> str:
+            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure proto.operand_ids_size() == *arity")
+
+    with pytest.raises(
+        UserError, match="v5p:2x2x1 was compiled, but jaxlib .* install the two that go together"
+    ):
+        ahead._read(cast(Any, Compiled()), "v5p:2x2x1")
 
 
 # ── For real, where the compiler is ──────────────────────────────────────────────────────────────────────────
