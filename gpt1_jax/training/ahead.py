@@ -7,11 +7,11 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 from flax import linen as nn
 from jax.experimental import topologies
 from jax.sharding import Mesh
@@ -123,7 +123,7 @@ def _read(compiled: jax.stages.Compiled, topology: str) -> Program:
         return Program(compiled.as_text() or "")
     except jax.errors.JaxRuntimeError as error:
         raise UserError(
-            f"--topology={topology} was compiled, but jaxlib {jaxlib.__version__} cannot read what the installed "
+            f"--topology={topology} was compiled, but jaxlib {version('jaxlib')} cannot read what the installed "
             "libtpu wrote; install the two that go together, as pip install 'jax[tpu]' does."
         ) from error
 

@@ -258,7 +258,7 @@ def test_a_program_that_jaxlib_cannot_read_is_told() -> None:
             raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure proto.operand_ids_size() == *arity")
 
     with pytest.raises(
-        UserError, match="v5p:2x2x1 was compiled, but jaxlib .* install the two that go together"
+        UserError, match=r"v5p:2x2x1 was compiled, but jaxlib .* install the two that go together"
     ):
         ahead._read(cast(Any, Compiled()), "v5p:2x2x1")
 
