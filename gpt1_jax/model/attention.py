@@ -3,6 +3,7 @@
 Letters: B sequences, T positions, H heads, K head width, C slots of a cache.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from gpt1_jax.config import ModelConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import flash, library_attention
 from gpt1_jax.model.dropout import dropout, grid_index
+from gpt1_jax.model.recomputed import recomputed
 
 # Queries are taken this many at a time, each chunk against the keys up to its own end: the masked half of the
 # scores is never computed. Measured on CPU (BUILD_NOTES.md).
@@ -51,23 +53,36 @@ def causal_attention(
     if form in ("splash", "cudnn"):
         assert noise is None or rate == 0, form  # choose_attention refuses it
         return library_attention.attend(form, query, key, value)
-    length, heads = query.shape[1:3]
+    length = query.shape[1]
     chunk = length if form == "plain" else CHUNK
     outputs = []
     for start in range(0, length, chunk):
         stop = min(start + chunk, length)
-        rows, columns = jnp.arange(start, stop), jnp.arange(stop)
-        scores = jnp.einsum(
-            "bqhk,bshk->bhqs", query[:, start:stop], key[:, :stop], preferred_element_type=jnp.float32
-        )
-        scores = scores * query.shape[-1] ** -0.5
-        scores = jnp.where(rows[:, None] >= columns, scores, MASKED)
-        index = grid_index(
-            (jnp.arange(heads), context_length * context_length), (rows, context_length), (columns, 1)
-        )
-        weights = dropout(jax.nn.softmax(scores), noise, site, index, rate).astype(value.dtype)
-        outputs.append(jnp.einsum("bhqs,bshk->bqhk", weights, value[:, :stop]))
+        attend = recomputed(partial(_attend, rate=rate, context_length=context_length))
+        outputs.append(attend(query[:, start:stop], key[:, :stop], value[:, :stop], noise, site))
     return jnp.concatenate(outputs, axis=1)
+
+
+def _attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    noise: jax.Array | None,
+    site: jax.Array | int,
+    *,
+    rate: float,
+    context_length: int,
+) -> jax.Array:
+    """`causal_attention` of the last positions: query [B, Q, H, K]; key and value [B, S, H, K] up to their end."""
+    columns, heads = jnp.arange(key.shape[1]), query.shape[2]
+    rows = columns[-query.shape[1] :]
+    scores = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.where(rows[:, None] >= columns, scores * query.shape[-1] ** -0.5, MASKED)
+    index = grid_index(
+        (jnp.arange(heads), context_length * context_length), (rows, context_length), (columns, 1)
+    )
+    weights = dropout(jax.nn.softmax(scores), noise, site, index, rate).astype(value.dtype)
+    return jnp.einsum("bhqs,bshk->bqhk", weights, value)
 
 
 def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:

@@ -72,6 +72,8 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
     if jax.lax.axis_size("fsdp") > 1:  # gathering from one device still copies
         table = jax.lax.all_gather(table, "fsdp", axis=1, tiled=True)
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
+    padding_rows = table.shape[0] * jax.lax.axis_size("tensor") - vocab_size
+    edge = max(0, table.shape[0] - padding_rows)  # no row before is padding, on any device
     sequences, length = targets.shape
     chunks = -(-length // max(1, CHUNK_ROWS // sequences))
     chunk = -(-length // chunks)
@@ -86,18 +88,18 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
         loss, d_table = carry
         h, target, weight = inputs
         logits = jnp.einsum("nd,vd->nv", h, table, preferred_element_type=jnp.float32)
-        logits = jnp.where(rows < vocab_size, logits, MASKED)
+        logits = logits.at[:, edge:].set(jnp.where(rows[edge:] < vocab_size, logits[:, edge:], MASKED))
         top = jax.lax.pmax(logits.max(-1), "tensor")
         exponentials = jnp.exp(logits - top[:, None])
-        hit = rows == target[:, None]
-        partial_sums = jnp.stack([exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)])
-        total, target_logit = jax.lax.psum(partial_sums, "tensor")
+        here = (target >= rows[0]) & (target <= rows[-1])
+        found = jnp.take_along_axis(logits, (target - rows[0])[:, None], -1, mode="clip")[:, 0]
+        total, target_logit = _psum(jnp.stack([exponentials.sum(-1), jnp.where(here, found, 0)]), "tensor")
         loss = loss + (weight * (jnp.log(total) + top - target_logit)).sum()
         if not gradient:
             return (loss, d_table), None
-        d_logits = (exponentials * (weight / total)[:, None] - jnp.where(hit, weight[:, None], 0)).astype(
-            dtype
-        )
+        hit = rows == target[:, None]
+        d_logits = exponentials * (weight / total)[:, None] - jnp.where(hit, weight[:, None], 0)
+        d_logits = d_logits.astype(dtype)
         d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)
         return (loss, d_table), d_logits @ table
 
@@ -110,9 +112,15 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
     assert d_hidden is not None
     d_hidden = d_hidden.reshape(chunks, sequences, chunk, -1).swapaxes(0, 1)
     d_hidden = d_hidden.reshape(sequences, chunks * chunk, -1)[:, :length]
-    d_hidden = jax.lax.psum(d_hidden, "tensor")
-    d_table = jax.lax.psum(d_table, "data")
-    return loss, d_hidden, jax.lax.psum_scatter(d_table, "fsdp", scatter_dimension=1, tiled=True)
+    d_hidden, d_table = _psum(d_hidden, "tensor"), _psum(d_table, "data")
+    if jax.lax.axis_size("fsdp") > 1:
+        d_table = jax.lax.psum_scatter(d_table, "fsdp", scatter_dimension=1, tiled=True)
+    return loss, d_hidden, d_table
+
+
+def _psum(x: jax.Array, axis: str) -> jax.Array:
+    """The sum over an axis; x itself where that is one device, which would still copy."""
+    return jax.lax.psum(x, axis) if jax.lax.axis_size(axis) > 1 else x
 
 
 def token_log_probabilities(

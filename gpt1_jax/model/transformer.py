@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.model.attention import causal_attention
 from gpt1_jax.model.dropout import EMBEDDING_SITE, dropout, grid_index, layer_sites
+from gpt1_jax.model.recomputed import recomputed
 
 INIT_STDDEV = 0.02
 LAYER_NORM_EPSILON = 1e-5
@@ -38,6 +39,7 @@ def parameter_count(params: Any, vocab_size: int) -> int:
     return total - (rows - vocab_size) * width
 
 
+@recomputed
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """x [..., D] normalized over D with the biased variance, computed in float32."""
     dtype = x.dtype
@@ -45,6 +47,12 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     x = x - x.mean(-1, keepdims=True)
     x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
     return (x * scale + bias).astype(dtype)
+
+
+@recomputed
+def activated_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """gelu(x) · kernel, by the authors' approximation of GELU; x [B, T, F], kernel [F, D] → [B, T, D]."""
+    return constrained(jax.nn.gelu(x, approximate=True), "batch", None, "mlp") @ kernel
 
 
 def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -171,9 +179,8 @@ class Block(nn.Module):
         attended = dropout(attended, noise, output_site, index, config.residual_dropout)
         x = batch_sharded(layer_norm(x + attended, norm_1_scale, norm_1_bias))
 
-        hidden_state = jax.nn.gelu(x @ in_kernel.astype(dtype) + in_bias.astype(dtype), approximate=True)
-        hidden_state = constrained(hidden_state, "batch", None, "mlp")
-        output = hidden_state @ mlp_kernel.astype(dtype) + mlp_bias.astype(dtype)
+        hidden_state = x @ in_kernel.astype(dtype) + in_bias.astype(dtype)
+        output = activated_product(hidden_state, mlp_kernel.astype(dtype)) + mlp_bias.astype(dtype)
         output = dropout(output, noise, mlp_site, index, config.residual_dropout)
         return batch_sharded(layer_norm(x + output, norm_2_scale, norm_2_bias)), kept
 

@@ -8,6 +8,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from gpt1_jax.model.recomputed import after
 from gpt1_jax.training import sharding
 from gpt1_jax.training.compiler_options import compiler_options
 from gpt1_jax.training.objectives import Objective
@@ -93,6 +94,8 @@ def make_train_step(
             (optax.apply_updates(state.params, updates), moments),
             (state.params, state.optimizer),
         )
+        # So that all are updated in place: the new parameters are computed from the old moments.
+        moments = optax.tree_map_params(optimizer, after, moments, params)
         rate = schedule(applied_updates(state.optimizer))
         metrics = {"loss": loss, **parts, "grad_norm": norm, "learning_rate": rate}
         return State(state.step + 1, params, moments), metrics
