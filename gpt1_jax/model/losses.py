@@ -72,8 +72,6 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
     if jax.lax.axis_size("fsdp") > 1:  # gathering from one device still copies
         table = jax.lax.all_gather(table, "fsdp", axis=1, tiled=True)
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
-    padding_rows = table.shape[0] * jax.lax.axis_size("tensor") - vocab_size
-    edge = max(0, table.shape[0] - padding_rows)  # no row before is padding, on any device
     sequences, length = targets.shape
     chunks = -(-length // max(1, CHUNK_ROWS // sequences))
     chunk = -(-length // chunks)
@@ -88,16 +86,15 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
         loss, d_table = carry
         h, target, weight = inputs
         logits = jnp.einsum("nd,vd->nv", h, table, preferred_element_type=jnp.float32)
-        logits = logits.at[:, edge:].set(jnp.where(rows[edge:] < vocab_size, logits[:, edge:], MASKED))
+        logits = jnp.where(rows < vocab_size, logits, MASKED)
         top = jax.lax.pmax(logits.max(-1), "tensor")
         exponentials = jnp.exp(logits - top[:, None])
-        here = (target >= rows[0]) & (target <= rows[-1])
-        found = jnp.take_along_axis(logits, (target - rows[0])[:, None], -1, mode="clip")[:, 0]
-        total, target_logit = _psum(jnp.stack([exponentials.sum(-1), jnp.where(here, found, 0)]), "tensor")
+        hit = rows == target[:, None]
+        partial_sums = jnp.stack([exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)])
+        total, target_logit = _psum(partial_sums, "tensor")
         loss = loss + (weight * (jnp.log(total) + top - target_logit)).sum()
         if not gradient:
             return (loss, d_table), None
-        hit = rows == target[:, None]
         d_logits = exponentials * (weight / total)[:, None] - jnp.where(hit, weight[:, None], 0)
         d_logits = d_logits.astype(dtype)
         d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)

@@ -1,6 +1,7 @@
 """The training step: the same numbers in any number of micro-batches, and no bad update."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,6 +114,16 @@ def test_the_state_is_donated(accumulating) -> None:
     before = state()
     parts.train_step(before, make_batch(config, mesh, 0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
+
+
+@pytest.mark.parametrize("name", ["openai_adam", "adamw"])
+def test_the_state_is_updated_in_place(name: str) -> None:
+    config = tiny_config(**{"optimizer.name": name})
+    with use_mesh() as mesh:
+        parts = make_parts(config, mesh)
+        text = parts.train_step.lower(parts.state, make_batch(config, mesh, 0)).compile().as_text()
+    copied = re.findall(r"= (\w+\[\d\S*) copy\(%state", text)
+    assert [shape for shape in copied if "," in shape] == []  # small ones do no harm
 
 
 def test_metrics_are_loss_gradient_norm_and_the_rate_applied(accumulating) -> None:
