@@ -41,8 +41,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             "choose axes whose product is no more (-1 takes what remains, and must fit)."
         )
     axes, types = tuple(filled), (AxisType.Auto,) * 3
+    split = {"allow_split_physical_axes": True}  # an axis may be a part of one of the TPU's torus
     if config.slices == 1:
-        return jax.make_mesh(tuple(filled.values()), axes, types, devices=devices[:used])
+        grid = mesh_utils.create_device_mesh(tuple(filled.values()), devices[:used], **split)
+        return Mesh(grid, axes, axis_types=types)
     data, slices = filled.pop("data"), config.slices
     try:
         if data % slices:
@@ -51,6 +53,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             (data // slices, *filled.values()),
             (slices, 1, 1),
             devices[:used],
+            **split,
             process_is_granule=not hasattr(devices[0], "slice_index"),  # off TPUs a process counts as a slice
         )
     except ValueError as error:

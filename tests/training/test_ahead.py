@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -290,3 +291,19 @@ def test_what_does_not_fit_is_told_with_what_would_help() -> None:
     done = compile_for("--topology=v5e:2x2", "--config.train.batch_size=65536")
     assert done.returncode == 0, done.stderr
     assert "does not fit" in done.stdout and "set model.remat" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed; pip install 'gpt1_jax[tpu]'")
+def test_an_axis_may_be_a_part_of_one_of_the_slice() -> None:
+    """Of 16 × 16 chips, 64 × 4."""
+    program = """
+from gpt1_jax.config import MeshConfig
+from gpt1_jax.training import ahead, sharding
+devices = ahead.find_devices("v6e:16x16", 1)
+print(sharding.make_mesh(MeshConfig(64, 1, 4), devices).devices.shape)
+"""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    line = [sys.executable, "-c", program]
+    done = subprocess.run(line, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=300)
+    assert done.stdout == "(64, 1, 4)\n", done.stderr
