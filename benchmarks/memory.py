@@ -12,7 +12,8 @@ import sys
 
 from absl import flags
 
-from benchmarks.training import SIDES, batches, make_step, settings
+from benchmarks.settings import batches, settings
+from benchmarks.training import SIDES, make_step
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault
 

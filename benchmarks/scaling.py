@@ -12,8 +12,8 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from benchmarks.ours import Trainer
+from benchmarks.settings import batches, settings
 from benchmarks.timing import conclude, measure
-from benchmarks.training import batches, settings
 from gpt1_jax.config import Config
 from gpt1_jax.door import door
 from gpt1_jax.training.metrics import training_flops_per_token

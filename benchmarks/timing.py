@@ -122,7 +122,9 @@ def measure(
             seconds=Spread.of(seconds[name]),
             speed=Spread.of(speeds[name]),
             first=first,
-            first_is=Spread.of(ours / theirs for ours, theirs in zip(speeds[first], speeds[name])),  # noqa: B905
+            first_is=Spread.of(
+                ours / theirs for ours, theirs in zip(speeds[first], speeds[name], strict=False)
+            ),
         )
         for name in names
     ]

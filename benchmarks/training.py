@@ -5,13 +5,13 @@ have the same losses without dropout is checked first, over five steps. Rounds a
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from configs.pretrain import PRESETS
+from benchmarks.settings import batches, settings
 from gpt1_jax.config import Config
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
@@ -45,32 +45,6 @@ def main(_: list[str]) -> None:
     conclude(
         preset=_PRESET.value, batch=rows, context=length, rows=[dataclasses.asdict(row) for row in found]
     )
-
-
-def settings(preset: str, batch: int) -> Config:
-    """A preset in float32 with AdamW at a constant rate, which all sides have.
-
-    Raises UserError where there is no such preset.
-    """
-    if preset not in PRESETS:
-        raise UserError(f"--preset={preset} is none of tiny, small, or empty for the paper's.")
-    config = PRESETS[preset]()
-    steady = dataclasses.replace(
-        config.optimizer, name="adamw", warmup_steps=0, warmup_fraction=0.0, total_steps=10**9
-    )
-    rows = batch or (config.train.batch_size if preset else 2)
-    train = dataclasses.replace(config.train, batch_size=rows, num_steps=10**9)
-    model = dataclasses.replace(config.model, dtype="float32")
-    return dataclasses.replace(config, model=model, train=train, optimizer=steady)
-
-
-def batches(config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Made-up inputs and targets, [B, T] each, of few different tokens, so that there is something to learn."""
-    generator = np.random.default_rng(0)
-    while True:
-        shape = (config.train.batch_size, config.model.context_length + 1)
-        tokens = generator.integers(0, min(64, config.data.vocab_size), shape)
-        yield tokens[:, :-1], tokens[:, 1:]
 
 
 def check(config: Config, names: list[str]) -> None:
