@@ -9,12 +9,11 @@ from flax import linen as nn
 
 from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data.batches import Batch, hash_numbers
-from gpt1_jax.interop.runs import published_weights
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training import sharding
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
-from gpt1_jax.training.step import abstract_state, initial_state, make_train_step
+from gpt1_jax.training.step import abstract_state, compile_step, initial_state, make_train_step
 
 
 class Trainer:
@@ -38,8 +37,8 @@ class Trainer:
             batch = jax.device_put(
                 self._batch(np.zeros(shape), np.zeros(shape)), sharding.batch_sharding(mesh)
             )
-            self._step = step.lower(abstract, batch).compile()
             self._state = initial_state(model, optimizer, mesh, config.seed)
+            self._step = compile_step(step, abstract, batch)
         memory: Any = self._step.memory_analysis()
         self.bytes = memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
@@ -57,6 +56,8 @@ class Trainer:
 
 def initial_weights(config: Config) -> dict[str, np.ndarray]:
     """The parameters that a `Trainer` begins with, under their published names."""
+    from gpt1_jax.interop.runs import published_weights  # late: no step needs what comes with it
+
     model = Transformer(config.model, config.data.vocab_size)
     with jax.set_mesh(sharding.make_mesh(MeshConfig(1, 1, 1))), nn.logical_axis_rules(sharding.RULES):
         start = jax.jit(lambda key: nn.unbox(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]))

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from gpt1_jax.model.recomputed import after
+
 # Rows of logits held at once, a device. Measured on CPU (BUILD_NOTES.md).
 CHUNK_ROWS = 512
 MASKED = -1e30
@@ -100,7 +102,7 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
         d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)
         return (loss, d_table), d_logits @ table
 
-    d_table = jnp.zeros(table.shape, jnp.float32) if gradient else None
+    d_table = after(jnp.zeros(table.shape, jnp.float32), hidden[0, 0, 0]) if gradient else None
     initial: Any = (jnp.float32(0), d_table)
     (loss, d_table), d_hidden = jax.lax.scan(step, initial, (split(hidden), split(targets), split(weights)))
     loss = jax.lax.psum(loss, _BATCH)

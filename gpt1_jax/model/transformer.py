@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.model.attention import causal_attention
 from gpt1_jax.model.dropout import EMBEDDING_SITE, dropout, grid_index, layer_sites
-from gpt1_jax.model.recomputed import recomputed
+from gpt1_jax.model.recomputed import after, recomputed
 
 INIT_STDDEV = 0.02
 LAYER_NORM_EPSILON = 1e-5
@@ -73,12 +73,31 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
         rows = jnp.where(
             rows < 0, table.shape[0], rows
         )  # out of range either way: filled with 0, no gradient
-        return jax.lax.psum(table.at[rows].get(mode="fill", fill_value=0), "tensor")
+        return jax.lax.psum(take_rows(table, rows), "tensor")
 
     batch = PartitionSpec(("data", "fsdp"))
     return jax.shard_map(
         local, in_specs=(PartitionSpec("tensor", "fsdp"), batch), out_specs=batch, check_vma=False
     )(table, tokens)
+
+
+@jax.custom_vjp
+def take_rows(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """table[rows], with zeros where there is no such row; CPUs keep no zeros for its gradient until that is there."""
+    return table.at[rows].get(mode="fill", fill_value=0)
+
+
+def _take_forward(table: jax.Array, rows: jax.Array) -> tuple[jax.Array, Any]:
+    return take_rows(table, rows), (table, rows)
+
+
+def _take_backward(arguments: Any, gradient: jax.Array) -> tuple[jax.Array, None]:
+    table, rows = arguments
+    nothing = after(jnp.zeros_like(table), gradient.ravel()[0])
+    return nothing.at[rows].add(gradient, mode="drop"), None
+
+
+take_rows.defvjp(_take_forward, _take_backward)
 
 
 def parameter(

@@ -23,7 +23,7 @@ from gpt1_jax.training.loop import Stage, train
 from gpt1_jax.training.metrics import MetricsLog, peak_memory
 from gpt1_jax.training.objectives import Objective
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
-from gpt1_jax.training.step import State, abstract_state, initial_state, make_train_step
+from gpt1_jax.training.step import State, abstract_state, compile_step, initial_state, make_train_step
 from gpt1_jax.training.stopping import StopRequest
 
 
@@ -220,7 +220,7 @@ def _compile(
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype, sharding=place), sample
     )
-    compiled = train_step.lower(abstract, batch).compile()
+    compiled = compile_step(train_step, abstract, batch)
     memory = compiled.memory_analysis()
     gigabytes = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9
     shape = " × ".join(map(str, batch.tokens.shape))
