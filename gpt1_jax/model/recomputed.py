@@ -41,7 +41,7 @@ def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     def backward(arguments: Any, gradient: jax.Array) -> Any:
         first, *others = arguments
-        others = [after(other, gradient.ravel()[0]) for other in others]  # a layer's part of a stacked array
+        others = jax.tree.map(lambda x: after(x, gradient.ravel()[0]), others)  # weights, cut out of a stack
         return jax.vjp(function, after(first, gradient[..., :1]), *others)[1](gradient)
 
     again.defvjp(forward, backward)

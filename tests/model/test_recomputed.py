@@ -51,6 +51,23 @@ def test_only_the_arguments_are_kept() -> None:
     assert memory(recomputed(waves)) < 0.7 * memory(waves)
 
 
+def test_parts_of_a_stack_are_cut_out_again() -> None:
+    """Weights of layers lie stacked; unrolled layers would keep a copy of each from the forward pass on."""
+
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.tanh(x) @ kernel
+
+    def memory(function: Any) -> int:
+        def loss(x: jax.Array, kernels: jax.Array) -> jax.Array:
+            return jax.lax.scan(lambda x, kernel: (function(x, kernel), None), x, kernels, unroll=16)[0].sum()
+
+        compiled = jax.jit(jax.grad(loss)).lower(jnp.ones((8, 256)), jnp.ones((16, 256, 256))).compile()
+        analysis: Any = compiled.memory_analysis()
+        return analysis.temp_size_in_bytes
+
+    assert memory(recomputed(product)) < 0.6 * memory(product)
+
+
 def test_other_devices_get_the_plain_function() -> None:
     """As their compilers see what a CPU's does not; here for a TPU that is not there."""
     gelu = recomputed(jax.nn.gelu)
