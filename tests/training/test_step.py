@@ -1,8 +1,12 @@
 """The training step: the same numbers in any number of micro-batches, and no bad update."""
 
 import contextlib
+import ctypes
+import platform
 import re
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +19,7 @@ from training_support import VOCAB_SIZE, assert_bit_equal, make_batch, make_part
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
-from gpt1_jax.training.step import initial_state
+from gpt1_jax.training.step import compile_step, initial_state
 
 STEPS = 5
 
@@ -124,6 +128,26 @@ def test_the_state_is_updated_in_place(name: str) -> None:
         text = parts.train_step.lower(parts.state, make_batch(config, mesh, 0)).compile().as_text()
     copied = re.findall(r"= (\w+\[\d\S*) copy\(%state", text)
     assert [shape for shape in copied if "," in shape] == []  # small ones do no harm
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed")
+def test_what_compiling_freed_is_given_back() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    blocks = [libc.malloc(2**16) for _ in range(4_000)]
+    for block in blocks:
+        ctypes.memset(block, 1, 2**16)
+    *freed, last = blocks  # behind them, so that their place is not the heap's end
+    for block in freed:
+        libc.free(block)
+    before = resident()
+    compile_step(jax.jit(lambda state, batch: state + batch), jnp.ones(2), jnp.ones(2))
+    assert resident() < before - 200_000_000
+    libc.free(last)
 
 
 def test_metrics_are_loss_gradient_norm_and_the_rate_applied(accumulating) -> None:
