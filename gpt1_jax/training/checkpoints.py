@@ -31,6 +31,7 @@ class Checkpoints:
         self.directory = directory if directory.is_absolute() else directory.resolve()  # for orbax
         self._keep = keep
         self._checkpointer: ocp.training.Checkpointer | None = None
+        self._saving: Any = None  # orbax's response to the last save: it has a thread until it is asked
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, ascending."""
@@ -46,11 +47,11 @@ class Checkpoints:
                 preservation_policy=self,
                 cleanup_tmp_directories=True,
             )
-        self._checkpointer.wait()  # a save that finds another running is skipped without a word
-        response = self._checkpointer.save_async(
+        self.wait()  # a save that finds another running is skipped without a word
+        self._saving = self._checkpointer.save_async(
             step, state, force=True, custom_metadata=_seal(checksums(state))
         )
-        if response is None:
+        if self._saving is None:
             raise RuntimeError(f"orbax did not save step {step}")
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
@@ -60,12 +61,14 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when every save that was started is on disk."""
-        if self._checkpointer is not None:
-            self._checkpointer.wait()
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def close(self) -> None:
         """Waits and lets go of the directory."""
         if self._checkpointer is not None:
+            self.wait()
             self._checkpointer.close()
             self._checkpointer = None
 

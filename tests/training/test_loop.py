@@ -1,6 +1,8 @@
 """The loop, turned by a stage that costs nothing: what is logged, evaluated, saved, and when it gives up."""
 
+import gc
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +56,9 @@ class Trial:
         self.task: str | None = None
         self.score = "loss"
         self.asked: list[int] = []
+        self.held: dict[
+            int, tuple[int, ...]
+        ] = {}  # by step: open files, threads, Python objects, checkpoints
 
     def train(self, **settings: int) -> bool:
         overrides = {f"train.{name}": value for name, value in (self.settings | settings).items()}
@@ -63,6 +68,11 @@ class Trial:
 
         def rows(step: int, start: int, end: int) -> Rows:
             self.asked.append(step)
+            if step in self.held:
+                gc.collect()
+                files, threads = (len(os.listdir(f"/proc/self/{kind}")) for kind in ("fd", "task"))  # noqa: PTH208
+                saved = len(list((self.directory / "checkpoints").iterdir()))
+                self.held[step] = files, threads, len(gc.get_objects()), saved
             if step + 1 == self.stop_at:
                 stop.requested = True
             return Rows(np.full(end - start, np.nan if step + 1 in self.bad else 10.0 - step, np.float32))
@@ -125,6 +135,15 @@ def test_things_are_done_when_they_are_due(tmp_path: Path, num_steps: int) -> No
     for entry, step in zip(trial.entries("train"), trial.logged("train"), strict=True):
         assert entry["loss"] == 11.0 - step  # each step's own, though read a step later
         assert entry["tokens_per_second"] == pytest.approx(128 / entry["seconds_per_step"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts what Linux tells")
+def test_a_longer_run_holds_no_more(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, num_steps=301, log_every=1, eval_every=10, checkpoint_every=10)
+    trial.held = {100: (), 300: ()}
+    assert trial.train()
+    grown = np.subtract(trial.held[300], trial.held[100])
+    assert (grown < (10, 10, 1000, 2)).all()  # 200 steps, 20 evaluations, 20 checkpoints later
 
 
 @pytest.mark.parametrize("begin", [1, 2, 8])
