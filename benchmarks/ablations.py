@@ -131,9 +131,11 @@ def baselines(place: Path, task: str, source: str) -> None:
 
 
 def collect(output: Path) -> dict[tuple[str, str], list[float]]:
-    """(task, variant) → the task's first metric, of every seed."""
+    """(task, variant) → the task's first metric, of every seed; of fine-tunings, those that have ended."""
     scores = defaultdict(list)
     for path in sorted(output.glob("*/*/**/results.json")):
+        if (path.parent / "config.json").exists() and not (path.parent / "predictions").exists():
+            continue
         task, variant, *_ = path.relative_to(output).parts
         scores[task, variant].append(json.loads(path.read_text())["validation"][find_task(task).metrics[0]])
     return dict(scores)

@@ -17,7 +17,7 @@ from absl import flags
 from flax import linen as nn
 from torch.nn import functional as F
 
-from benchmarks.peers import load_named, make_transformers, make_update
+from benchmarks.peers import check_devices, load_named, make_transformers, make_update
 from benchmarks.timing import conclude, measure
 from configs import finetune
 from configs.pretrain import PRESETS
@@ -57,6 +57,7 @@ def main(_: list[str]) -> None:
     """Prints lines for each task, then the same in JSON."""
     if _PRESET.value not in PRESETS:
         raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
+    check_devices()
     vocab_size = _VOCAB_SIZE.value or PRESETS[_PRESET.value]().data.vocab_size
     tokenizer = open_tokenizer(_TOKENIZER.value) or (
         corpora.prepare("demo", "sentencepiece", vocab_size, _CACHE_DIR.value).tokenizer

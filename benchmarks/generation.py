@@ -1,7 +1,7 @@
 """Tokens a second of greedy generation beside PyTorch: python -m benchmarks.generation [--preset=tiny].
 
-Needs torch and transformers. The same random weights on all sides, prompts of 32 tokens, 128 new ones, float32; that
-all write the same tokens is checked first. Rounds are interleaved, after one that warms up; medians, and the range.
+Needs torch and transformers. The same random weights on all sides, prompts of 32 tokens, 128 new ones, float32; how
+many of them are the same on all sides is told. Rounds are interleaved, after one that warms up; medians, and the range.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import torch
 from absl import flags
 from flax import linen as nn
 
-from benchmarks.peers import TorchGPT, load_named, make_transformers
+from benchmarks.peers import TorchGPT, check_devices, load_named, make_transformers
 from benchmarks.timing import conclude, measure
 from configs.pretrain import PRESETS
 from gpt1_jax.config import MeshConfig
@@ -36,6 +36,7 @@ def main(_: list[str]) -> None:
     """Prints a line for each batch size and side, then the same in JSON."""
     if _PRESET.value not in PRESETS:
         raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
+    check_devices()
     whole = PRESETS[_PRESET.value]()
     config, vocab_size = dataclasses.replace(whole.model, dtype="float32"), whole.data.vocab_size
     given = min(32, config.context_length // 4)

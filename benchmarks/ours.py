@@ -1,5 +1,6 @@
 """Our training step and parameters, as the benchmarks use them: float32, one device."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from flax import linen as nn
 
 from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data.batches import Batch, hash_numbers
+from gpt1_jax.model.attention import choose_attention
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training import sharding
 from gpt1_jax.training.objectives import language_model_loss
@@ -25,10 +27,12 @@ class Trainer:
 
     def __init__(self, config: Config) -> None:
         mesh = sharding.make_mesh(MeshConfig(1, 1, 1))
-        model = Transformer(config.model, config.data.vocab_size)
+        dropout = config.model.residual_dropout > 0
+        form = choose_attention(config.model, mesh.devices.flat[0].platform, dropout)
+        model = Transformer(dataclasses.replace(config.model, attention=form), config.data.vocab_size)
         schedule = make_schedule(config.optimizer, config.train.num_steps)
         optimizer = make_optimizer(config.optimizer, schedule)
-        objective = language_model_loss(model, dropout=config.model.residual_dropout > 0)
+        objective = language_model_loss(model, dropout)
         shape = (config.train.batch_size, config.model.context_length)
         self._taken = 0
         with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):

@@ -8,6 +8,7 @@ no option. Weights are loaded by the published names, so that one set fits all.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 import transformers
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gpt1_jax.config import ModelConfig, OptimizerConfig
+from gpt1_jax.errors import UserError
 
 Caches = list[tuple[torch.Tensor, torch.Tensor] | None]
 
@@ -78,6 +80,14 @@ class TorchGPT(nn.Module):
             if number + 1 < count:
                 states, caches = self(tokens[-1], caches)
         return torch.cat(tokens, 1)
+
+
+def check_devices() -> None:
+    """Raises UserError where jax would compute on another kind of device than PyTorch does here."""
+    if jax.default_backend() != "cpu":
+        raise UserError(
+            f"PyTorch computes on the CPU here, jax on {jax.default_backend()}; set JAX_PLATFORMS=cpu."
+        )
 
 
 def load_named(model: Any, arrays: dict[str, Any]) -> None:

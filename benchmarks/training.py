@@ -71,6 +71,7 @@ def make_step(name: str, config: Config, same: bool = True) -> Step:
         return Trainer(config)
     from benchmarks import peers
 
+    peers.check_devices()
     make = peers.make_transformers if name == "transformers" else peers.TorchGPT
     model = make(config.model, config.data.vocab_size)
     if same:

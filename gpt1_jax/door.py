@@ -1,6 +1,7 @@
 """How every command starts and ends: flags checked before absl sees them, errors in a sentence, exit codes."""
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from types import FrameType
 from absl import app, flags, logging
 
 from gpt1_jax.config import parse_override
-from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
 
 
 def door(main: Callable[[list[str]], None], positional: Sequence[str] = ()) -> None:
@@ -25,13 +26,16 @@ def door(main: Callable[[list[str]], None], positional: Sequence[str] = ()) -> N
     except (UserError, Fault) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)
-    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+    except WRONG_PATHS as error:
         print(
             f"error: {error.filename}: {error.strerror}; name another path or mend this one.", file=sys.stderr
         )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # nobody reads on: `… | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

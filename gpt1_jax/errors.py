@@ -1,4 +1,4 @@
-"""The two exceptions that the doors print as a sentence instead of a traceback."""
+"""What the doors print as a sentence instead of a traceback."""
 
 
 class UserError(Exception):
@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class Fault(Exception):
     """A run ended for a known reason other than the user's input: exit code 1."""
+
+
+# What the user can mend by naming another path, or mending that one: exit code 2, as a UserError.
+WRONG_PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)

@@ -26,6 +26,7 @@ def main(_: list[str]) -> None:
     if workdir is None:
         raise UserError("--workdir is missing; name the run directory to measure.")
 
+    from gpt1_jax.run import Run
     from gpt1_jax.training import measuring, pictures  # jax and the rest, once the input is known to be right
 
     found = []
@@ -37,7 +38,7 @@ def main(_: list[str]) -> None:
         )
         print(json.dumps(found[-1]), flush=True)
     if task is not None and len(found) > 1:
-        pictures.draw_scores(f"{workdir}/zero_shot-{task}.png", f"{task}, zero-shot", found)
+        pictures.draw_scores(Run(workdir).directory / f"zero_shot-{task}.png", f"{task}, zero-shot", found)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ def output(tmp_path: Path) -> Path:
     put(tmp_path, "demo_genre/no_pretraining/0", accuracy=0.25)
     put(tmp_path, "demo_genre/majority", accuracy=0.2)
     put(tmp_path, "cola/full/0", accuracy=0.9, matthews_correlation=0.125)
+    put(tmp_path, "cola/full/1", accuracy=0.9, matthews_correlation=0.5)
+    (tmp_path / "cola/full/1/config.json").touch()  # a fine-tuning that has not written its predictions yet
     for blocks in (0, 1, 10):
         put(tmp_path, f"cola/transfer_{blocks}/0", accuracy=0.0, matthews_correlation=blocks / 100)
     return tmp_path

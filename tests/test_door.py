@@ -103,6 +103,20 @@ def test_a_fault_of_ours_shows_where_it_is(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in result.stderr
 
 
+def test_output_that_nobody_reads_ends_quietly(tmp_path: Path) -> None:
+    code = "from gpt1_jax.door import door; door(lambda _: [print(x, flush=True) for x in range(100_000)])"
+    pipe = f"{sys.executable} -c '{code}' 2> err | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", pipe],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["0", "141"] and (tmp_path / "err").read_text() == ""
+
+
 def test_overrides_reach_the_config(tmp_path: Path) -> None:
     """As --key=value and as --key value, the optional ones too; the last of a key counts."""
     program = """

@@ -10,15 +10,23 @@ import jax.numpy as jnp
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
 from gpt1_jax.model.dropout import mix
 from gpt1_jax.training import hosts
 
 DAMAGED = "damaged"  # beside the checkpoints: those found unsound are moved here, not deleted
 
 
+# What errors say that are the storage's or the network's, not the checkpoint's.
+_PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
+
+
 class Damaged(Exception):
     """A checkpoint on disk is not what was saved."""
+
+
+class LeftAlone(Damaged):
+    """Another process did not come along in reading it; that one knows why."""
 
 
 class Checkpoints:
@@ -81,6 +89,7 @@ class Checkpoints:
 
         Raises:
             Damaged: it cannot be read, or a bit of it differs from what was saved.
+            Fault: the storage fails, which says nothing about the checkpoint.
         """
         path = self.directory / str(step)
         try:
@@ -90,7 +99,7 @@ class Checkpoints:
         except (MemoryError, jax.errors.JaxRuntimeError):  # the machine's fault, not the checkpoint's
             raise
         except Exception as error:  # orbax and tensorstore raise everything, a bare Exception too
-            raise Damaged(_reason(error)) from error
+            raise _judged(error, step) from error
         found = checksums(state)
         wrong = [name for name, value in found.items() if saved.get(name) != value]
         if wrong:
@@ -107,16 +116,21 @@ class Checkpoints:
 
         Raises:
             UserError: there are checkpoints, and all are damaged.
+            Fault: as `restore`, or the processes lost each other.
         """
         steps = self.steps()
         damaged = []
         for step in reversed(steps):
-            state, reason = None, "another process could not read it"
+            state, reason, found = None, "another process could not read it", False
             try:
                 state = self.restore(step, abstract)
+            except LeftAlone:
+                pass
             except Damaged as error:
-                reason = str(error)
+                reason, found = str(error), True
             if hosts.any_of(state is None):
+                if not hosts.any_of(found):
+                    raise Fault(f"The processes could not read checkpoint {step} together; start them again.")
                 tell(f"checkpoint {step} is damaged ({reason}); passing it over")
                 damaged.append(step)
                 continue
@@ -187,7 +201,24 @@ def _unseal(metadata: Any) -> dict[str, int]:
     return json.loads(metadata["checksums"])
 
 
-def _reason(error: BaseException) -> str:
+def _judged(error: BaseException, step: int) -> Exception:
+    """What an error in reading a checkpoint means."""
+    reason = _reason(error)
+    first = _first(error)
+    if isinstance(first, PermissionError):
+        return first
+    gone = isinstance(first, (FileNotFoundError, *WRONG_PATHS))
+    if (isinstance(first, OSError) and not gone) or any(word in reason for word in _PASSING):
+        return Fault(f"Checkpoint {step} cannot be read now ({reason}); run the same command again.")
+    return LeftAlone(reason) if "barrier" in reason.lower() else Damaged(reason)
+
+
+def _first(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    error = _first(error)
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

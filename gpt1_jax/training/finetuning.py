@@ -75,7 +75,9 @@ def finetune(config: Config, workdir: str) -> None:
     def encode(examples: Sequence[Example]) -> EncodedExamples:
         return encode_examples(task, examples, tokenizer, length, settings.scores)
 
-    train, validation = hosts.together(lambda: (encode(training), encode(data.validation)))
+    train, validation, test = hosts.together(
+        lambda: (encode(training), encode(data.validation), encode(data.test))
+    )
     batches = TaskBatches(train, seed=config.seed, batch_size=config.train.batch_size)
     config = settle(config, batches.steps_per_epoch)
 
@@ -137,8 +139,11 @@ def finetune(config: Config, workdir: str) -> None:
         # ── Predictions ──────────────────────────────────────────────────────────────────────────────────────
         if final is None:
             return
-        for split, examples in (("validation", data.validation), ("test", data.test)):
-            predictions = predict_labels(task, predict(final.params, encode(examples), rows), settings.scores)
+        for split, examples, encoded in (
+            ("validation", data.validation, validation),
+            ("test", data.test, test),
+        ):
+            predictions = predict_labels(task, predict(final.params, encoded, rows), settings.scores)
             if hosts.first():
                 write_predictions(run.directory / "predictions", split, task, predictions, examples)
     if hosts.first():

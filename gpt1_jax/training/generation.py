@@ -41,7 +41,7 @@ class Generation:
         num_beams: above 1 it is beam search, without any of the above.
         length_penalty: of beam search: the sum of log-probabilities is divided by the length to this power.
         num_samples: of each prompt; of beam search the best so many.
-        seed: with it the samples of a prompt are the same every time, whatever other prompts there are.
+        seed: with it the samples of a prompt at its place are the same every time, whatever the other prompts.
         stop: tokens that end a sample; they are its last.
         beyond_context: what happens at the end of the positions the model has learned: the sample stops, or the window
             slides: its later half becomes the beginning of the next; or a prompt that leaves no room for max_new_tokens

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 import gpt1_jax
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
 
 T = TypeVar("T")
 
@@ -87,7 +87,8 @@ def together(work: Callable[[], T]) -> T:
     """Does a piece of work on every process; what fails on one fails on all, so that none waits for it forever.
 
     Raises:
-        UserError: the work failed on another process; what failed here is raised as it is.
+        UserError, Fault: the work failed on another process, by wrong input or not; what failed here is raised as
+            it is.
     """
     if alone():
         return work()
@@ -155,12 +156,15 @@ def any_of(value: bool) -> bool:
 
 
 def _raise_any(error: Exception | None) -> None:
-    mine = np.zeros(_SENTENCE, np.uint8)
+    mine = np.zeros(1 + _SENTENCE, np.uint8)
     text = (f"{error}" or type(error).__name__).encode()[:_SENTENCE] if error else b""
-    mine[: len(text)] = np.frombuffer(text, np.uint8)
+    mine[0] = isinstance(
+        error, (UserError, *WRONG_PATHS)
+    )  # what is final for all, else it may be tried again
+    mine[1 : 1 + len(text)] = np.frombuffer(text, np.uint8)
     everyone = multihost_utils.process_allgather(mine)
     if error is not None:
         raise error
     for number, theirs in enumerate(everyone):
-        if sentence := bytes(theirs).rstrip(b"\0").decode(errors="replace"):
-            raise UserError(f"Process {number}: {sentence}")
+        if sentence := bytes(theirs[1:]).rstrip(b"\0").decode(errors="replace"):
+            raise (UserError if theirs[0] else Fault)(f"Process {number}: {sentence}")

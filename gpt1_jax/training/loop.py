@@ -80,6 +80,10 @@ def train(
     devices = mesh.devices.size
     failed: list[int] = []
     watch = Stopwatch()
+    due = first > 0 and (first % config.eval_every == 0 or first == last)
+    if due and run.results().get("step", 0) < first:  # it was stopped between saving and evaluating
+        best = _evaluate(stage, run, state, first, log, best)
+        checkpoints.best = best["step"]
 
     def read(step: int, metrics: dict[str, jax.Array]) -> None:
         """Waits for a step that was dispatched, watches over it, logs it where that is due."""

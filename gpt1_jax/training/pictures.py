@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from etils import epath
 from matplotlib.figure import Figure
 
 NOT_DRAWN = ("step", "examples")
 
 
-def draw_scores(path: str, title: str, found: Sequence[dict[str, float]]) -> None:
+def draw_scores(path: epath.Path, title: str, found: Sequence[dict[str, float]]) -> None:
     """Draws each metric against the pre-training step.
 
     Args:
@@ -24,4 +25,5 @@ def draw_scores(path: str, title: str, found: Sequence[dict[str, float]]) -> Non
             axes.plot(steps, [entry[name] for entry in found], marker="o", label=name)
     axes.set(title=title, xlabel="pre-training step", ylabel="score")
     axes.legend()
-    figure.savefig(path)
+    with path.open("wb") as file:
+        figure.savefig(file)

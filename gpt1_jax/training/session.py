@@ -162,7 +162,8 @@ def run_stage(
             start(initial_state(model, optimizer, mesh, config.seed)) if restored is None else restored
         )
         step, last = int(state.step), config.train.num_steps
-        if step >= last:
+        evaluated = run.results().get("step") == step  # else a stop left no time for it
+        if step > last or (step == last and evaluated):
             tell(
                 f"{run.directory} is done: step {step} of {last}; raise train.num_steps or num_epochs to go on."
             )

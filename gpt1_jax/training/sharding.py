@@ -28,7 +28,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh (data, fsdp, tensor) over devices, by default all; -1 takes those the other axes leave.
 
     Raises:
-        UserError: the axes do not fit the number of devices.
+        UserError: the axes do not fit the number of devices, or leave a process without any.
     """
     sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
     devices = jax.devices() if devices is None else devices
@@ -39,6 +39,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         raise UserError(
             f"mesh={sizes} does not fit the {len(devices)} devices at hand; "
             "choose axes whose product is no more (-1 takes what remains, and must fit)."
+        )
+    idle = {device.process_index for device in devices} - {d.process_index for d in devices[:used]}
+    if idle:
+        raise UserError(
+            f"mesh={sizes} takes {used} of {len(devices)} devices and none of process "
+            f"{', '.join(map(str, sorted(idle)))}; choose larger axes (-1 takes what remains) or start fewer processes."
         )
     axes, types = tuple(filled), (AxisType.Auto,) * 3
     split = {"allow_split_physical_axes": True}  # an axis may be a part of one of the TPU's torus

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from orbax.checkpoint import v1 as ocp
 from support import tiny_config, use_mesh
 from training_support import assert_bit_equal, make_batch, make_parts, place, to_host
 
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged, checksums
 from gpt1_jax.training.step import State
 
@@ -258,6 +259,32 @@ def test_when_all_are_damaged_the_user_is_told(copied) -> None:
         open_checkpoints(directory).restore_newest(abstract, told.append)
     assert len(told) == 2
     assert open_checkpoints(directory).steps() == [1, 2], "the next start must not take the run for a new one"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (TimeoutError(110, "Connection timed out"), Fault),
+        (OSError(24, "Too many open files"), Fault),
+        (ValueError("UNAVAILABLE: 503 from the bucket"), Fault),
+        (PermissionError(13, "Permission denied"), PermissionError),
+        (RuntimeError("Timeout waiting at barrier '_load_impl'"), Fault),  # the others are not there
+    ],
+    ids=["timeout", "files", "storage", "rights", "alone"],
+)
+def test_faults_of_the_storage_do_not_condemn_a_checkpoint(
+    copied, monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
+) -> None:
+    directory, abstract, states = copied
+
+    def load(*_: Any) -> None:
+        raise RuntimeError("orbax says less") from error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp, "load", load)
+        with pytest.raises(raised):
+            open_checkpoints(directory).restore_newest(abstract, pytest.fail)
+    assert_bit_equal(open_checkpoints(directory).restore_newest(abstract, pytest.fail), states[2])
 
 
 def test_a_run_that_is_only_read_is_left_as_it_is(copied) -> None:

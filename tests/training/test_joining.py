@@ -1,8 +1,10 @@
 """Joining other processes, where the environment tells of some, of none, or of one."""
 
 import jax
+import numpy as np
 import pytest
 
+from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.training import hosts
 
 
@@ -41,3 +43,36 @@ def test_what_is_given_goes_before_the_environment(
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
     hosts.join("10.0.0.1:1234", 2, 1)
     assert joined == [("10.0.0.1:1234", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "raised"),
+    [
+        (UserError("there is no such file"), UserError),
+        (NotADirectoryError(20, "Not a directory"), UserError),
+        (ConnectionResetError("503"), Fault),
+        (OSError(28, "No space left on device"), Fault),
+    ],
+    ids=["input", "path", "network", "disk"],
+)
+def test_others_are_told_whether_it_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch, theirs: Exception, raised: type[Exception]
+) -> None:
+    """By the exit code: 2 is final for every launcher, 1 is not."""
+    sent: list[np.ndarray] = []
+    monkeypatch.setattr(hosts, "alone", lambda: False)
+    monkeypatch.setattr(hosts, "wait", lambda: None)
+
+    def gather(mine: np.ndarray) -> np.ndarray:
+        sent.append(mine)
+        return np.stack([sent[0], mine])
+
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gather)
+
+    def fail() -> None:
+        raise theirs
+
+    with pytest.raises(type(theirs)):
+        hosts.together(fail)
+    with pytest.raises(raised, match=r"^Process 0: "):
+        hosts.together(lambda: None)

@@ -137,6 +137,19 @@ def test_things_are_done_when_they_are_due(tmp_path: Path, num_steps: int) -> No
         assert entry["tokens_per_second"] == pytest.approx(128 / entry["seconds_per_step"])
 
 
+@pytest.mark.parametrize("num_steps", [4, 7])
+def test_an_evaluation_that_a_stop_left_no_time_for_is_made_up(tmp_path: Path, num_steps: int) -> None:
+    trial = Trial(tmp_path, num_steps=num_steps, eval_every=4)
+    trial.stop_at = 4
+    trial.train()
+    entries = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(line for line in entries if '"eval"' not in line))
+    (tmp_path / "results.json").unlink()  # as if it had been killed behind its save
+    trial.stop_at = 0
+    assert trial.train()
+    assert trial.logged("eval") == sorted({4, num_steps}) and trial.results()["step"] == num_steps
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts what Linux tells")
 def test_a_longer_run_holds_no_more(tmp_path: Path) -> None:
     trial = Trial(tmp_path, num_steps=301, log_every=1, eval_every=10, checkpoint_every=10)

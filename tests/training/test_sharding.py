@@ -1,6 +1,7 @@
 """Meshes: -1 takes what remains, what does not divide is refused by name, rows lie where they should."""
 
 import math
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,12 @@ def test_minus_one_takes_the_devices_that_remain(asked: tuple[int, ...], filled:
 def test_a_product_that_does_not_fit_is_refused(asked: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"mesh=.* does not fit the 8 devices"):
         make_mesh(MeshConfig(*asked))
+
+
+def test_a_mesh_that_leaves_a_process_without_devices_is_refused() -> None:
+    devices = [SimpleNamespace(process_index=number // 4) for number in range(8)]
+    with pytest.raises(UserError, match=r"takes 4 of 8 devices and none of process 1"):
+        make_mesh(MeshConfig(4, 1, 1), devices)
 
 
 @pytest.mark.parametrize(
