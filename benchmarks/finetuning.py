@@ -26,6 +26,7 @@ from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.interop.runs import published_weights
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
 from gpt1_jax.tasks.encoding import encode_examples
@@ -225,4 +226,5 @@ class TorchClassifier(torch.nn.Module):
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     door(main)

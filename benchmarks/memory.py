@@ -16,6 +16,7 @@ from benchmarks.settings import batches, settings
 from benchmarks.training import SIDES, make_step
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault
+from gpt1_jax.huge_pages import use_huge_pages
 
 _SIDE = flags.DEFINE_string("side", None, "only this one, in this process")
 
@@ -45,4 +46,5 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     door(main)

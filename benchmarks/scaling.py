@@ -16,6 +16,7 @@ from benchmarks.settings import batches, settings
 from benchmarks.timing import conclude, measure
 from gpt1_jax.config import Config
 from gpt1_jax.door import door
+from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.training.metrics import training_flops_per_token
 
 SIZES = {
@@ -112,4 +113,5 @@ def draw(points: list[dict[str, Any]]) -> Figure:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     door(main)

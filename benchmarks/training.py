@@ -15,6 +15,7 @@ from benchmarks.settings import batches, settings
 from gpt1_jax.config import Config
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.huge_pages import use_huge_pages
 
 SIDES = ("gpt1_jax", "transformers", "torch")
 _CHECKED_STEPS = 5
@@ -92,4 +93,5 @@ def _many(step: Step, config: Config) -> Callable[[], Any]:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     door(main)

@@ -8,6 +8,7 @@ from ml_collections import config_flags
 from gpt1_jax.config import from_dict
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.run import inherit
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -49,4 +50,5 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     door(main)

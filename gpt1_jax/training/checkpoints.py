@@ -120,17 +120,20 @@ class Checkpoints:
         """
         steps = self.steps()
         damaged = []
-        for step in reversed(steps):
-            state, reason, found = None, "another process could not read it", False
+
+        def attempt(step: int) -> tuple[Any | None, Damaged | None]:
             try:
-                state = self.restore(step, abstract)
-            except LeftAlone:
-                pass
+                return self.restore(step, abstract), None
             except Damaged as error:
-                reason, found = str(error), True
+                return None, error
+
+        for step in reversed(steps):
+            state, damage = hosts.together(lambda step=step: attempt(step))
             if hosts.any_of(state is None):
-                if not hosts.any_of(found):
+                seen = None if isinstance(damage, LeftAlone) else damage
+                if not hosts.any_of(seen is not None):
                     raise Fault(f"The processes could not read checkpoint {step} together; start them again.")
+                reason = seen or "another process could not read it"
                 tell(f"checkpoint {step} is damaged ({reason}); passing it over")
                 damaged.append(step)
                 continue

@@ -158,9 +158,7 @@ def any_of(value: bool) -> bool:
 def _raise_any(error: Exception | None) -> None:
     mine = np.zeros(1 + _SENTENCE, np.uint8)
     text = (f"{error}" or type(error).__name__).encode()[:_SENTENCE] if error else b""
-    mine[0] = isinstance(
-        error, (UserError, *WRONG_PATHS)
-    )  # what is final for all, else it may be tried again
+    mine[0] = isinstance(error, (UserError, *WRONG_PATHS))  # final for all; else it may be tried again
     mine[1 : 1 + len(text)] = np.frombuffer(text, np.uint8)
     everyone = multihost_utils.process_allgather(mine)
     if error is not None:

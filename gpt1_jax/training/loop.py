@@ -66,7 +66,8 @@ def train(
     so far is saved, and stays when older ones go.
 
     Step n is dispatched before the metrics of step n − 1 are read, so that the devices never wait for the host;
-    metrics and evaluation of step n are on disk before checkpoint n is.
+    metrics and evaluation of step n are on disk before checkpoint n is, except at a stop: an evaluation that it leaves
+    no time for is made up by the next start.
 
     Returns:
         The state at the end; None after SIGTERM or an interrupt before it, the state saved.

@@ -56,9 +56,7 @@ class Trial:
         self.task: str | None = None
         self.score = "loss"
         self.asked: list[int] = []
-        self.held: dict[
-            int, tuple[int, ...]
-        ] = {}  # by step: open files, threads, Python objects, checkpoints
+        self.held: dict[int, tuple[int, ...]] = {}  # by step: files, threads, Python objects, checkpoints
 
     def train(self, **settings: int) -> bool:
         overrides = {f"train.{name}": value for name, value in (self.settings | settings).items()}
