@@ -61,4 +61,6 @@ print(open("/proc/self/smaps").read())
     printed = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
-    assert sum(map(int, re.findall(r"AnonHugePages: +(\d+) kB", printed))) > 2**17  # half of it
+    assert (
+        sum(map(int, re.findall(r"AnonHugePages: +(\d+) kB", printed))) > 2**14
+    )  # 16 of 256 MiB: not every page can be a huge one
