@@ -11,6 +11,7 @@ from grain.experimental import index_shuffle
 
 from gpt1_jax.data.corpus import Split
 from gpt1_jax.errors import UserError
+from gpt1_jax.hashing import hash_numbers
 
 
 class Batch(NamedTuple):
@@ -103,22 +104,3 @@ def _read_windows(split: Split, starts: np.ndarray, context_length: int) -> np.n
         tokens = split.read(start, start + context_length + 1)
         window[: len(tokens)] = tokens
     return windows
-
-
-def hash_numbers(*numbers: int | np.ndarray) -> np.ndarray:
-    """A hash of each tuple of numbers, arrays broadcast: uint32, every bit as good as random.
-
-    Each number is mixed before it joins the rest, so that neighbouring steps and rows are no shifted copies.
-    """
-    hashed = np.zeros((), np.uint32)
-    for number in numbers:
-        hashed = _mix(hashed ^ _mix(np.asarray(number).astype(np.uint32) + np.uint32(0x9E3779B9)))
-    return hashed
-
-
-def _mix(bits: np.ndarray) -> np.ndarray:
-    """A bijection of uint32 in which every input bit changes half of the output bits."""
-    with np.errstate(over="ignore"):  # multiplication modulo 2**32 is what is wanted
-        bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
-        bits = (bits ^ (bits >> 15)) * np.uint32(0x846CA68B)
-    return bits ^ (bits >> 16)

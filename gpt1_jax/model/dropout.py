@@ -7,6 +7,8 @@ are bit-equal on every mesh, in micro-batches, query chunks and shorter sequence
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.hashing import mix
+
 EMBEDDING_SITE = 0
 
 
@@ -14,13 +16,6 @@ def layer_sites(layer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The sites of a layer's attention weights, attention output and MLP output; `layer` counts from 0."""
     first = 3 * layer + 1
     return first, first + 1, first + 2
-
-
-def mix(x: jax.Array) -> jax.Array:
-    """A bijection of uint32 in which every input bit reaches every output bit (a multiply-xorshift hash)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)
 
 
 def keep_mask(noise: jax.Array, site: jax.Array | int, index: jax.Array, rate: float) -> jax.Array:

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from gpt1_jax.model.dropout import mix, threshold
+from gpt1_jax.hashing import mix
+from gpt1_jax.model.dropout import threshold
 
 LOG2_E = 1.4426950408889634
 FEATURES, POSITIONS = 0, 1  # axes of a head's arrays

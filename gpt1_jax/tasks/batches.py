@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt1_jax.data.batches import hash_numbers
+from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.tasks.encoding import EncodedExamples
 
 POOL_BATCHES = 50  # within so many batches examples are sorted by length

@@ -11,7 +11,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
-from gpt1_jax.model.dropout import mix
+from gpt1_jax.hashing import mix
 from gpt1_jax.training import hosts
 
 DAMAGED = "damaged"  # beside the checkpoints: those found unsound are moved here, not deleted

@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches, hash_numbers
+from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.corpus import Split
 from gpt1_jax.errors import UserError
+from gpt1_jax.hashing import hash_numbers
 
 
 def stream(*lengths: int) -> Split:

@@ -7,7 +7,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from support import use_mesh
 
-from gpt1_jax.model.dropout import EMBEDDING_SITE, dropout, grid_index, keep_mask, layer_sites, mix
+from gpt1_jax.hashing import mix
+from gpt1_jax.model.dropout import EMBEDDING_SITE, dropout, grid_index, keep_mask, layer_sites
 
 WIDTH, LENGTH = 64, 1024
 INDEX = grid_index((jnp.arange(LENGTH), WIDTH), (jnp.arange(WIDTH), 1))

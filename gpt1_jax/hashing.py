@@ -1,0 +1,34 @@
+"""The one hash: a bijection of uint32, which dropout's masks, batches and checksums share."""
+
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+Bits = TypeVar("Bits", np.ndarray, jax.Array)
+
+
+def mix(bits: Bits) -> Bits:
+    """A bijection of uint32 in which every input bit changes half of the output bits (a multiply-xorshift hash).
+
+    Args:
+        bits: uint32 [...], an array of NumPy or of jax, within a kernel as well.
+
+    Returns:
+        uint32 [...].
+    """
+    bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
+    bits = (bits ^ (bits >> 15)) * np.uint32(0x846CA68B)
+    return bits ^ (bits >> 16)
+
+
+def hash_numbers(*numbers: int | np.ndarray) -> np.ndarray:
+    """A hash of each tuple of numbers, with arrays broadcast: uint32, every bit as good as random.
+
+    Each number is mixed before it joins the rest; otherwise neighbouring steps and rows would be shifted copies.
+    """
+    hashed = np.zeros((), np.uint32)
+    with np.errstate(over="ignore"):  # multiplication is modulo 2**32
+        for number in numbers:
+            hashed = mix(hashed ^ mix(np.asarray(number).astype(np.uint32) + np.uint32(0x9E3779B9)))
+    return hashed
