@@ -8,6 +8,7 @@ from etils import epath
 
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.whole_files import write_whole
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
 _INPUT = flags.DEFINE_string("input", None, "a .jsonl file, an example a line")
@@ -27,9 +28,7 @@ def main(_: list[str]) -> None:
     from gpt1_jax import load  # jax and the rest, once the input is known to be right
 
     lines = [json.dumps(prediction) + "\n" for prediction in load(workdir).predict(records)]
-    temporary = output.parent / f"{output.name}.tmp"
-    temporary.write_text("".join(lines))
-    temporary.replace(output)
+    write_whole(output, "".join(lines))
 
 
 def read_records(path: epath.Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from etils import epath
 
 from gpt1_jax.config import Config, from_dict, to_dict
 from gpt1_jax.errors import UserError
+from gpt1_jax.whole_files import write_whole
 
 # What a resumed run must share with its beginning: these decide the state's shapes and which batch is next.
 FIXED = (
@@ -169,9 +170,7 @@ def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes JSON so that the file is the old or the new one at every moment."""
-    temporary = path.parent / f"{path.name}.tmp"
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    temporary.replace(path)
+    write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

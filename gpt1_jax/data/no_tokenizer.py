@@ -8,6 +8,7 @@ from typing import NoReturn
 from etils import epath
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.whole_files import write_whole
 
 
 class NoTokenizer:
@@ -42,7 +43,7 @@ class NoTokenizer:
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         described = {"kind": "none", "vocab_size": self.vocab_size}
-        (directory / "tokenizer.json").write_text(json.dumps(described) + "\n")
+        write_whole(directory / "tokenizer.json", json.dumps(described) + "\n")
 
     def _refuse(self) -> NoReturn:
         raise UserError(

@@ -12,6 +12,7 @@ from etils import epath
 
 from gpt1_jax.data.openai_words import Words, cut
 from gpt1_jax.data.openai_workers import Workers
+from gpt1_jax.whole_files import write_whole
 
 OPENAI_FILES = ("encoder_bpe_40000.json", "vocab_40000.bpe")
 HUGGING_FACE_FILES = ("vocab.json", "merges.txt")  # the same two under other names
@@ -100,8 +101,8 @@ class OpenAITokenizer:
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in zip(OPENAI_FILES, (self.encoder, self.merges), strict=True):
-            (directory / name).write_bytes(content)
-        (directory / "tokenizer.json").write_text(json.dumps({"kind": "openai"}) + "\n")
+            write_whole(directory / name, content)
+        write_whole(directory / "tokenizer.json", json.dumps({"kind": "openai"}) + "\n")
 
     @cached_property
     def _words(self) -> Words:

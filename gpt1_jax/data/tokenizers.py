@@ -18,6 +18,7 @@ from gpt1_jax.data.no_tokenizer import NoTokenizer
 from gpt1_jax.data.openai_bpe import open_openai
 from gpt1_jax.data.sentencepiece_model import describe
 from gpt1_jax.errors import UserError
+from gpt1_jax.whole_files import write_whole
 
 TOKENIZER_FORMS = (
     "'sentencepiece' (trained on the source), 'sentencepiece:FILE.model' or 'openai:DIR' (GPT-1's own)"
@@ -159,8 +160,8 @@ class SentencePieceTokenizer:
         """Writes the model and the kind of tokenizer it is."""
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "sentencepiece.model").write_bytes(self.model)
-        (directory / "tokenizer.json").write_text(json.dumps({"kind": "sentencepiece"}) + "\n")
+        write_whole(directory / "sentencepiece.model", self.model)
+        write_whole(directory / "tokenizer.json", json.dumps({"kind": "sentencepiece"}) + "\n")
 
     def _cut(self, text: str) -> list[str]:
         """Cuts a text where that changes no id: behind line breaks, and around each "▁".

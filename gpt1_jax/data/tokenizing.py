@@ -22,6 +22,7 @@ from gpt1_jax.data.splits import SplitName, hold_out
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer, train_sentencepiece
 from gpt1_jax.data.workers import Workers, local_workers
 from gpt1_jax.errors import UserError
+from gpt1_jax.whole_files import write_whole
 
 FORMAT_VERSION = 1
 _PARTS_FOR_PIECES = 256  # 4 GB at least; reading more changes the pieces little
@@ -138,7 +139,7 @@ def _build(
         "splits": splits,
     }
     (building / "work").rmtree()
-    (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    write_whole(building / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
 def _sample(text: Source, before: list[int], documents: int) -> Iterator[str]:

@@ -6,6 +6,7 @@ import numpy as np
 from etils import epath
 
 from gpt1_jax.tasks.task import Example, Task
+from gpt1_jax.whole_files import write_whole
 
 
 def write_predictions(
@@ -29,7 +30,7 @@ def write_predictions(
         ]
         lines = [f"{index}\t{name}\n" for index, name in enumerate(chosen)]
         file = directory / f"{'_'.join(filter(None, (split, group)))}.tsv"
-        file.write_text("index\tprediction\n" + "".join(lines))
+        write_whole(file, "index\tprediction\n" + "".join(lines))
 
 
 def named(task: Task, prediction: float) -> str:

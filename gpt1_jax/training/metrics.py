@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.training.chips import PEAK_FLOPS
+from gpt1_jax.whole_files import write_whole
 
 
 def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
@@ -164,9 +165,7 @@ class LineFile:
             self._file.close()
 
     def _replace(self) -> None:
-        temporary = self._path.parent / f"{self._path.name}.tmp"
-        temporary.write_text("".join(line + "\n" for line in self._lines))
-        temporary.replace(self._path)
+        write_whole(self._path, "".join(line + "\n" for line in self._lines))
 
 
 class Stopwatch:
