@@ -53,6 +53,7 @@ def paper(task: str) -> Config:
             vocab_size=FROM_INIT,
             cache_dir="~/.cache/gpt1_jax",
             tfds_dir=None,
+            split_seed=0,
         ),
         train=TrainConfig(
             num_steps=0,

@@ -47,6 +47,7 @@ def paper() -> Config:
             vocab_size=40_478,  # 40,000 merges and the characters
             cache_dir="~/.cache/gpt1_jax",
             tfds_dir=None,
+            split_seed=0,
         ),
         train=TrainConfig(
             num_steps=0,
@@ -102,6 +103,7 @@ def tiny() -> Config:
             vocab_size=4096,
             cache_dir="~/.cache/gpt1_jax",
             tfds_dir=None,
+            split_seed=0,
         ),
         train=TrainConfig(
             num_steps=1_500,
@@ -157,6 +159,7 @@ def small() -> Config:
             vocab_size=4096,
             cache_dir="~/.cache/gpt1_jax",
             tfds_dir=None,
+            split_seed=0,
         ),
         train=TrainConfig(
             num_steps=2_400,

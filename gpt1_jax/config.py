@@ -76,6 +76,9 @@ class DataConfig:
     vocab_size: Count  # pieces of a tokenizer trained here
     cache_dir: str  # tokenized corpora, shared between runs
     tfds_dir: str | None  # where TFDS sets are prepared; none is TFDS's own default
+    # Draws what is held out of a text or a table that has no validation part of its own, apart from `seed`, so that
+    # runs of several seeds are judged on the same rows; -1 is every 20th document, and every 10th or 20th row.
+    split_seed: Annotated[int, Range(-1, below=2**32)] = 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,48 @@ class Config:
     optimizer: OptimizerConfig
     mesh: MeshConfig
     finetune: FinetuneConfig | None = None  # none is pre-training
+
+
+# What was true of runs whose config.json does not name a key, since the key came later: dotted key → value.
+BEFORE: dict[str, Any] = {
+    "data.split_seed": -1,
+}
+
+
+def fill_before(values: dict[str, Any]) -> dict[str, Any]:
+    """The dictionaries of a run's config.json, with the keys they lack set to what was true then.
+
+    A section that is not there, or no section at all, is left for `from_dict` to judge.
+    """
+    filled = dict(values)
+    for key, value in BEFORE.items():
+        section, name = key.rsplit(".", 1)
+        if isinstance(filled.get(section), dict) and name not in filled[section]:
+            filled[section] = filled[section] | {name: value}
+    return filled
+
+
+def keep_before(values: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]:
+    """A config's dictionaries for a run that goes on: where it lives by an old value, the new default does not count.
+
+    Args:
+        values: the config that the user names; a key of BEFORE with the schema's default was not asked for.
+        begun: that of the run.
+    """
+    kept = dict(values)
+    for key, old in BEFORE.items():
+        section, name = key.rsplit(".", 1)
+        if isinstance(kept.get(section), dict) and isinstance(begun.get(section), dict):
+            if begun[section][name] == old and kept[section].get(name) == _default(section, name):
+                kept[section] = kept[section] | {name: old}
+    return kept
+
+
+def _default(section: str, name: str) -> Any:
+    """The value of a key that a config file does not name."""
+    kind = _section(typing.get_type_hints(Config)[section])
+    assert kind is not None
+    return next(field.default for field in dataclasses.fields(kind) if field.name == name)
 
 
 def check(config: Config) -> Config:

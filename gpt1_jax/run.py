@@ -6,7 +6,7 @@ from typing import Any
 
 from etils import epath
 
-from gpt1_jax.config import Config, from_dict, to_dict
+from gpt1_jax.config import Config, fill_before, from_dict, keep_before, to_dict
 from gpt1_jax.errors import UserError
 from gpt1_jax.whole_files import write_whole
 
@@ -23,6 +23,7 @@ FIXED = (
     "data.source",
     "data.tokenizer",
     "data.vocab_size",
+    "data.split_seed",
     "train.batch_size",
     "optimizer.name",
     "finetune.task",
@@ -59,7 +60,7 @@ class Run:
                 f"{self.directory} is not a run directory: it has no config.json; name one that has."
             )
         try:
-            return from_dict(json.loads(path.read_text()))
+            return from_dict(fill_before(json.loads(path.read_text())))
         except ValueError as error:
             raise UserError(f"{path} is not readable JSON ({error}); restore it from a copy.") from error
 
@@ -144,16 +145,19 @@ class Run:
 def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
     """A config's dictionaries with the architecture and the tokenizer it leaves open, as fine-tuning does.
 
-    They are those of the run in `workdir`, or, where none was begun there, of the run that init_from names.
+    They are those of the run in `workdir`, or, where none was begun there, of the run that init_from names. A run
+    that goes on keeps the rules it was begun under, see `keep_before`.
 
     Raises:
         UserError: there is something to fill in, and no init_from to take it from.
     """
+    begun = Run(workdir)
+    if begun.exists():
+        values = keep_before(values, to_dict(begun.config()))
     keys = [("model", name) for name in values["model"]] + [("data", "tokenizer"), ("data", "vocab_size")]
     open_keys = [(section, name) for section, name in keys if values[section][name] is None]
     if not open_keys:
         return values
-    begun = Run(workdir)
     if not begun.exists():
         if values["init_from"] is None:
             raise UserError(

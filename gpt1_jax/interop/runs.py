@@ -101,6 +101,7 @@ def _make_config(model: LanguageModel, origin: str) -> Config:
             vocab_size=model.tokenizer.vocab_size,
             cache_dir="~/.cache/gpt1_jax",
             tfds_dir=None,
+            split_seed=0,
         ),
         train=TrainConfig(
             num_steps=0,
