@@ -188,9 +188,9 @@ def keep_before(values: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]
     kept = dict(values)
     for key, old in BEFORE.items():
         section, name = key.rsplit(".", 1)
-        if isinstance(kept.get(section), dict) and isinstance(begun.get(section), dict):
-            if begun[section][name] == old and kept[section].get(name) == _default(section, name):
-                kept[section] = kept[section] | {name: old}
+        ours, theirs = kept.get(section), begun.get(section)
+        if ours and theirs and theirs[name] == old and ours.get(name) == _default(section, name):
+            kept[section] = ours | {name: old}
     return kept
 
 

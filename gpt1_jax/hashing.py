@@ -1,11 +1,13 @@
 """The one hash: a bijection of uint32, which dropout's masks, batches and checksums share."""
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import jax
 import numpy as np
 
-Bits = TypeVar("Bits", np.ndarray, jax.Array)
+if TYPE_CHECKING:  # the workers that tokenize are spared the second that jax takes
+    import jax
+
+Bits = TypeVar("Bits", np.ndarray, "jax.Array")
 
 
 def mix(bits: Bits) -> Bits:

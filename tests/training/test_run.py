@@ -1,6 +1,7 @@
 """The run directory: what may change between starts and what may not, and that one process trains in it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 import pytest
 from support import tiny_config
 
-from gpt1_jax.config import Config
+from gpt1_jax.config import BEFORE, Config, from_dict, to_dict
 from gpt1_jax.errors import UserError
-from gpt1_jax.run import FIXED, Run, write_json
+from gpt1_jax.run import FIXED, Run, inherit, write_json
 
 IDENTITY = {"text": "aaa", "tokenizer": "bbb"}
 BEGUN = {"model.num_layers": 1, "finetune.task": "cola"}
@@ -27,6 +28,7 @@ OTHER: dict[str, Any] = {
     "data.source": "text:/other/*.txt",
     "data.tokenizer": "sentencepiece:/other.model",
     "data.vocab_size": 999,
+    "data.split_seed": 7,
     "train.batch_size": 16,
     "optimizer.name": "adamw",
     "finetune.task": "mrpc",
@@ -129,3 +131,55 @@ def test_a_write_that_fails_leaves_the_old_file(run: Run) -> None:
     with pytest.raises(TypeError):
         write_json(run.directory / "config.json", {"seed": object()})
     assert run.config() == begun_with()
+
+
+# ── Runs of earlier days ─────────────────────────────────────────────────────────────────────────────────────
+
+OLD_RUNS = Path(__file__).parents[1] / "old_runs"
+STAGES = {"pretrain": tiny_config(), "finetune": tiny_config(**{"finetune.task": "cola"})}
+
+
+def value_of(values: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
+def old_run(tmp_path: Path, stage: str) -> Run:
+    """A run whose config.json was written before any key of BEFORE was there."""
+    (tmp_path / "old").mkdir()
+    shutil.copy(OLD_RUNS / f"{stage}.json", tmp_path / "old" / "config.json")
+    return Run(str(tmp_path / "old"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_an_old_config_does_not_name_is_what_it_was_then(tmp_path: Path, stage: str) -> None:
+    found = to_dict(old_run(tmp_path, stage).config())
+    written = json.loads((OLD_RUNS / f"{stage}.json").read_text())
+    for key, then in BEFORE.items():
+        section, name = key.rsplit(".", 1)
+        if found[section] is not None:
+            assert name not in written[section] and value_of(found, key) == then
+            del found[section][name]
+    # A key that is no decision of its own may be in the schema by its default; all that was written came back.
+    for section, values in written.items():
+        if isinstance(values, dict):
+            assert values.items() <= found[section].items()
+        else:
+            assert found[section] == values
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_same_command_goes_on_with_an_old_run_and_again_after_that(tmp_path: Path, stage: str) -> None:
+    run = old_run(tmp_path, stage)
+    for _ in range(2):
+        config = from_dict(inherit(to_dict(STAGES[stage]), str(run.directory)))
+        assert run.begin(config, {}) == []
+        assert config.data.split_seed == -1
+
+
+def test_another_value_than_the_default_is_refused_of_an_old_run(tmp_path: Path) -> None:
+    run = old_run(tmp_path, "pretrain")
+    asked = inherit(to_dict(tiny_config(**{"data.split_seed": 3})), str(run.directory))
+    with pytest.raises(UserError, match=r"data\.split_seed=-1, not 3"):
+        run.changes(from_dict(asked))
