@@ -1,6 +1,5 @@
 """The run directory: everything a run leaves, self-contained, and the interface between the commands."""
 
-import fcntl
 import json
 from typing import Any
 
@@ -8,6 +7,7 @@ from etils import epath
 
 from gpt1_jax.config import Config, fill_before, from_dict, keep_before, to_dict
 from gpt1_jax.errors import UserError
+from gpt1_jax.locks import lock
 from gpt1_jax.whole_files import write_whole
 
 # What a resumed run must share with its beginning: these decide the state's shapes and which batch is next.
@@ -125,12 +125,10 @@ class Run:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = (self.directory / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._lock.fileno(), self.directory):
             raise UserError(
                 f"--workdir={self.directory} is in use by another process; wait for it or name another directory."
-            ) from None
+            )
 
     def results(self) -> dict[str, Any]:
         """The last and the best evaluation; empty before the first."""

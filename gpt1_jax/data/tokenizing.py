@@ -3,7 +3,6 @@
 The work is done in a hidden directory beside the corpus's own. What a try that failed has finished, the next one uses.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from gpt1_jax.data.splits import SplitName, hold_out
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer, train_sentencepiece
 from gpt1_jax.data.workers import Workers, local_workers
 from gpt1_jax.errors import UserError
+from gpt1_jax.locks import lock
 from gpt1_jax.whole_files import write_whole
 
 FORMAT_VERSION = 1
@@ -90,11 +90,9 @@ def _alone(building: epath.Path, progress: Progress) -> Iterator[None]:
         except FileNotFoundError:  # its owner was done just now
             continue
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not lock(handle, building):
                 progress.say(f"waiting for another process that tokenizes the same text into {building}")
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                lock(handle, building, wait=True)
             if building.exists() and os.path.samestat(os.fstat(handle), os.stat(building)):  # noqa: PTH116
                 yield
                 return
