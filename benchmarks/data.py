@@ -20,7 +20,7 @@ from absl import flags
 from benchmarks.ours import Trainer
 from benchmarks.timing import Row, conclude, measure
 from configs.pretrain import PRESETS
-from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.config import Config, DataConfig, MeshConfig
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import PretrainingBatches
 from gpt1_jax.data.corpus import Corpus
@@ -51,14 +51,16 @@ def main(_: list[str]) -> None:
     config = PRESETS[_PRESET.value]()
     with tempfile.TemporaryDirectory() as cache:
         vocab_size = _VOCAB_SIZE.value or config.data.vocab_size
-        corpus = corpora.prepare(_SOURCE.value, _TOKENIZER.value, vocab_size, cache)
+        named = {"source": _SOURCE.value, "tokenizer": _TOKENIZER.value, "vocab_size": vocab_size}
+        data = dataclasses.replace(config.data, cache_dir=cache, **named)
+        corpus = corpora.prepare(data)
         text = {
             "documents": corpus.train.documents + corpus.validation.documents,
             "bytes": corpus.train.bytes + corpus.validation.bytes,
             "tokens": len(corpus.train) + len(corpus.validation),
         }
         print(f"{_SOURCE.value}: {text['bytes'] / 1e6:,.1f} MB, {text['tokens']:,} tokens")
-        rows = _measure_batches(config, corpus) + _measure_tokenization(corpus, text["bytes"] / 1e6, cache)
+        rows = _measure_batches(config, corpus) + _measure_tokenization(corpus, data, text["bytes"] / 1e6)
     facts = [dataclasses.asdict(row) for row in rows]
     conclude(preset=_PRESET.value, source=_SOURCE.value, vocab_size=vocab_size, text=text, rows=facts)
 
@@ -101,10 +103,10 @@ def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
 # ------------------------------------------------------------------------------------------- tokenization
 
 
-def _measure_tokenization(corpus: Corpus, megabytes: float, cache: str) -> list[Row]:
+def _measure_tokenization(corpus: Corpus, data: DataConfig, megabytes: float) -> list[Row]:
     """MB of text a second, with all cores and with one."""
     cores = os.cpu_count() or 1
-    sides = {f"{n} core{'s' * (n > 1)}": _tokenization(corpus.tokenizer, n, cache) for n in (cores, 1)}
+    sides = {f"{n} core{'s' * (n > 1)}": _tokenization(corpus.tokenizer, data, n) for n in (cores, 1)}
     for name, side in sides.items():  # which warms up, too
         if side() != corpus.fingerprint:
             raise Fault(f"{name} made another corpus of the same text")
@@ -115,7 +117,7 @@ def _measure_tokenization(corpus: Corpus, megabytes: float, cache: str) -> list[
     return rows
 
 
-def _tokenization(tokenizer: Tokenizer, cores: int, cache: str) -> Callable[[], str]:
+def _tokenization(tokenizer: Tokenizer, data: DataConfig, cores: int) -> Callable[[], str]:
     """Makes the corpus anew, its tokenizer at hand, and returns its fingerprint."""
 
     def workers(*arguments: Any) -> None:
@@ -123,9 +125,9 @@ def _tokenization(tokenizer: Tokenizer, cores: int, cache: str) -> Callable[[], 
             local_workers(*arguments)
 
     def run() -> str:
-        with tempfile.TemporaryDirectory(dir=cache) as place:
+        with tempfile.TemporaryDirectory(dir=data.cache_dir) as place:
             progress = Progress(lambda line: None)
-            made = tokenize(_SOURCE.value, tokenizer, 0, place, None, progress, workers)
+            made = tokenize(dataclasses.replace(data, cache_dir=place), tokenizer, progress, workers)
             return json.loads((made / "manifest.json").read_text())["fingerprint"]
 
     return run

@@ -14,6 +14,7 @@ import lzma
 import numpy as np
 from absl import flags
 
+from gpt1_jax.config import DataConfig
 from gpt1_jax.data.corpus import Corpus, prepare
 from gpt1_jax.data.sources import Source, SplitName, open_source, read_documents
 from gpt1_jax.door import door
@@ -30,7 +31,8 @@ _MAX_BYTES = 2**30  # a dictionary of this size takes xz 11 GB of memory; its li
 def main(_: list[str]) -> None:
     """Prints the table and, as the last line, the same in JSON."""
     source, vocab_size = _SOURCE.value, _VOCAB_SIZE.value
-    corpus = prepare(source, "sentencepiece", vocab_size, _CACHE_DIR.value)
+    data = DataConfig(source, "sentencepiece", vocab_size, _CACHE_DIR.value, tfds_dir=None)
+    corpus = prepare(data)
     size = corpus.train.bytes + corpus.validation.bytes
     if size > _MAX_BYTES:
         raise UserError(

@@ -100,7 +100,7 @@ def _measure_imports() -> list[dict[str, Any]]:
 def _measure_starts(config: Config, place: Path) -> list[dict[str, Any]]:
     """Seconds to the first step, each unrolling with a cache of its own, which cold starts empty."""
     tokens = place / "tokens"
-    corpora.prepare(config.data.source, config.data.tokenizer, config.data.vocab_size, str(tokens))
+    corpora.prepare(dataclasses.replace(config.data, cache_dir=str(tokens)))
     phases: dict[str, list[dict[str, float]]] = {}
 
     def side(name: str, unroll: int, cold: bool) -> Callable[[], None]:

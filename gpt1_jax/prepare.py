@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from gpt1_jax.config import DataConfig
 from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.tokenizing import tokenize
 from gpt1_jax.data.workers import beam_workers, local_workers
@@ -22,6 +23,13 @@ _RUNNER = flags.DEFINE_string(
 _OPTION = flags.DEFINE_multi_string(
     "option", [], "NAME=VALUE or NAME of Beam's, such as project=my-project; may be repeated"
 )
+_SPLIT_SEED = flags.DEFINE_integer(
+    "split_seed",
+    0,
+    "draws what is held out of a text without a validation part; as data.split_seed of the training",
+    lower_bound=-1,
+    upper_bound=2**32 - 1,
+)
 _TFDS_DIR = flags.DEFINE_string("tfds_dir", None, "where TFDS sets are prepared")
 
 
@@ -35,16 +43,16 @@ def main(_: list[str]) -> None:
     if _OPTION.value and runner is None:
         raise UserError(f"--option={_OPTION.value[0]} is Beam's, which needs --runner, such as DirectRunner.")
     workers = beam_workers(runner, _OPTION.value) if runner else local_workers
+    data = DataConfig(
+        source=source,
+        tokenizer=_TOKENIZER.value or "",
+        vocab_size=_VOCAB_SIZE.value or 0,
+        cache_dir=output,
+        tfds_dir=_TFDS_DIR.value,
+        split_seed=_SPLIT_SEED.value or 0,
+    )
     with Progress(None) as progress:
-        directory = tokenize(
-            source,
-            _TOKENIZER.value or "",
-            _VOCAB_SIZE.value or 0,
-            output,
-            _TFDS_DIR.value,
-            progress,
-            workers,
-        )
+        directory = tokenize(data, None, progress, workers)
     print(directory)
 
 

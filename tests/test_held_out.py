@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from data_support import data_config
 
 from benchmarks import held_out
 from benchmarks.held_out import KneserNey, make_windows, measure_xz, unigram_probabilities, xz_size
@@ -130,7 +131,7 @@ def test_the_table_is_over_the_held_out_tokens_and_bytes(tmp_path: Path) -> None
     for name, value in rows.items():
         assert f"{name:40}  {value:13.3f}" in done.stdout
 
-    corpus = prepare(source, "sentencepiece", 320, cache, progress=lambda line: None)
+    corpus = prepare(data_config(source, cache, split_seed=0), progress=lambda line: None)
     assert facts["corpus"] == corpus.fingerprint
     train, validation = (split.read(0, len(split)) for split in (corpus.train, corpus.validation))
     counts = Counter(train.tolist())

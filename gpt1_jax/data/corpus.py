@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt1_jax.config import DataConfig
 from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.data.tokenizing import FORMAT_VERSION, tokenize
@@ -67,30 +68,25 @@ class Corpus:
 
 
 def prepare(
-    source: str,
-    tokenizer: str | Tokenizer,
-    vocab_size: int,
-    cache_dir: str,
-    tfds_dir: str | None = None,
-    progress: Callable[[str], None] | None = None,
+    data: DataConfig, tokenizer: Tokenizer | None = None, progress: Callable[[str], None] | None = None
 ) -> Corpus:
-    """Tokenizes a source on this machine, or finds that done already in `cache_dir`, and opens the result.
+    """Tokenizes a source on this machine, or finds that done already in `data.cache_dir`, and opens the result.
 
     The arguments are those of `tokenize`, but that `progress` of None writes to standard error; raises as that does.
     """
-    if "://" in cache_dir:
+    if "://" in data.cache_dir:
         raise UserError(
-            f"data.cache_dir is {cache_dir!r}, whose files cannot be mapped into memory: expected a directory of this "
-            "machine; mount the bucket, say with gcsfuse, and name where."
+            f"data.cache_dir is {data.cache_dir!r}, whose files cannot be mapped into memory: expected a directory of "
+            "this machine; mount the bucket, say with gcsfuse, and name where."
         )
     with Progress(progress) as reporter:
-        directory = Path(tokenize(source, tokenizer, vocab_size, cache_dir, tfds_dir, reporter))
+        directory = Path(tokenize(data, tokenizer, reporter))
         try:
             return load(directory)
         except UserError as error:
             reporter.say(f"{error}: tokenizing again")
             shutil.rmtree(directory, ignore_errors=True)
-            return load(Path(tokenize(source, tokenizer, vocab_size, cache_dir, tfds_dir, reporter)))
+            return load(Path(tokenize(data, tokenizer, reporter)))
 
 
 def load(directory: Path) -> Corpus:

@@ -32,6 +32,7 @@ class Job:
 
     source: str
     tfds_dir: str | None
+    split_seed: int  # of a source that is not divided
     fingerprint: str  # of the source, which must not change meanwhile
     directory: str
 
@@ -118,7 +119,7 @@ def _write_shard(
     dtype = token_type(tokenizer)
     documents = source.read(split, task.part)
     if not source.divided:
-        documents = hold_out(documents, split, task.before, task.total)
+        documents = hold_out(documents, split, task.before, task.total, job.split_seed)
     done = Done()
 
     def write(file: IO[bytes]) -> None:

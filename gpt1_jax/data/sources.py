@@ -55,8 +55,8 @@ class Source(Protocol):
         ...
 
 
-def read_documents(source: Source, split: SplitName) -> Iterator[str]:
-    """Yields the documents of a split, all parts in their order, without what is held out from training."""
+def read_documents(source: Source, split: SplitName, split_seed: int = 0) -> Iterator[str]:
+    """Yields the documents of a split, all parts in their order, without what `hold_out` holds out from training."""
 
     def read_all() -> Iterator[str]:
         for part in range(source.parts(split)):
@@ -65,7 +65,7 @@ def read_documents(source: Source, split: SplitName) -> Iterator[str]:
     if source.divided:
         return read_all()
     total = sum(1 for _ in islice(read_all(), HELD_OUT))  # more makes no difference
-    return hold_out(read_all(), split, before=0, total=total)
+    return hold_out(read_all(), split, before=0, total=total, split_seed=split_seed)
 
 
 def open_source(spec: str, tfds_dir: str | None = None) -> Source:

@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
+from gpt1_jax.config import DataConfig
 from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.shards import Done, Job, Task, result, shard_name, token_type
 from gpt1_jax.data.sources import Source, open_source
@@ -29,34 +30,27 @@ _PARTS_FOR_PIECES = 256  # 4 GB at least; reading more changes the pieces little
 
 
 def tokenize(
-    source: str,
-    tokenizer: str | Tokenizer,
-    vocab_size: int,
-    cache_dir: str,
-    tfds_dir: str | None,
-    progress: Progress,
-    workers: Workers = local_workers,
+    data: DataConfig, tokenizer: Tokenizer | None, progress: Progress, workers: Workers = local_workers
 ) -> epath.Path:
     """Tokenizes a source, unless that is done, and returns the corpus's directory.
 
     Args:
-        source: `data.source`, as `open_source` takes it.
-        tokenizer: `data.tokenizer`, as `open_tokenizer` takes it, or a tokenizer that is at hand.
-        vocab_size: the number of pieces of a tokenizer that is trained here; not read for any other.
-        cache_dir: holds one directory a corpus, named by what it was made from. All workers must see it by this name,
-            which may be of a bucket, gs://…
-        tfds_dir: `data.tfds_dir`, as `open_source` takes it.
+        data: the source and how it is read. Its cache_dir holds one directory a corpus, named by what it was made from.
+            All workers must see it by this name, which may be of a bucket, gs://…
+        tokenizer: takes the place of the one that `data` names.
         progress: is told how far the work is.
         workers: do the work.
 
     Raises UserError where source, tokenizer or the size of the vocabulary is wrong, or a split has no text.
     """
-    text = open_source(source, tfds_dir)
-    given = open_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    pieces = given.fingerprint() if given else f"sentencepiece {vocab_size}"
+    text = open_source(data.source, data.tfds_dir)
+    given = open_tokenizer(data.tokenizer) if tokenizer is None else tokenizer
+    pieces = given.fingerprint() if given else f"sentencepiece {data.vocab_size}"
     made_from = {"format": FORMAT_VERSION, "source": text.name, "text": text.fingerprint(), "pieces": pieces}
+    if not text.divided and data.split_seed != -1:  # -1 is what corpora without this entry were made with
+        made_from["split_seed"] = data.split_seed
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-    cache = epath.Path(cache_dir).expanduser()
+    cache = epath.Path(data.cache_dir).expanduser()
     directory = cache / key
     # A bucket gives no directory another name; there a corpus is one as soon as it has a manifest.
     remote = "://" in str(cache)
@@ -67,13 +61,14 @@ def tokenize(
             given.encode("")  # what it lacks is told before any text is read
         with _alone(building, progress):
             if not whole.exists():
-                _build(building, made_from, text, tfds_dir, given, vocab_size, workers, progress)
+                job = Job(text.name, data.tfds_dir, data.split_seed, made_from["text"], str(building))
+                _build(_Work(job, text, workers, progress), made_from, given, data.vocab_size)
                 if not remote:
                     building.rename(directory)
                 return directory
             if not remote:
                 building.rmdir()  # another process had it ready meanwhile
-    progress.say(f"reusing the tokens of {source} in {directory}")
+    progress.say(f"reusing the tokens of {data.source} in {directory}")
     return directory
 
 
@@ -100,30 +95,30 @@ def _alone(building: epath.Path, progress: Progress) -> Iterator[None]:
             os.close(handle)
 
 
-def _build(
-    building: epath.Path,
-    made_from: dict[str, Any],
-    text: Source,
-    tfds_dir: str | None,
-    tokenizer: Tokenizer | None,
-    vocab_size: int,
-    workers: Workers,
-    progress: Progress,
-) -> None:
+class _Work(NamedTuple):
+    """What is to be done, and by whom."""
+
+    job: Job
+    text: Source
+    workers: Workers
+    progress: Progress
+
+
+def _build(work: _Work, made_from: dict[str, Any], tokenizer: Tokenizer | None, vocab_size: int) -> None:
     """Writes the corpus, the manifest last."""
-    job = Job(text.name, tfds_dir, made_from["text"], str(building))
+    text, building = work.text, epath.Path(work.job.directory)
     try:
-        before, documents = _count_documents(job, text, workers, progress)
+        before, documents = _count_documents(work)
         if tokenizer is None and (building / "tokenizer" / "tokenizer.json").exists():
             tokenizer = load_tokenizer(building / "tokenizer")
         if tokenizer is None:
-            progress.say(f"training {vocab_size} sentencepiece pieces on {text.name}")
-            tokenizer = train_sentencepiece(_sample(text, before, documents), vocab_size)
+            work.progress.say(f"training {vocab_size} sentencepiece pieces on {text.name}")
+            tokenizer = train_sentencepiece(_sample(work, before, documents), vocab_size)
         tokenizer.save(building / "tokenizer")
         splits: dict[str, Any] = {}
         for split in ("train", "validation"):
             tasks = [Task(split, part, before[part], documents) for part in range(text.parts(split))]
-            splits[split] = _do_split(job, split, tasks, tokenizer, workers, progress)
+            splits[split] = _do_split(work, split, tasks, tokenizer)
     except BaseException as error:
         # What is mended makes another corpus; what was interrupted can be gone on with, where there is anything yet.
         if isinstance(error, UserError) or not any((building / "work").glob("[tv]*")):
@@ -140,16 +135,18 @@ def _build(
     write_whole(building / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
-def _sample(text: Source, before: list[int], documents: int) -> Iterator[str]:
+def _sample(work: _Work, before: list[int], documents: int) -> Iterator[str]:
     """Training documents, of a text of very many parts those of some, evenly spread."""
+    text, seed = work.text, work.job.split_seed
     parts = text.parts("train")
     for part in range(0, parts, max(1, parts // _PARTS_FOR_PIECES)):
         read = text.read("train", part)
-        yield from read if text.divided else hold_out(read, "train", before[part], documents)
+        yield from read if text.divided else hold_out(read, "train", before[part], documents, seed)
 
 
-def _count_documents(job: Job, text: Source, workers: Workers, progress: Progress) -> tuple[list[int], int]:
+def _count_documents(work: _Work) -> tuple[list[int], int]:
     """The documents before each part, and all there are: what is held out depends on a document's number."""
+    job, text, workers, progress = work
     parts = text.parts("train")
     if text.divided:
         return [0] * max(parts, text.parts("validation")), 0
@@ -160,10 +157,9 @@ def _count_documents(job: Job, text: Source, workers: Workers, progress: Progres
     return before, documents
 
 
-def _do_split(
-    job: Job, split: SplitName, tasks: list[Task], tokenizer: Tokenizer, workers: Workers, progress: Progress
-) -> dict[str, Any]:
+def _do_split(work: _Work, split: SplitName, tasks: list[Task], tokenizer: Tokenizer) -> dict[str, Any]:
     """Writes the shards of a split and returns its entry in the manifest."""
+    job, _, workers, progress = work
     started = time.perf_counter()
     total = Done()
 

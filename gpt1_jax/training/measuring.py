@@ -64,8 +64,7 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
         corpus = open_corpus(config, run)
         splits = [corpus.validation]
     else:
-        data = config.data
-        corpus = corpora.prepare(source, tokenizer, tokenizer.vocab_size, data.cache_dir, data.tfds_dir)
+        corpus = corpora.prepare(dataclasses.replace(config.data, source=source), tokenizer)
         splits = [corpus.train, corpus.validation]
     changed = corpus.tokenizer.fingerprint() != tokenizer.fingerprint()
     if changed or (source is None and corpus.fingerprint != run.identity().get("text")):

@@ -113,11 +113,11 @@ def pretrain(config: Config, workdir: str) -> None:
 
 def open_corpus(config: Config, run: Run, progress: Callable[[str], None] | None = None) -> corpora.Corpus:
     """The tokenized text a run reads, made now or found in the cache; raises as `corpora.prepare`."""
-    data, tokenizer = config.data, config.data.tokenizer
-    if config.init_from is not None and tokenizer == "sentencepiece":
+    tokenizer = None
+    if config.init_from is not None and config.data.tokenizer == "sentencepiece":
         begun = run if run.exists() else Run(config.init_from)
         tokenizer = load_tokenizer(begun.tokenizer)  # the parameters know no other
-    return corpora.prepare(data.source, tokenizer, data.vocab_size, data.cache_dir, data.tfds_dir, progress)
+    return corpora.prepare(config.data, tokenizer, progress)
 
 
 def _make_evaluate(

@@ -1,5 +1,6 @@
 """Corpora: the stream is the documents; nothing is done twice, nothing half-written or damaged is read."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_support import data_config, prepare
 
+from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data import shards, sources, tokenizing
-from gpt1_jax.data.corpus import Corpus, Split, load, prepare
+from gpt1_jax.data.corpus import Corpus, Split, load
 from gpt1_jax.data.sources import open_source, read_documents
 from gpt1_jax.data.tokenizers import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
@@ -48,8 +51,8 @@ def test_the_stream_is_the_documents_between_end_pieces(texts: Path) -> None:
     corpus = prepare_texts(texts)
     source = open_source(f"text:{texts}/*.txt")
     for split, documents in [
-        (corpus.train, list(read_documents(source, "train"))),
-        (corpus.validation, list(read_documents(source, "validation"))),
+        (corpus.train, list(read_documents(source, "train", -1))),
+        (corpus.validation, list(read_documents(source, "validation", -1))),
     ]:
         assert decode_documents(split, corpus) == documents
         assert split.documents == len(documents)
@@ -68,11 +71,11 @@ def test_without_an_end_piece_the_documents_are_joined(texts: Path) -> None:
             self.end_id = None
 
     source = f"text:{texts}/*.txt"
-    trained = train_sentencepiece(read_documents(open_source(source), "train"), 320)
+    trained = train_sentencepiece(read_documents(open_source(source), "train", -1), 320)
     corpus = prepare(
         source, Endless(trained.model), 0, str(texts.parent / "cache"), progress=lambda line: None
     )
-    joined = "".join(read_documents(open_source(source), "train"))
+    joined = "".join(read_documents(open_source(source), "train", -1))
     assert trained.decode(corpus.train.read(0, len(corpus.train)).tolist()) == joined
 
 
@@ -113,7 +116,7 @@ def test_a_vocabulary_beyond_16_bits_gets_32(texts: Path) -> None:
             self.vocab_size = 70_000
             self.end_id = 69_999
 
-    trained = train_sentencepiece(read_documents(open_source(f"text:{texts}/*.txt"), "train"), 320)
+    trained = train_sentencepiece(read_documents(open_source(f"text:{texts}/*.txt"), "train", -1), 320)
     corpus = prepare(
         f"text:{texts}/*.txt",
         Large(trained.model),
@@ -150,6 +153,24 @@ def test_a_corpus_is_reused_until_something_changes(texts: Path) -> None:
     model = f"sentencepiece:{changed.directory}/tokenizer/sentencepiece.model"
     brought = prepare_texts(texts, tokenizer=model)
     assert brought.fingerprint == changed.fingerprint  # the same tokens, wherever they were made
+
+
+def test_each_draw_of_what_is_held_out_is_a_corpus_of_its_own_and_minus_1_an_earlier_one(texts: Path) -> None:
+    source, cache = f"text:{texts}/*.txt", texts.parent / "cache"
+
+    def held_out(seed: int) -> tuple[str, list[str]]:
+        corpus = corpora.prepare(data_config(source, cache, split_seed=seed), progress=lambda line: None)
+        return corpus.directory.name, decode_documents(corpus.validation, corpus)
+
+    # As the names of corpora were made when there was no other rule.
+    text = open_source(source)
+    made_from = {"format": 1, "source": text.name, "text": text.fingerprint(), "pieces": "sentencepiece 320"}
+    earlier = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    assert held_out(-1) == (earlier, [(texts / "19.txt").read_text()])
+    found = dict(held_out(seed) for seed in range(3))
+    assert len(found) == 3 and earlier not in found
+    for seed, held in enumerate(found.values()):
+        assert held == list(read_documents(text, "validation", seed))
 
 
 def test_a_corpus_moved_to_another_place_is_the_same(texts: Path) -> None:

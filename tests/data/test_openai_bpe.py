@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_support import prepare
 
-from gpt1_jax.data import corpus, openai_bpe, openai_words, openai_workers
+from gpt1_jax.data import openai_bpe, openai_words, openai_workers
 from gpt1_jax.data.openai_bpe import OpenAITokenizer, open_openai
 from gpt1_jax.data.tokenizers import load_tokenizer, open_tokenizer
 from gpt1_jax.errors import UserError
@@ -487,7 +488,7 @@ def test_a_corpus_that_cannot_be_encoded_is_refused_before_it_is_read(
     (tmp_path / "unreadable.txt").write_bytes(b"\xff")
     cache = tmp_path / "cache"
     with pytest.raises(UserError, match="pip install"):
-        corpus.prepare(f"text:{tmp_path}/*.txt", f"openai:{tmp_path}/openai", 380, str(cache))
+        prepare(f"text:{tmp_path}/*.txt", f"openai:{tmp_path}/openai", 380, str(cache))
     assert not cache.exists()
 
 
@@ -500,7 +501,7 @@ def test_a_corpus_is_made_of_its_ids(tokenizer: OpenAITokenizer, tmp_path: Path)
     texts = ["The cat's.\n\nDon't!", "the cat", "A cat"]
     for number, text in enumerate(texts):
         (tmp_path / f"{number}.txt").write_text(text)
-    made = corpus.prepare(f"text:{tmp_path}/*.txt", f"openai:{tmp_path}/openai", 380, str(tmp_path / "cache"))
+    made = prepare(f"text:{tmp_path}/*.txt", f"openai:{tmp_path}/openai", 380, str(tmp_path / "cache"))
     assert made.train.read(0, 100).tolist() == tokenizer.encode(texts[0]) + tokenizer.encode(texts[1])
     assert made.validation.read(0, 100).tolist() == tokenizer.encode(texts[2])
     assert made.train.shards[0].dtype == np.uint16

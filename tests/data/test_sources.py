@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow_datasets as tfds
 
 from gpt1_jax.data import demo, sources
@@ -19,7 +20,7 @@ from gpt1_jax.errors import UserError
 
 def read(spec: str, tfds_dir: str | None = None) -> tuple[list[str], list[str]]:
     source = open_source(spec, tfds_dir)
-    return list(read_documents(source, "train")), list(read_documents(source, "validation"))
+    return list(read_documents(source, "train", -1)), list(read_documents(source, "validation", -1))
 
 
 # ------------------------------------------------------------------------------------------ splits
@@ -46,20 +47,58 @@ class Listed:
         return ""
 
 
-def split(*parts: list[str]) -> tuple[list[str], list[str]]:
-    return list(read_documents(Listed(*parts), "train")), list(read_documents(Listed(*parts), "validation"))
+def split(*parts: list[str], seed: int = -1) -> tuple[list[str], list[str]]:
+    train, validation = (read_documents(Listed(*parts), name, seed) for name in ("train", "validation"))
+    return list(train), list(validation)
 
 
 @pytest.mark.parametrize("count", [2, 5, 19, 20, 21, 39, 40, 45])
-def test_every_20th_document_is_held_out_or_the_last_of_a_few(count: int) -> None:
+def test_a_seed_of_minus_1_holds_out_every_20th_document_or_the_last_of_a_few(count: int) -> None:
     documents = [f"document {i}" for i in range(count)]
     expected = [d for i, d in enumerate(documents) if i % 20 == 19] if count >= 20 else documents[-1:]
     train, validation = split(documents)
     assert validation == expected
     assert train == [d for d in documents if d not in expected]
     assert split(documents[:7], [], documents[7:]) == (train, validation)
-    part = hold_out(iter(documents[1:]), "validation", before=1, total=count)
+    part = hold_out(iter(documents[1:]), "validation", before=1, total=count, split_seed=-1)
     assert list(part) == validation
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+@pytest.mark.parametrize("count", [2, 5, 19, 20, 21, 39, 40, 45, 400])
+def test_a_seed_draws_one_document_of_each_block_of_20_or_of_a_few(count: int, seed: int) -> None:
+    documents = [f"document {i}" for i in range(count)]
+    train, validation = split(documents, seed=seed)
+    assert sorted(train + validation) == sorted(documents)
+    blocks = [documents[start : start + 20] for start in range(0, count, 20)]
+    drawn = [[document for document in block if document in validation] for block in blocks]
+    assert all(len(found) == 1 for block, found in zip(blocks, drawn, strict=True) if len(block) == 20)
+    assert 1 <= len(validation) <= len(blocks) and all(len(found) <= 1 for found in drawn)
+    for parts in ([documents[:7], [], documents[7:]], [[document] for document in documents]):
+        assert split(*parts, seed=seed) == (train, validation)
+
+
+def test_what_is_held_out_stays_so_when_documents_are_appended() -> None:
+    documents = [f"document {i}" for i in range(1000)]
+    _, validation = split(documents[:800], seed=5)
+    assert split(documents, seed=5)[1][:40] == validation
+
+
+def test_seeds_draw_apart_and_each_place_of_a_block_alike() -> None:
+    documents = [f"document {i}" for i in range(20 * 2000)]
+    places = [[documents.index(d) % 20 for d in split(documents, seed=seed)[1][:200]] for seed in (0, 1)]
+    assert sum(a == b for a, b in zip(*places, strict=True)) < 30  # 10 by chance
+    counts = np.bincount([int(d.split()[1]) % 20 for d in split(documents, seed=0)[1]], minlength=20)
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_languages_that_take_turns_are_both_held_out() -> None:
+    """Half of the documents of either part are English, as half of all are; every 20th of them are German alone."""
+    documents = [f"{'English' if i % 2 == 0 else 'German'} {i}" for i in range(2000)]
+    assert {d.split()[0] for d in split(documents, seed=-1)[1]} == {"German"}
+    for part in split(documents, seed=0):
+        share = sum(d.startswith("English") for d in part) / len(part)
+        assert 0.4 < share < 0.6
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_support import data_config
 
 from gpt1_jax.data import shards, sources, workers
 from gpt1_jax.data.corpus import load
@@ -56,7 +57,7 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def make(text: str, tokenizer: Tokenizer, output: Path, workers: Workers) -> Path:
     with Progress(lambda line: None) as progress:
-        return Path(tokenize(text, tokenizer, 0, str(output), None, progress, workers))
+        return Path(tokenize(data_config(text, output, split_seed=0), tokenizer, progress, workers))
 
 
 def bytes_of(corpus: Path) -> dict[str, bytes]:
