@@ -106,5 +106,5 @@ def demo(task: str) -> Config:
 
 def get_config(task: str = "") -> ConfigDict:
     """The setting of a task; raises UserError where there is none of that name."""
-    find_task(task)
+    find_task(task, named="--config=configs/finetune.py:")
     return to_config_dict(demo(task) if task.startswith("demo_") else paper(task))

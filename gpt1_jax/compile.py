@@ -6,15 +6,13 @@ import sys
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
+from gpt1_jax import config_flag
 from gpt1_jax.config import from_dict
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the config file, :preset behind it", lock_config=True
-)
+_CONFIG = config_flag.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, such as v5e:4x4, v5p:2x2x1 or v6e:16x16")
 _SLICES = flags.DEFINE_integer("slices", 1, "how many such slices", 1)
 _SEARCH = flags.DEFINE_bool("search", False, "tries every mesh, each with the least remat that fits")
@@ -25,7 +23,7 @@ def main(_: list[str]) -> None:
     """Prints memory a device, FLOPs, collectives, and about what time and MFU a step has."""
     if _CONFIG.value is None or _TOPOLOGY.value is None:
         raise UserError("--config=FILE.py and --topology=GENERATION:SHAPE are both needed.")
-    values = _CONFIG.value.to_dict()
+    values = config_flag.read(_CONFIG)
     values["mesh"]["slices"] = _SLICES.value
     config = from_dict(values)
 

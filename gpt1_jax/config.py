@@ -5,7 +5,6 @@ Every key a config file or the command line may set is declared here once, with 
 
 import dataclasses
 import difflib
-import math
 import re
 import types
 import typing
@@ -20,26 +19,26 @@ from gpt1_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Range:
-    """Where a number must lie: at least `minimum`, and below `below` where that is set."""
+    """Where a number must lie: at least `minimum` and below `below`, so that sums and products of it stay numbers."""
 
     minimum: float
-    below: float | None = None
+    below: float
 
     def allows(self, value: float) -> bool:
-        """Whether a finite value lies within."""
-        return math.isfinite(value) and value >= self.minimum and (self.below is None or value < self.below)
+        """Whether a value lies within, which NaN does not."""
+        return self.minimum <= value < self.below
 
     def __str__(self) -> str:
-        if self.below is not None:
-            return f"at least {self.minimum:g} and below {self.below:g}"
-        return f"at least {self.minimum:g}"
+        return f"at least {self.minimum} and below {self.below}"
 
 
-Count = Annotated[int, Range(1)]
-Amount = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1, below=2**63)]
+Amount = Annotated[int, Range(0, below=2**63)]
+Steps = Annotated[int, Range(0, below=2**31)]  # counted on the devices
+Size = Annotated[int, Range(1, below=2**20)]  # of the model
 Rate = Annotated[float, Range(0, below=1)]
-NonNegative = Annotated[float, Range(0)]
-MeshAxis = Annotated[int, Range(-1)]
+NonNegative = Annotated[float, Range(0, below=10**10)]  # its square is a float32
+MeshAxis = Annotated[int, Range(-1, below=2**20)]
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,18 @@ class ModelConfig:
     """
 
     kind: Literal["transformer", "lstm"]
-    num_layers: Count
-    num_heads: Count
-    d_model: Count
-    d_ff: Count
-    context_length: Annotated[int, Range(2)]
+    num_layers: Size
+    num_heads: Size
+    d_model: Size
+    d_ff: Size
+    context_length: Annotated[int, Range(2, below=2**20)]
     embedding_dropout: Rate
     attention_dropout: Rate
     residual_dropout: Rate
     dtype: Literal["float32", "bfloat16"]  # of activations; parameters are always float32
     attention: Literal["auto", "plain", "chunked", "flash", "splash", "cudnn"]  # see model/attention.py
-    unroll: (
-        Amount  # layers a scan iteration holds; 0 is all of them, or one under remat, which needs the loop
-    )
+    # Layers a scan iteration holds; 0 is all of them, or one under remat, which needs the loop.
+    unroll: Annotated[int, Range(0, below=2**20)]
     remat: Literal["none", "full", "dots"]  # what the backward pass computes again; dots keeps matmuls
 
 
@@ -73,7 +71,7 @@ class DataConfig:
 
     source: str  # demo | text:GLOB | tfds:NAME[#FEATURE]; of a task: tfds | files:PATH | demo
     tokenizer: str  # sentencepiece | sentencepiece:FILE.model | openai:DIR
-    vocab_size: Count  # pieces of a tokenizer trained here
+    vocab_size: Annotated[int, Range(1, below=2**24)]  # pieces of a tokenizer trained here
     cache_dir: str  # tokenized corpora, shared between runs
     tfds_dir: str | None  # where TFDS sets are prepared; none is TFDS's own default
     # Draws what is held out of a text or a table that has no validation part of its own, apart from `seed`, so that
@@ -85,17 +83,16 @@ class DataConfig:
 class TrainConfig:
     """How long, how much at once, and how often to look and to save."""
 
-    num_steps: Amount
-    num_epochs: NonNegative  # above 0 it sets num_steps
-    batch_size: Count  # sequences an update, over all devices
-    accumulation: Count  # micro-batches an update is split into
+    num_steps: Steps
+    num_epochs: NonNegative  # in place of num_steps, which it comes to when the data is known
+    batch_size: Annotated[int, Range(1, below=2**24)]  # sequences an update, over all devices
+    accumulation: Annotated[int, Range(1, below=2**24)]  # micro-batches an update is split into
     log_every: Count
     eval_every: Amount  # 0 is once an epoch
     eval_batches: Amount  # 0 is the whole validation part, as it always is in fine-tuning
     checkpoint_every: Amount  # 0 is once an epoch; the best evaluation's is saved and kept in any case
-    keep_checkpoints: Annotated[
-        int, Range(2)
-    ]  # the newest ones; two, so that a damaged one can be passed over
+    # The newest ones; two, so that a damaged one can be passed over.
+    keep_checkpoints: Annotated[int, Range(2, below=2**20)]
     profile_steps: str = ""  # such as 10:15, the steps from 10 to 15: their trace goes to RUN/profile
 
 
@@ -106,14 +103,14 @@ class OptimizerConfig:
     name: Literal["openai_adam", "adamw"]
     learning_rate: NonNegative
     schedule: Literal["cosine", "linear"]
-    warmup_steps: Amount
+    warmup_steps: Steps
     warmup_fraction: Rate  # of total_steps, where warmup_steps is 0
-    total_steps: Amount  # the schedule's length; 0 is num_steps
+    total_steps: Steps  # the schedule's length; 0 is num_steps
     weight_decay: NonNegative
     clip_norm: NonNegative  # of all gradients together; 0 does not clip
     beta1: Rate
     beta2: Rate
-    epsilon: Annotated[float, Range(1e-30)]
+    epsilon: Annotated[float, Range(1e-30, below=10**10)]
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ class FinetuneConfig:
     task: str  # of gpt1_jax/tasks/catalog.py
     auxiliary_weight: NonNegative  # λ of L3 = L2 + λ · L1
     num_transfer_layers: (
-        Annotated[int, Range(-1)] | None
+        Annotated[int, Range(-1, below=2**20)] | None
     )  # blocks; none is all, 0 embeddings only, -1 nothing
     classifier_dropout: Rate
     scores: Literal["classes", "regression"]  # how a scored task such as STS-B is learned
@@ -142,7 +139,7 @@ class MeshConfig:
     data: MeshAxis
     fsdp: MeshAxis
     tensor: MeshAxis
-    slices: Count = 1
+    slices: Size = 1
 
 
 @dataclass(frozen=True)
@@ -164,6 +161,8 @@ BEFORE: dict[str, Any] = {
     "data.split_seed": -1,
 }
 
+_DIGITS = 1000  # of a number on the command line; what is longer is out of range by these alone
+
 
 def fill_before(values: dict[str, Any]) -> dict[str, Any]:
     """The dictionaries of a run's config.json, with the keys they lack set to what was true then.
@@ -175,6 +174,9 @@ def fill_before(values: dict[str, Any]) -> dict[str, Any]:
         section, name = key.rsplit(".", 1)
         if isinstance(filled.get(section), dict) and name not in filled[section]:
             filled[section] = filled[section] | {name: value}
+    train = filled.get("train")
+    if isinstance(train, dict) and train.get("num_steps") and train.get("num_epochs"):
+        filled["train"] = train | {"num_epochs": 0}  # both were kept, what the epochs came to beside them
     return filled
 
 
@@ -226,6 +228,11 @@ def check(config: Config) -> Config:
     if not train.num_steps and not train.num_epochs:
         raise UserError(
             "train.num_steps=0 and train.num_epochs=0 leave nothing to do; set one of them above 0."
+        )
+    if train.num_steps and train.num_epochs:
+        raise UserError(
+            f"train.num_steps={train.num_steps} and train.num_epochs={train.num_epochs:g} both say how long; "
+            "set one of them to 0."
         )
     if model.kind == "lstm" and model.num_layers != 1:
         raise UserError(
@@ -322,7 +329,7 @@ def parse_override(key: str, text: str) -> Any:
     value: Any = text
     if kind in (int, float):
         try:
-            value = kind(text)
+            value = kind(text[:_DIGITS])
         except ValueError:
             raise _wrong_type(key, text, kind) from None
     return _checked(value, hint, key)
@@ -336,7 +343,7 @@ def _hint(section: type, name: str, prefix: str, key: str) -> Any:
 
 
 def _unknown(name: str, prefix: str, known: typing.Iterable[str], key: str) -> UserError:
-    nearest = difflib.get_close_matches(key, _all_keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
+    nearest = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
         name, known, n=1, cutoff=0
     )
     here = f" in {prefix}" if prefix else ""
@@ -344,11 +351,12 @@ def _unknown(name: str, prefix: str, known: typing.Iterable[str], key: str) -> U
     return UserError(f"config.{key} is not a key of the config; {hint}")
 
 
-def _all_keys(section: type = Config, prefix: str = "") -> list[str]:
+def all_keys(section: type = Config, prefix: str = "") -> list[str]:
+    """The dotted names of all values of the schema."""
     keys = []
     for name, hint in typing.get_type_hints(section).items():
         inner = _section(hint)
-        keys += _all_keys(inner, f"{prefix}{name}.") if inner else [prefix + name]
+        keys += all_keys(inner, f"{prefix}{name}.") if inner else [prefix + name]
     return keys
 
 
@@ -372,7 +380,7 @@ def _build(section: type, values: dict[str, Any], prefix: str) -> Any:
         elif isinstance(values[name], dict):
             fields[name] = _build(inner, values[name], key + ".")
         else:
-            raise UserError(f"config.{key}={values[name]!r} is a section and takes keys, not a value.")
+            raise UserError(f"config.{key}={_shown(values[name])} is a section and takes keys, not a value.")
     return section(**fields)
 
 
@@ -383,21 +391,28 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if value not in choices:
-            raise UserError(f"config.{key}={value!r} is none of {', '.join(choices)}; choose one of them.")
+            raise UserError(
+                f"config.{key}={_shown(value)} is none of {', '.join(choices)}; choose one of them."
+            )
         return value
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
+    if type(value) is not kind and not (kind is float and type(value) is int):
         raise _wrong_type(key, value, kind)
     for limit in limits:
         if not limit.allows(typing.cast(float, value)):
-            raise UserError(f"config.{key}={value} is out of range; set a value {limit}.")
-    return value
+            raise UserError(f"config.{key}={_shown(value)} is out of range; set a value {limit}.")
+    return float(typing.cast(Any, value)) if kind is float else value
 
 
 def _wrong_type(key: str, value: Any, kind: type) -> UserError:
     expected = {int: "a whole number", float: "a number", str: "a text"}[kind]
-    return UserError(f"config.{key}={value!r} is not {expected}; set it to {expected}.")
+    return UserError(f"config.{key}={_shown(value)} is not {expected}; set it to {expected}.")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no whole numbers of more than 4,300 digits
+        return "(too many digits)"
 
 
 def _section(hint: Any) -> type | None:

@@ -1,41 +1,83 @@
 """How every command starts and ends: flags checked before absl sees them, errors in a sentence, exit codes."""
 
+import difflib
 import functools
+import logging as python_logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType, MappingProxyType
+from typing import Any
 
 from absl import app, flags, logging
 
-from gpt1_jax.config import parse_override
-from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
+from gpt1_jax import config_flag
+from gpt1_jax.config import all_keys
+from gpt1_jax.errors import UserError
+from gpt1_jax.troubles import explain
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def door(main: Callable[[list[str]], None], positional: Sequence[str] = ()) -> None:
+def door(
+    main: Callable[[list[str]], None], positional: Sequence[str] = (), fields: Mapping[str, str] = NONE
+) -> None:
     """Runs a command and exits: 0 when it is done, 2 for a UserError, 1 for anything else.
 
-    `positional` names the arguments that the command takes beside its flags: `main` gets them behind its own name.
+    Args:
+        main: the command; it gets its own name and the arguments that are no flags.
+        positional: the names of those arguments.
+    fields: the flags whose values errors call by another name, such as {"data.source": "source"}.
     """
+    _speak_utf8()
     logging.set_verbosity(logging.WARNING)
+    for name in ("asyncio", "gcsfs", "fsspec"):  # they log what they raise as well
+        python_logging.getLogger(name).setLevel(python_logging.CRITICAL)
     signal.signal(signal.SIGTERM, _stop)  # training takes over with its own handler
     try:
         app.run(main, flags_parser=functools.partial(_parse, positional))
-    except (UserError, Fault) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
-    except WRONG_PATHS as error:
-        print(
-            f"error: {error.filename}: {error.strerror}; name another path or mend this one.", file=sys.stderr
-        )
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # nobody reads on: `… | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes
         sys.exit(128 + signal.SIGPIPE)
+    except Exception as error:
+        told = explain(error)
+        if told is None:
+            raise
+        print(f"error: {_as_typed(str(told), fields)}", file=sys.stderr)
+        sys.exit(2 if isinstance(told, UserError) else 1)
+
+
+def input_lines() -> Iterator[str]:
+    """The lines of standard input, as they come, without their line breaks.
+
+    Raises:
+        UserError: a line is not UTF-8.
+    """
+    try:
+        for line in sys.stdin or ():
+            yield line.removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"Standard input is not UTF-8 ({error.reason} at byte {error.start}); convert it."
+        ) from error
+
+
+def _speak_utf8() -> None:
+    """Reads and writes UTF-8 as all files here are, whatever the locale says, except to a terminal that cannot show it.
+
+    What has no UTF-8, or no sign on the terminal, is written as its number, so that writing never fails.
+    """
+    streams: list[Any] = [sys.stdin, sys.stdout, sys.stderr]
+    if sys.stdin is not None:
+        streams[0].reconfigure(encoding="utf-8", errors="strict", newline="\n")
+    for stream in streams[1:]:
+        if stream is not None:
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -43,15 +85,36 @@ def _stop(number: int, frame: FrameType | None) -> None:
     sys.exit(0)
 
 
+class _ShortHelp(app.HelpshortFlag):
+    """-h, as --help."""
+
+    NAME = "h"
+
+
 def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
-    _check_config_flags(argv[1:])
+    """The arguments that are no flags, behind the command's name."""
+    flags.DEFINE_flag(_ShortHelp())
     try:
+        arguments = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
+        if config_flag.defined():
+            config_flag.check(arguments)
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError) as error:  # the latter: a config file without get_config
-        raise UserError(f"{error}; --help lists the flags.") from error
+    except SystemExit:  # --help, which has told what there is
+        sys.exit(0)
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(
+            f"--{error.flagname} is no flag of this command; {_suggest(error.flagname)}"
+        ) from error
+    except flags.IllegalFlagValueError as error:
+        raise UserError(_illegal(str(error))) from error
+    except (flags.Error, UnicodeDecodeError) as error:  # the latter: of a --flagfile
+        reason = str(error).removeprefix("ERROR:: ")
+        raise UserError(f"The flags cannot be read: {reason}; --help lists them.") from error
     surplus, missing = rest[1 + len(positional) :], positional[len(rest) - 1 :]
     if surplus:
-        raise UserError(f"The argument {surplus[0]!r} belongs to no flag; write --flag=value.")
+        name = surplus[0].partition("=")[0]
+        hint = _suggest(name) if "=" in surplus[0] else "write --flag=value."
+        raise UserError(f"The argument {surplus[0]!r} belongs to no flag; {hint}")
     if missing:
         raise UserError(
             f"There is no {' and no '.join(missing)}; write {' '.join(positional)} behind the flags."
@@ -59,18 +122,39 @@ def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
     return rest
 
 
-def _check_config_flags(arguments: list[str]) -> None:
-    """Refuses a config file that is not there, and overrides the schema does not know."""
-    for number, argument in enumerate(arguments):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-") or name.partition(".")[0] != "config":
-            continue
-        if not equals:
-            following = arguments[number + 1 : number + 2]
-            if not following:
-                raise UserError(f"--{name} has no value; write --{name}=VALUE.")
-            value = following[0]
-        if name != "config":
-            parse_override(name.removeprefix("config."), value)
-        elif not (file := Path(value.partition(":")[0])).is_file() or file.suffix != ".py":
-            raise UserError(f"--config={value} is no Python file; name one such as configs/pretrain.py:tiny.")
+def _suggest(name: str) -> str:
+    """What a name that is no flag may stand for: a key of the config, or a flag that is spelled like it."""
+    if name.startswith("config.") and config_flag.defined():
+        return "name the file it changes with --config=FILE.py in front of it."
+    known = {flag: flag for flag in flags.FLAGS}
+    if config_flag.defined():
+        for key in all_keys():
+            known |= dict.fromkeys((f"config.{key}", key, key.rpartition(".")[2]), f"config.{key}")
+    nearest = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.7)
+    return f"did you mean --{known[nearest[0]]}?" if nearest else "--help lists the flags."
+
+
+def _illegal(message: str) -> str:
+    """What absl says of a flag's wrong value, in our words."""
+    found = re.fullmatch(r"flag --(\w+)=(.*?): (.*)", message, re.DOTALL)
+    if found is None or found[1] not in flags.FLAGS:
+        return f"{message}; --help lists the flags."
+    flag = flags.FLAGS[found[1]]
+    if isinstance(flag.parser, flags.EnumParser):
+        expected = f"one of {', '.join(flag.parser.enum_values)}"
+    else:
+        expected = "true or false" if flag.boolean else flag.parser.syntactic_help or found[3]
+    return f"--{found[1]}={found[2]} is not {expected}; set it to that."
+
+
+def _as_typed(message: str, fields: Mapping[str, str]) -> str:
+    """A message that calls what the user has set by its flag: --config.data.source, or --source, for data.source."""
+    names = {name: flag for name, flag in fields.items() if flags.FLAGS[flag].value is not None}
+    if config_flag.defined():
+        names |= {key: f"config.{key}" for key in config_flag.named_keys()}
+        names |= {f"config.{key}": f"config.{key}" for key in (*config_flag.named_keys(), *all_keys())}
+    names |= {f"{name}=": f"{name}=" for name in flags.FLAGS if flags.FLAGS[name].present}
+    known = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.sub(
+        rf"(?<![\w./-])({known})(?!\w|\.\w)" if known else "$^", lambda found: f"--{names[found[1]]}", message
+    )

@@ -3,17 +3,14 @@
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
+from gpt1_jax import config_flag
 from gpt1_jax.config import from_dict
 from gpt1_jax.door import door
-from gpt1_jax.errors import UserError
 from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.run import inherit
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the config file, :preset behind it", lock_config=True
-)
+_CONFIG = config_flag.define()
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where it cannot be detected")
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "with --coordinator: how many processes there are"
@@ -30,10 +27,9 @@ def default_workdir(spec: str) -> str:
 
 def main(_: list[str]) -> None:
     """Reads the config, then hands over to the stage."""
-    if _CONFIG.value is None:
-        raise UserError("--config is missing; name a file such as --config=configs/pretrain.py:tiny.")
-    workdir = _WORKDIR.value or default_workdir(config_flags.get_config_filename(flags.FLAGS["config"]))
-    config = from_dict(inherit(_CONFIG.value.to_dict(), workdir))
+    values = config_flag.read(_CONFIG)
+    workdir = _WORKDIR.value or default_workdir(config_flag.spec())
+    config = from_dict(inherit(values, workdir))
 
     # jax and the rest are imported once the input is known to be right
     from gpt1_jax.training import hosts

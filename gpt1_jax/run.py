@@ -152,12 +152,14 @@ def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
     begun = Run(workdir)
     if begun.exists():
         values = keep_before(values, to_dict(begun.config()))
+    if not all(isinstance(values.get(section), dict) for section in ("model", "data")):
+        return values  # for `from_dict` to judge
     keys = [("model", name) for name in values["model"]] + [("data", "tokenizer"), ("data", "vocab_size")]
-    open_keys = [(section, name) for section, name in keys if values[section][name] is None]
+    open_keys = [(section, name) for section, name in keys if values[section].get(name, "") is None]
     if not open_keys:
         return values
     if not begun.exists():
-        if values["init_from"] is None:
+        if values.get("init_from") is None:
             raise UserError(
                 "config.init_from is missing; name the run directory of a pre-trained model, which gives architecture "
                 "and tokenizer even where finetune.num_transfer_layers=-1 transfers no parameters."

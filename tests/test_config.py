@@ -12,7 +12,9 @@ from support import tiny_config
 from configs import pretrain
 from gpt1_jax.config import (
     Config,
+    all_keys,
     check,
+    fill_before,
     from_config_dict,
     from_dict,
     parse_override,
@@ -297,3 +299,58 @@ def test_a_config_dict_keeps_the_types_of_what_is_set() -> None:
     assert from_config_dict(values).train.num_steps == 9
     with pytest.raises(TypeError):
         values.train.num_steps = "nine"
+
+
+# ── How long ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_steps_and_epochs_at_once_are_refused() -> None:
+    message = message_of(lambda: tiny_config(**{"train.num_steps": 5, "train.num_epochs": 2}))
+    assert "train.num_steps=5" in message and "train.num_epochs=2" in message
+
+
+def test_a_run_of_earlier_days_that_keeps_both_is_one_of_so_many_steps() -> None:
+    values = to_dict(pretrain.tiny())
+    values["train"] |= {"num_steps": 375, "num_epochs": 3.0}
+    train = from_dict(fill_before(values)).train
+    assert (train.num_steps, train.num_epochs) == (375, 0.0)
+
+
+# ── Sizes that no machine has ────────────────────────────────────────────────────────────────────────────────
+
+
+def numbers() -> list[tuple[str, type]]:
+    """Every key of the schema that takes a number, and whether a whole one."""
+    found = []
+    for key in all_keys():
+        for kind, text in ((int, "1.5"), (float, "x")):
+            try:
+                parse_override(key, text)
+            except UserError as error:
+                if ("a whole number" if kind is int else "is not a number") in str(error):
+                    found.append((key, kind))
+                    break
+    return found
+
+
+@pytest.mark.parametrize(("key", "kind"), numbers())
+def test_every_number_has_bounds(key: str, kind: type) -> None:
+    texts = ["1" + "0" * 25, "-" + "9" * 400, "9" * 5000]
+    texts += ["1e300", "inf", "-inf", "nan", "1e400"] if kind is float else []
+    for text in texts:
+        message = message_of(parse_override, key, text)
+        assert f"config.{key}=" in message and "out of range; set a value at least" in message
+        assert len(message) < 2500
+
+
+def test_numbers_are_found() -> None:
+    assert len(numbers()) > 30 and ("train.batch_size", int) in numbers()
+
+
+@pytest.mark.parametrize("digits", [25, 400, 5000])
+@pytest.mark.parametrize("key", ["train.batch_size", "optimizer.learning_rate"])
+def test_a_number_of_any_length_in_a_file_is_refused(key: str, digits: int) -> None:
+    value = 10**digits
+    assert "out of range" in message_of(from_dict, changed(key, value))
+    assert "is not a text" in message_of(from_dict, changed("data.source", value))
+    assert "is none of" in message_of(from_dict, changed("model.dtype", [value]))

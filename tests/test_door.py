@@ -49,7 +49,7 @@ def start(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
         ([TINY, "--config.seed"], ["--config.seed has no value"]),
         ([], ["--config is missing"]),
         (["--config"], ["--config has no value"]),
-        (["--config=absent.py"], ["--config=absent.py is no Python file"]),
+        (["--config=absent.py"], ["--config=absent.py", "does not exist"]),
         (["--config=."], ["--config=. is no Python file"]),
         ([f"--config={ROOT}/pyproject.toml"], ["pyproject.toml is no Python file"]),
         ([TINY.replace("tiny", "gigantic")], ["gigantic has no such preset", "tiny"]),
@@ -57,7 +57,7 @@ def start(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
         ([TINY, "--wrkdir=here"], ["wrkdir", "workdir"]),
         ([TINY, "--workdir"], ["--workdir"]),
         ([TINY, "extra"], ["'extra'"]),
-        (["--config.seed=3"], ["Unknown command line flag 'config.seed'"]),
+        (["--config.seed=3"], ["--config.seed", "--config=FILE.py"]),
     ],
 )
 def test_wrong_input_is_a_sentence_and_exit_code_2(
@@ -121,10 +121,11 @@ def test_overrides_reach_the_config(tmp_path: Path) -> None:
     """As --key=value and as --key value, the optional ones too; the last of a key counts."""
     program = """
 import gpt1_jax.main as main
-from gpt1_jax.config import from_config_dict
+from gpt1_jax import config_flag
+from gpt1_jax.config import from_dict
 from gpt1_jax.door import door
 def show(_):
-    config = from_config_dict(main._CONFIG.value)
+    config = from_dict(config_flag.read(main._CONFIG))
     print(config.seed, config.init_from, config.optimizer.learning_rate, config.mesh.data, config.model.dtype)
 door(show)
 """

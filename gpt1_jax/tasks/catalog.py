@@ -97,15 +97,18 @@ CATALOG: dict[str, Task] = {
 }
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str, named: str = "finetune.task=") -> Task:
     """The task of a name; `custom` comes without its labels, which `read_task` finds in the data.
 
+    Args:
+        name: a key of CATALOG.
+        named: what an error puts before the name, as the user has named the task.
+
     Raises:
-        UserError: there is no such task; the nearest is named.
+        UserError: there is no such task; one that is spelled alike is named, and all are.
     """
     if name in CATALOG:
         return CATALOG[name]
-    nearest = difflib.get_close_matches(name, CATALOG, n=1, cutoff=0)[0]
-    raise UserError(
-        f"finetune.task={name!r} is not a task; did you mean {nearest}? (the tasks are {', '.join(CATALOG)})"
-    )
+    nearest = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.6)
+    hint = f"did you mean {nearest[0]}? The tasks" if nearest else "the tasks"
+    raise UserError(f"{named}{name} is not a task; {hint} are {', '.join(CATALOG)}.")

@@ -14,7 +14,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 import gpt1_jax
-from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
+from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.troubles import explain
 
 T = TypeVar("T")
 
@@ -157,8 +158,9 @@ def any_of(value: bool) -> bool:
 
 def _raise_any(error: Exception | None) -> None:
     mine = np.zeros(1 + _SENTENCE, np.uint8)
-    text = (f"{error}" or type(error).__name__).encode()[:_SENTENCE] if error else b""
-    mine[0] = isinstance(error, (UserError, *WRONG_PATHS))  # final for all; else it may be tried again
+    told = error and (explain(error) or error)
+    text = (f"{told}" or type(told).__name__).encode()[:_SENTENCE] if told else b""
+    mine[0] = isinstance(told, UserError)  # final for all; else it may be tried again
     mine[1 : 1 + len(text)] = np.frombuffer(text, np.uint8)
     everyone = multihost_utils.process_allgather(mine)
     if error is not None:

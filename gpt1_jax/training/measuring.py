@@ -109,7 +109,7 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
         UserError: no run or checkpoint there, a task without a zero-shot form, or no data behind the source.
     """
     trained = TrainedRun(workdir, step)
-    task = find_task(task_name)
+    task = find_task(task_name, named="--zero_shot=")
     default = "demo" if task_name in DEMO_TASKS else "tfds"
     data = dataclasses.replace(trained.config.data, source=source or default)
     length = trained.config.model.context_length

@@ -40,13 +40,23 @@ def keep_compiled(cache_dir: str) -> None:
 
 
 def settle(config: Config, steps_per_epoch: float) -> Config:
-    """The config with what depends on the length of an epoch made numbers: see TrainConfig."""
+    """The config with what depends on the length of an epoch made numbers: see TrainConfig.
+
+    Raises:
+        UserError: the epochs are more steps than can be counted.
+    """
     train = config.train
     epoch = math.ceil(steps_per_epoch)
     num_steps = math.ceil(train.num_epochs * steps_per_epoch) if train.num_epochs else train.num_steps
+    if num_steps >= 2**31:
+        raise UserError(
+            f"train.num_epochs={train.num_epochs:g} are {num_steps} steps of this text, more than the 2147483647 that "
+            "can be counted; set fewer."
+        )
     train = dataclasses.replace(
         train,
         num_steps=num_steps,
+        num_epochs=0.0,
         eval_every=train.eval_every or epoch,
         checkpoint_every=train.checkpoint_every or epoch,
     )

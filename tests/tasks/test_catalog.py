@@ -62,7 +62,7 @@ def test_labels_are_the_names_of_the_official_files() -> None:
     ("name", "nearest"), [("colla", "cola"), ("SST-2", "sst2"), ("race-high", "race_high")]
 )
 def test_an_unknown_task_is_told_with_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(UserError, match=f"finetune.task='{name}' .* did you mean {nearest}[?]"):
+    with pytest.raises(UserError, match=f"finetune.task={name} .* did you mean {nearest}[?]"):
         find_task(name)
 
 
@@ -70,3 +70,11 @@ def test_an_unknown_task_is_told_with_the_nearest(name: str, nearest: str) -> No
 def test_a_task_is_plain_data(name: str) -> None:
     task = find_task(name)
     assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task
+
+
+def test_a_name_like_none_of_them_lists_all_tasks_and_guesses_none() -> None:
+    with pytest.raises(UserError) as caught:
+        find_task("imdb", named="--zero_shot=")
+    message = str(caught.value)
+    assert message.startswith("--zero_shot=imdb ") and "did you mean" not in message
+    assert all(name in message for name in CATALOG)

@@ -101,7 +101,12 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
                 pretrain(config, str(workdir))
             else:
                 run("pretrain", ONE_DEVICE)
-                task = {"finetune.task": "custom", "finetune.kind": stage, "train.num_epochs": 5.0}
+                task = {
+                    "finetune.task": "custom",
+                    "finetune.kind": stage,
+                    "train.num_steps": 0,
+                    "train.num_epochs": 5.0,
+                }
                 start = {"init_from": str(begun), "data.source": f"files:{directory / stage}"}
                 finetune(tiny_config(**setting | task | start), str(workdir))
         return Left(told.getvalue(), workdir)

@@ -1,0 +1,146 @@
+"""The flag --config of the commands that train: a file, a preset behind it, and keys set on the command line.
+
+    --config=configs/pretrain.py:tiny --config.train.batch_size=16 --config.seed 7
+
+What is written there is checked against the schema before absl and ml_collections see it, whose errors name no key.
+"""
+
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from gpt1_jax.config import parse_override
+from gpt1_jax.errors import UserError
+
+NAME = "config"
+_given: list[str] = []  # the command line behind the command's name, once it is checked
+
+
+def define() -> flags.FlagHolder:
+    """Defines the flag, for the calling command."""
+    flag = config_flags.DEFINE_config_file(NAME, None, "the config file, :preset behind it", sys_argv=_given)
+    flags.FLAGS[NAME].parser = _FileParser()
+    return flag
+
+
+def defined() -> bool:
+    """Whether the running command has the flag."""
+    return NAME in flags.FLAGS
+
+
+def read(flag: flags.FlagHolder) -> dict[str, Any]:
+    """The config's dictionaries, with the keys of the command line in them.
+
+    Of train.num_steps and train.num_epochs the one named there wins: the file's other one becomes 0.
+
+    Raises:
+        UserError: --config is not given.
+    """
+    if flag.value is None:
+        raise UserError("--config is missing; name a file such as --config=configs/pretrain.py:tiny.")
+    values = flag.value.to_dict()
+    named = config_flags.get_override_values(flags.FLAGS[NAME])
+    rivals = {"train.num_steps": "num_epochs", "train.num_epochs": "num_steps"}
+    for key, other in rivals.items():
+        if named.get(key) and f"train.{other}" not in named:
+            values["train"][other] = 0
+    return values
+
+
+def spec() -> str:
+    """What --config names, FILE.py[:PRESET]."""
+    return config_flags.get_config_filename(flags.FLAGS[NAME])
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Refuses keys and values on the command line that the schema does not know, or two files; raises UserError there.
+
+    Args:
+        arguments: what stands behind the command's name, with what --flagfile holds in its place.
+    """
+    _given[:] = arguments
+    overrides = list(_overrides(arguments))
+    if len(files := [value for key, value in overrides if not key]) > 1:
+        raise UserError(f"--config is given {len(files)} times; name one file.")
+    for key, value in overrides:
+        if value is None:
+            name = f"--{NAME}.{key}" if key else f"--{NAME}"
+            raise UserError(f"{name} has no value; write {name}=VALUE.")
+        if key:
+            parse_override(key, value)
+
+
+def named_keys() -> list[str]:
+    """The keys that the command line sets, also where they are not the schema's."""
+    return [key for key, _ in _overrides(_given) if key]
+
+
+def _overrides(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """(KEY, VALUE) of each --config.KEY=VALUE; KEY is empty for --config itself, VALUE None where it is missing."""
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            return
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name.partition(".")[0] == NAME:
+            following = arguments[number + 1] if number + 1 < len(arguments) else None
+            yield name.partition(".")[2], value if equals else following
+
+
+class _FileParser(flags.ArgumentParser):
+    """FILE.py[:PRESET] → the ConfigDict that its get_config gives, or gives of the preset."""
+
+    def parse(self, argument: str) -> ConfigDict:
+        """Runs the file.
+
+        Raises:
+            UserError: there is no such file, or it fails, with the line; or what it gives is no ConfigDict.
+        """
+        path, colon, preset = argument.partition(":")
+        _check_file(argument, Path(path))
+        given = f"--config={argument}"
+        try:
+            module = ModuleType(f"{NAME}_file")
+            sys.modules[module.__name__] = module
+            SourceFileLoader(module.__name__, path).exec_module(module)
+            config = module.get_config(*[preset] if colon else [])
+        except UserError:
+            raise
+        except Exception as error:  # of the user's own code, which may raise everything
+            lines = [
+                frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path
+            ]
+            line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+            where = f"line {line} of it" if line else "it"
+            raise UserError(
+                f"{given} fails: {where} raises {type(error).__name__}: {error}; mend it."
+            ) from error
+        if not isinstance(config, ConfigDict):
+            raise UserError(
+                f"{given} gives {config!r}, not an ml_collections.ConfigDict; mend its get_config."
+            )
+        for key in named_keys():
+            if (section := key.partition(".")[0]) not in config:
+                raise UserError(
+                    f"--config.{key} does not go with {given}, which has no {section}; leave it out."
+                )
+        return config.lock()
+
+    def flag_type(self) -> str:
+        """As --help shows it."""
+        return "FILE.py[:PRESET]"
+
+
+def _check_file(value: str, file: Path) -> None:
+    if file.suffix == ".py" and not file.exists():
+        raise UserError(
+            f"--config={value}: {file} does not exist; name a Python file such as configs/pretrain.py:tiny."
+        )
+    if file.suffix != ".py" or not file.is_file():
+        raise UserError(f"--config={value} is no Python file; name one such as configs/pretrain.py:tiny.")
