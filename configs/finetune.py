@@ -89,6 +89,7 @@ def paper(task: str) -> Config:
             max_examples=0,
             kind=None,
             columns="",
+            positive_label="",
         ),
     )
 

@@ -44,7 +44,7 @@ def read_records(path: epath.Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise UserError(f"--input={path} is not UTF-8 (at byte {error.start}); convert it.") from error
     records = []
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+    for number, line in enumerate(text.rstrip("\r\n\t ").split("\n") if text.strip() else [], start=1):
         try:
             record = json.loads(line)
         except ValueError:

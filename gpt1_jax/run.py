@@ -32,6 +32,7 @@ FIXED = (
     "finetune.max_examples",
     "finetune.kind",
     "finetune.columns",
+    "finetune.positive_label",
 )
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.examples import hold_out, make_examples, several
+from gpt1_jax.tasks.examples import hold_out, make_examples, several, spell_cell
+from gpt1_jax.tasks.labels import (
+    MOST_CLASSES,
+    are_scores,
+    check_class_name,
+    distinct_classes,
+    find_score,
+)
 from gpt1_jax.tasks.rows import Row, read_csv, read_jsonl, read_tsv
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Kind, Split, Task
 
@@ -14,36 +21,51 @@ _READERS = {".jsonl": read_jsonl, ".csv": read_csv, ".tsv": read_tsv}
 _FORMS = "{jsonl,csv,tsv}"
 
 
-def read_custom(finetune: FinetuneConfig, path: Path) -> tuple[Task, dict[Split, list[Example]]]:
+def read_custom(
+    finetune: FinetuneConfig, path: Path, split_seed: int, begun: Task | None = None
+) -> tuple[Task, dict[Split, list[Example]]]:
     """The user's task and its examples.
 
     The columns have the names of ROLES[finetune.kind], and `label`, unless `finetune.columns` renames them:
     "premise=COLUMN,label=COLUMN", or several columns that are joined, or are the choices, "choices=A+B". Labels
-    are the distinct values in training, sorted; of similarity, scores where they are numbers with a fraction or
-    `finetune.scores` is regression. The label of a choice is its number, from 0, or its text.
+    are the distinct values in training, sorted; of similarity, scores where most are numbers and one has a fraction,
+    or `finetune.scores` is regression. The label of a choice is its number, from 0, or its text.
 
     Args:
         finetune: kind, columns, scores.
-        path: a directory with a file train, one validation and maybe one test; or a file, of which every 10th
+        path: a directory with a file train, one validation and maybe one test; or a file, of which about every 10th
             example is held out.
+        split_seed: draws these, see `hold_out`.
+        begun: the task as a run that goes on has it; its labels, scores or choices stay.
 
     Raises:
         UserError: the config has no kind or unknown columns, a file is missing or ambiguous, or a row is no
             example of the task.
     """
-    if finetune.kind is None:
-        raise UserError(f"finetune.kind is not set; task custom needs one of {', '.join(ROLES)}.")
-    columns = _parse_columns(finetune.columns, finetune.kind)
-    rows: dict[Split, list[Row]] = {split: _read(file) for split, file in _find_files(path).items()}
-    for split, table in rows.items():
-        _check_columns(table, split, columns, finetune.kind)
-    task = _describe(finetune, finetune.kind, columns, rows)
+    kind, columns = _read_settings(finetune)
+    rows: dict[Split, list[Row]] = {
+        split: _read(file, split, columns, kind) for split, file in _find_files(path).items()
+    }
+    task = begun or _describe(finetune, kind, columns, rows["train"])
     examples: dict[Split, list[Example]] = {
         split: make_examples(task, table, split) for split, table in rows.items()
     }
     if "validation" not in examples:
-        examples["train"], examples["validation"] = hold_out(examples["train"], 10)
+        examples["train"], examples["validation"] = hold_out(task, examples["train"], 10, split_seed)
     return task, examples
+
+
+def read_custom_validation(finetune: FinetuneConfig, path: Path, task: Task) -> list[Example]:
+    """What a directory has for validation, or all of a file, as examples of a task that is known; raises as above."""
+    kind, columns = _read_settings(finetune)
+    file = path if path.is_file() else _find_files(path, ("validation",))["validation"]
+    return make_examples(task, _read(file, "validation", columns, kind), "validation")
+
+
+def _read_settings(finetune: FinetuneConfig) -> tuple[Kind, Columns]:
+    if finetune.kind is None:
+        raise UserError(f"finetune.kind is not set; task custom needs one of {', '.join(ROLES)}.")
+    return finetune.kind, _parse_columns(finetune.columns, finetune.kind)
 
 
 def _parse_columns(text: str, kind: Kind) -> Columns:
@@ -59,14 +81,14 @@ def _parse_columns(text: str, kind: Kind) -> Columns:
     return columns
 
 
-def _find_files(path: Path) -> dict[Split, Path]:
+def _find_files(path: Path, needed: tuple[Split, ...] = ("train", "validation")) -> dict[Split, Path]:
     if path.is_file():
         return {"train": path}
     files: dict[Split, Path] = {}
     splits: tuple[Split, ...] = ("train", "validation", "test")
     for split in splits:
         found = [file for suffix in _READERS if (file := path / f"{split}{suffix}").is_file()]
-        if len(found) > 1 or (not found and split != "test"):
+        if len(found) > 1 or (not found and split in needed):
             raise UserError(
                 f"data.source='files:{path}' has {' and '.join(file.name for file in found) or 'no file'} for "
                 f"{split}; expected one {split}.{_FORMS} in a directory, or a single such file."
@@ -76,12 +98,13 @@ def _find_files(path: Path) -> dict[Split, Path]:
     return files
 
 
-def _read(file: Path) -> list[Row]:
+def _read(file: Path, split: Split, columns: Columns, kind: Kind) -> list[Row]:
     if file.suffix not in _READERS:
         raise UserError(f"data.source: {file} is not named *.{_FORMS}; convert or rename it.")
     rows = list(_READERS[file.suffix](file))
     if not rows:
         raise UserError(f"data.source: {file} holds no examples; put some there.")
+    _check_columns(rows, split, columns, kind)
     return rows
 
 
@@ -98,12 +121,12 @@ def _check_columns(rows: list[Row], split: Split, columns: Columns, kind: Kind) 
                 )
 
 
-def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: dict[Split, list[Row]]) -> Task:
-    """The task, with the labels, the range of scores or the number of choices that its data has."""
+def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: list[Row]) -> Task:
+    """The task, with the labels, the range of scores or the number of choices that its training rows have."""
     task = Task("custom", kind, ("accuracy",), columns=columns)
     if kind == "choice":
         names = columns.get("choices", "choices")
-        where, fields = rows["train"][0]
+        where, fields = rows[0]
         choices = fields[names] if isinstance(names, str) else names
         if not isinstance(choices, list | tuple) or len(choices) < 2:
             raise UserError(
@@ -112,34 +135,54 @@ def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: dict
             )
         return replace(task, choices=len(choices))
     label = several(columns.get("label", "label"))[0]
-    labels = _distinct(label, rows["train"])
-    if kind == "similarity" and (finetune.scores == "regression" or _are_scores(labels)):
-        scores = [*filter(math.isfinite, map(_number, _distinct(label, *rows.values())))]
-        low, high = math.floor(min(scores, default=0)), math.ceil(max(scores, default=0))
-        task = replace(task, metrics=("pearson", "spearman"), score_range=(low, high))
-    else:
-        task = replace(task, metrics=("accuracy", "f1") if len(labels) == 2 else ("accuracy",), labels=labels)
-    if len(labels) < 2:
+    labels = [_spell(row, label) for row in rows]
+    classes = distinct_classes(labels)
+    if len(classes) < 2:
         raise UserError(
-            f"data.source: {label!r} is {' and '.join(labels) or 'no text or number'} in all rows of training; "
-            "expected at least two labels or scores."
+            f"data.source: {label!r} is {labels[0]!r:.80} in all rows of training; expected at least two labels or "
+            "scores."
         )
-    return task
+    if kind == "similarity" and (finetune.scores == "regression" or are_scores(labels)):
+        return replace(task, metrics=("pearson", "spearman"), score_range=_score_range(finetune, rows, label))
+    for row, name in zip(rows, labels, strict=True):
+        try:
+            check_class_name(name)
+        except ValueError as error:
+            raise _wrong_label(row, label, error) from error
+    if len(classes) > MOST_CLASSES:
+        raise UserError(
+            f"data.source: {label!r} has {len(classes):,} different labels in training, expected at most "
+            f"{MOST_CLASSES:,}; name the column of the classes with finetune.columns=label=COLUMN."
+        )
+    return replace(task, metrics=("accuracy", "f1") if len(classes) == 2 else ("accuracy",), labels=classes)
 
 
-def _distinct(label: str, *tables: list[Row]) -> tuple[str, ...]:
-    """The labels as texts, sorted; what is none, make_examples names by its row."""
-    values = (row.fields.get(label) for table in tables for row in table)
-    texts = {str(value).strip() for value in values if isinstance(value, str | int | float)}
-    return tuple(sorted(texts - {""}))
+def _score_range(finetune: FinetuneConfig, rows: list[Row], label: str) -> tuple[int, int]:
+    """The whole numbers around the scores of training."""
+    scores = []
+    for row in rows:
+        scores.append(find_score(text := _spell(row, label)))
+        if math.isnan(scores[-1]):
+            raise _wrong_label(row, label, ValueError(f"is {text!r:.80}, expected a score, as others are"))
+    low, high = math.floor(min(scores)), math.ceil(max(scores))
+    if finetune.scores == "classes" and high - low >= MOST_CLASSES:
+        raise UserError(
+            f"finetune.scores=classes would make a class of each of the {high - low + 1:.3g} whole scores from "
+            f"{low:.6g} to {high:.6g} that {label!r} has, expected at most {MOST_CLASSES:,}; set "
+            "finetune.scores=regression, or scale them."
+        )
+    return low, high
 
 
-def _are_scores(labels: tuple[str, ...]) -> bool:
-    return all(map(math.isfinite, map(_number, labels))) and any(_number(text) % 1 for text in labels)
-
-
-def _number(text: str) -> float:
+def _spell(row: Row, label: str) -> str:
+    """The label of a training row, which has one."""
     try:
-        return float(text)
-    except ValueError:
-        return math.nan
+        text = spell_cell(row.fields, label, "train")
+    except ValueError as error:
+        raise UserError(f"data.source: {row.where} is no example of custom: {error}") from error
+    assert text is not None
+    return text
+
+
+def _wrong_label(row: Row, label: str, error: ValueError) -> UserError:
+    return UserError(f"data.source: {row.where} is no example of custom: {label!r} {error}")

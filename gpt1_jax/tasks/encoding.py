@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.task import Example, Task, special_ids, transform
+from gpt1_jax.tasks.task import Example, Task, special_ids, transform, whole_length
 
 ScoreForm = Literal["classes", "regression"]
 _TEXTS_AT_ONCE = 20_000
@@ -22,11 +22,13 @@ class EncodedExamples:
         tokens: the sequences one after the other.
         offsets: int64 [N · S + 1], where each begins; sequence s of example n is number n · S + s.
         labels: float32 [N, C], the target distribution, or the target itself in regression; 0 where not known.
+        cut: int64 [N], the tokens of each example's texts for which the context had no room.
     """
 
     tokens: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
+    cut: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,6 +47,16 @@ class EncodedExamples:
         start, stop = self.offsets[example * self.sequences + number :][:2]
         return self.tokens[start:stop]
 
+    def describe_cut(self, context_length: int) -> list[str]:
+        """A sentence on texts that were too long; none where all fit."""
+        examples = int(np.count_nonzero(self.cut))
+        if not examples:
+            return []
+        return [
+            f"{examples:,} of {len(self):,} examples are longer than the context of {context_length} tokens and were "
+            f"cut, by {int(self.cut.sum()):,} tokens in all"
+        ]
+
 
 def encode_examples(
     task: Task, examples: Sequence[Example], tokenizer: Tokenizer, context_length: int, scores: ScoreForm
@@ -56,25 +68,25 @@ def encode_examples(
     """
     specials = special_ids(tokenizer.vocab_size)
     kind = np.uint16 if tokenizer.vocab_size + len(specials) <= 2**16 else np.uint32
-    parts, lengths = [np.zeros(0, kind)], []
+    parts, lengths, cut = [np.zeros(0, kind)], [], []
     for start in range(0, len(examples), _TEXTS_AT_ONCE):
         some = examples[start : start + _TEXTS_AT_ONCE]
         texts = list(dict.fromkeys(text for example in some for text in example.texts))
         ids = dict(zip(texts, (x.tolist() for x in tokenizer.encode_batch(texts, threads=16)), strict=True))
         for number, example in enumerate(some, start=start + 1):
+            given = [ids[text] for text in example.texts]
             try:
-                sequences = transform(
-                    task.kind, [ids[text] for text in example.texts], specials, context_length
-                )
+                sequences = transform(task.kind, given, specials, context_length)
             except UserError as error:
                 raise UserError(f"Example {number} of task {task.name}: {error}") from error
             parts.append(np.concatenate(sequences).astype(kind))
             lengths += map(len, sequences)
+            cut.append(whole_length(task.kind, given) - len(sequences[0]))
     labels = np.zeros((len(examples), head_outputs(task, scores)), np.float32)
     for row, example in zip(labels, examples, strict=True):
         if example.label is not None:
             row[:] = _target(task, example.label, scores)
-    return EncodedExamples(np.concatenate(parts), np.cumsum([0, *lengths]), labels)
+    return EncodedExamples(np.concatenate(parts), np.cumsum([0, *lengths]), labels, np.array(cut, np.int64))
 
 
 def head_outputs(task: Task, scores: ScoreForm) -> int:
@@ -96,20 +108,3 @@ def _target(task: Task, label: float, scores: ScoreForm) -> np.ndarray:
     if scores == "regression":
         return np.array([label])
     return np.maximum(0, 1 - np.abs(np.arange(low, high + 1) - label))
-
-
-def predict_labels(task: Task, logits: np.ndarray, scores: ScoreForm) -> np.ndarray:
-    """What logits [N, C] say, [N]: the number of the class or choice, or a score."""
-    if task.score_range is None:
-        return logits.argmax(-1)
-    if scores == "regression":
-        return logits[:, 0]
-    low, high = task.score_range
-    return probabilities(logits) @ np.arange(low, high + 1)
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits [N, C], in float64."""
-    logits = logits.astype(np.float64)
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)

@@ -1,9 +1,12 @@
 """From a record, wherever it comes from, to an example."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.hashing import hash_numbers
+from gpt1_jax.tasks.labels import find_choice, find_class, find_score, is_not_known, spell_label
 from gpt1_jax.tasks.rows import Row
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Split, Task
 
@@ -11,15 +14,20 @@ from gpt1_jax.tasks.task import ROLES, Columns, Example, Split, Task
 def parse_example(task: Task, record: Mapping[str, Any]) -> Example:
     """The example of a JSON object, without a label.
 
+    The columns that the task was read from win; only where none of them is there, the names of the roles are taken.
+
     Args:
         task: the task whose example it is.
-        record: texts under the names of ROLES[task.kind] or of the data set's own columns; other keys are
+        record: texts under the data set's own columns, or under the names of ROLES[task.kind]; other keys are
             ignored. A choice's question may be absent.
 
     Raises:
         ValueError: one clause that names the field that is absent or not as expected.
     """
-    return Example(_texts(task, record, {k: v for k, v in task.columns.items() if k not in record}), None)
+    own = {role: names for role, names in task.columns.items() if role != "label"}
+    has_own = any(name in record for names in own.values() for name in several(names))
+    by_role = not has_own and any(role in record for role in ROLES[task.kind])
+    return Example(_texts(task, record, {} if by_role else own), None)
 
 
 def make_examples(
@@ -30,7 +38,7 @@ def make_examples(
     Args:
         task: the task.
         rows: the table.
-        split: of `test` the labels may be absent.
+        split: of `test` the labels may be missing, or be -1 where that is no label of the task.
         columns: where the roles and the label are found in it; none is task.columns.
         group: of each example.
 
@@ -43,19 +51,63 @@ def make_examples(
     for where, fields in rows:
         try:
             texts = _texts(task, fields, columns)
-            unlabeled = split == "test" and fields.get(label) in (None, "")
-            target = None if unlabeled else _label(task, fields, label, texts)
+            target = _label(task, spell_cell(fields, label, split), label, texts, split)
         except ValueError as error:
             raise UserError(f"data.source: {where} is no example of {task.name}: {error}") from error
         examples.append(Example(texts, target, group))
     return examples
 
 
-def hold_out(examples: list[Example], every: int) -> tuple[list[Example], list[Example]]:
-    """Training and validation examples from one list: each `every`-th is held out, of fewer than that the last."""
-    held_out = min(every, len(examples)) - 1
-    train = [example for index, example in enumerate(examples) if index % every != held_out]
-    return train, examples[held_out::every]
+def spell_cell(fields: Mapping[str, Any], name: str, split: Split) -> str | None:
+    """The label in a row's column `name` as text; None, in a test part alone, where it is missing.
+
+    Raises:
+        ValueError: one clause; it is missing, or no text and no number.
+    """
+    if split == "test" and name not in fields:
+        return None
+    try:
+        text = spell_label(_find(fields, name, "label"))
+    except ValueError as error:
+        raise ValueError(f"{name!r} {error}") from error
+    if text is None and split != "test":
+        raise ValueError(f"{name!r} is missing; give the row a label, or leave it out")
+    return text
+
+
+def hold_out(
+    task: Task, examples: list[Example], every: int, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples from one list, each in its order.
+
+    The examples of each class are cut, in their order, into blocks of `every`, and one of each block is drawn; of the
+    first block it is one of the first two. So a class of two examples or more is in both parts, and examples that are
+    appended move none of these. The lone example of a class is learned from. Scores are not told apart.
+
+    Args:
+        task: says whether labels are classes.
+        examples: labeled.
+        every: about one of so many is held out.
+        seed: data.split_seed; -1 is each `every`-th example of all, of fewer than that the last.
+    """
+    if seed == -1:
+        held_out = min(every, len(examples)) - 1
+        train = [example for index, example in enumerate(examples) if index % every != held_out]
+        return train, examples[held_out::every]
+    strata: dict[float | None, list[int]] = {}
+    for number, example in enumerate(examples):
+        strata.setdefault(None if task.score_range else example.label, []).append(number)
+    drawn = set()
+    for numbers in strata.values():
+        if len(numbers) == 1:
+            continue
+        for start in range(0, len(numbers), every):
+            place = start + int(hash_numbers(seed, numbers[start])) % (every if start else 2)
+            drawn |= set(numbers[place : place + 1])
+    return (
+        [example for number, example in enumerate(examples) if number not in drawn],
+        [examples[number] for number in sorted(drawn)],
+    )
 
 
 def _texts(task: Task, fields: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
@@ -91,34 +143,30 @@ def _text(fields: Mapping[str, Any], name: str, role: str) -> str:
     return value.strip()
 
 
-def _label(task: Task, fields: Mapping[str, Any], name: str, texts: tuple[str, ...]) -> int | float:
-    value = _find(fields, name, "label")
-    if task.score_range:
-        return _score(value, name, task.score_range)
-    text = str(value).strip()
-    if task.kind != "choice" or task.answers:
-        return _position(text, name, task.labels or task.answers)
-    choices = texts[2:]
-    numbers = [str(number) for number in range(len(choices))]
-    if text in numbers and text in choices and choices.index(text) != int(text):
-        raise ValueError(f"{name!r} is {text!r}, the number of one choice and the text of another")
-    return _position(text, name, numbers if text in numbers else choices)
-
-
-def _position(text: str, name: str, known: tuple[str, ...] | list[str]) -> int:
-    if known.count(text) != 1:
-        raise ValueError(f"{name!r} is {text!r:.80}, expected one of {', '.join(map(repr, known)):.200}")
-    return known.index(text)
-
-
-def _score(value: Any, name: str, score_range: tuple[int, int]) -> float:
+def _label(
+    task: Task, text: str | None, name: str, texts: tuple[str, ...], split: Split
+) -> int | float | None:
+    if text is None:
+        return None
     try:
-        score = float(value)
-    except (TypeError, ValueError):
-        score = float("nan")
-    low, high = score_range
-    if not low <= score <= high:
-        raise ValueError(f"{name!r} is {value!r:.80}, expected a score from {low} to {high}")
+        if task.score_range:
+            return _score(task, text)
+        if task.kind != "choice" or task.answers:
+            return find_class(text, task.labels or task.answers)
+        return find_choice(text, texts[2:])
+    except ValueError as error:
+        if split == "test" and is_not_known(text):
+            return None
+        raise ValueError(f"{name!r} {error}") from error
+
+
+def _score(task: Task, text: str) -> float:
+    """A label as a score; of a user's own task, whose range is that of training, others may lie outside."""
+    assert task.score_range is not None
+    score, (low, high) = find_score(text), task.score_range
+    outside = not low <= score <= high
+    if math.isnan(score) or (outside and (task.name != "custom" or is_not_known(text))):
+        raise ValueError(f"is {text!r:.80}, expected a score from {low} to {high}")
     return score
 
 

@@ -1,16 +1,17 @@
 """The door to a task's examples: from TFDS, from its official files, embedded, or from the user's own files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gpt1_jax.config import DataConfig, FinetuneConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
-from gpt1_jax.tasks.custom import read_custom
+from gpt1_jax.tasks.custom import read_custom, read_custom_validation
 from gpt1_jax.tasks.demo import DEMO_TASKS, read_demo_examples
 from gpt1_jax.tasks.examples import hold_out
 from gpt1_jax.tasks.files import read_files
+from gpt1_jax.tasks.labels import find_class
 from gpt1_jax.tasks.task import Example, Split, Task
 from gpt1_jax.tasks.tfds_sets import read_tfds
 
@@ -31,12 +32,14 @@ class TaskData:
     test: list[Example]
 
 
-def read_task(finetune: FinetuneConfig, data: DataConfig) -> TaskData:
+def read_task(finetune: FinetuneConfig, data: DataConfig, begun: Task | None = None) -> TaskData:
     """Reads all splits of the task that is fine-tuned.
 
     Args:
-        finetune: the task; for `custom` also kind, columns and scores. `max_examples` is the caller's.
-        data: source and tfds_dir.
+        finetune: the task and its positive label; for `custom` also kind, columns and scores. `max_examples` is the
+            caller's.
+        data: source, tfds_dir and split_seed.
+        begun: the task as a run that goes on has it, so that the labels of `custom` stay.
 
     Raises:
         UserError: an unknown task or source, or one that is zero-shot only; a file or set that is missing, empty
@@ -48,7 +51,7 @@ def read_task(finetune: FinetuneConfig, data: DataConfig) -> TaskData:
             "finetune.task='dprd' is zero-shot only; run gpt1_jax.evaluate with --zero_shot=dprd."
         )
     if task.name == "custom":
-        task, splits = read_custom(finetune, _directory(data))
+        task, splits = read_custom(finetune, _directory(data), data.split_seed, begun)
         train, validation, test = splits["train"], splits["validation"], splits.get("test", [])
     else:
         train, validation = _read_train_and_validation(task, data)
@@ -58,7 +61,32 @@ def read_task(finetune: FinetuneConfig, data: DataConfig) -> TaskData:
             raise UserError(
                 f"data.source={data.source!r} leaves no example of {task.name} for {name}; give it more examples."
             )
-    return TaskData(task, train, validation, test)
+    return TaskData(_choose_positive(task, finetune.positive_label), train, validation, test)
+
+
+def read_validation(task: Task, finetune: FinetuneConfig, data: DataConfig, source: str) -> list[Example]:
+    """What a fine-tuned run is scored on: what was held out of its own source, or what another one has to score.
+
+    Of another source a lone file is taken whole, and neither has to have every class or the range of scores.
+
+    Args:
+        task: the run's.
+        finetune, data: the run's settings.
+        source: tfds, demo, or files:PATH.
+
+    Raises:
+        UserError: as `read_task`.
+    """
+    other = replace(data, source=source)
+    if task.name != "custom":
+        examples = read_split(task, other, "validation")
+    elif (path := _directory(other)).is_file() and path.resolve() == _directory(data).resolve():
+        examples = read_custom(finetune, path, data.split_seed, task)[1]["validation"]
+    else:
+        examples = read_custom_validation(finetune, path, task)
+    if not examples:
+        raise UserError(f"--source={source} has no example of {task.name} to score; name one that has.")
+    return examples
 
 
 def read_split(task: Task, data: DataConfig, split: Split) -> list[Example]:
@@ -78,7 +106,7 @@ def _read_train_and_validation(task: Task, data: DataConfig) -> tuple[list[Examp
     """Both splits; where the set has no validation split a part of the training split is held out.
 
     Of Story Cloze, whose official validation file the authors train on, it is the part that they held out; of
-    others every 20th example.
+    others about every 20th example, see `hold_out`.
     """
     train, validation = _read(task, data, "train"), _read(task, data, "validation")
     if validation:
@@ -89,8 +117,23 @@ def _read_train_and_validation(task: Task, data: DataConfig) -> tuple[list[Examp
         fifth = max(1, len(train) // 5)  # 374 of the 1,871 stories
         parts: Any = train_test_split(train, test_size=fifth, random_state=3535999445)
         return parts[0], parts[1]
-    train, validation = hold_out(train, 20)
+    train, validation = hold_out(task, train, 20, data.split_seed)
     return train, [example._replace(group=example.group or task.headline) for example in validation]
+
+
+def _choose_positive(task: Task, label: str) -> Task:
+    """The task whose F1 is of the class that finetune.positive_label names, "" being the second."""
+    if not label:
+        return task
+    if "f1" not in task.metrics:
+        raise UserError(
+            f"finetune.positive_label={label!r:.80} goes with a task of two classes that is judged by F1, and "
+            f"{task.name} is not; leave it out."
+        )
+    try:
+        return replace(task, positive_label=task.labels[find_class(label, task.labels)])
+    except ValueError as error:
+        raise UserError(f"finetune.positive_label {error}; choose one of them.") from error
 
 
 def _read(task: Task, data: DataConfig, split: Split) -> list[Example]:

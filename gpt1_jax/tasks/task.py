@@ -54,6 +54,7 @@ class Task:
         answers: how the data set names the right choice, in the order of the choices; none where it tells its
             number, from 0, or its text.
         headline: the group whose metrics stand for the task, where its split has groups; "" is all.
+        positive_label: the class of two whose F1 is told; "" is the second.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Task:
     columns: Columns = field(default_factory=dict)
     answers: tuple[str, ...] = ()
     headline: str = ""
+    positive_label: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, of which `Task.from_dict` makes the task again."""
@@ -76,6 +78,11 @@ class Task:
         fields: dict[str, Any] = {name: _frozen(value) for name, value in values.items()}
         fields["columns"] = {role: _frozen(names) for role, names in values["columns"].items()}
         return cls(**fields)
+
+    @property
+    def positive(self) -> int:
+        """The number of the class whose F1 is told."""
+        return self.labels.index(self.positive_label) if self.positive_label else 1
 
     @property
     def sequences(self) -> int:
@@ -142,6 +149,11 @@ def transform(
         return [pair([*context[: room - fixed], *question], choice) for choice in choices]
     first, second = _fit(texts[0], texts[1], room)
     return [pair(first, second), pair(second, first)] if kind == "similarity" else [pair(first, second)]
+
+
+def whole_length(kind: Kind, texts: Sequence[Sequence[int]]) -> int:
+    """The length that the first sequence of `transform` has where nothing is cut."""
+    return sum(map(len, texts[:3])) + (2 if kind == "classification" else 3)
 
 
 def _fit(first: Sequence[int], second: Sequence[int], room: int) -> tuple[Sequence[int], Sequence[int]]:

@@ -43,13 +43,16 @@ def encode_queries(
     queries = [query for example in examples for query in _split(task, example)]
     begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
     parts = tokenizer.encode_batch([part for query in queries for part in query], threads=16)
-    tokens, counts = [np.zeros(0, np.int32)], []
+    tokens, counts, cut = [np.zeros(0, np.int32)], [], []
     for given, scored in zip(parts[::2], parts[1::2], strict=True):
-        ids = np.concatenate([begin, given, scored])[-context_length:]
+        whole = np.concatenate([begin, given, scored])
+        ids = whole[-context_length:]
         tokens.append(ids.astype(np.int32))
         counts.append(min(len(scored), len(ids) - 1))
+        cut.append(len(whole) - len(ids))
     labels = np.array(counts, np.float32).reshape(len(examples), -1)
-    return EncodedExamples(np.concatenate(tokens), np.cumsum([0, *map(len, tokens[1:])]), labels)
+    longest_cut = np.array(cut, np.int64).reshape(labels.shape).max(-1)
+    return EncodedExamples(np.concatenate(tokens), np.cumsum([0, *map(len, tokens[1:])]), labels, longest_cut)
 
 
 def _split(task: Task, example: Example) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,10 @@ from gpt1_jax.model.heads import Classifier, Head, Pooling
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.batches import TaskBatches
-from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples, head_outputs, predict_labels
-from gpt1_jax.tasks.predictions import write_predictions
+from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples, head_outputs
+from gpt1_jax.tasks.predictions import predict_labels, write_predictions
 from gpt1_jax.tasks.reading import TaskData, read_task
+from gpt1_jax.tasks.summary import describe_labels
 from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
 from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -66,7 +68,7 @@ def finetune(config: Config, workdir: str) -> None:
         if not Checkpoints(run.checkpoints).steps():
             check_start(config, init_from, tokenizer)
         check_table(tokenizer, mesh)
-        return tokenizer, read_task(settings, config.data)
+        return tokenizer, read_task(settings, config.data, _begun_task(run))
 
     tokenizer, data = hosts.first_then_others(read)
     task, length = data.task, config.model.context_length
@@ -115,6 +117,7 @@ def finetune(config: Config, workdir: str) -> None:
             rows=batches.rows,
             evaluate=evaluate,
             score=task.metrics[0],
+            positive_label=task.labels[task.positive] if "f1" in task.metrics else None,
             tokens_per_step=train.tokens.size / batches.steps_per_epoch,
             flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
         )
@@ -131,6 +134,12 @@ def finetune(config: Config, workdir: str) -> None:
             lines=[
                 f"{task.name}: {len(training):,} examples to learn from, {len(data.validation):,} to validate on, "
                 f"{len(data.test):,} to test on",
+                *(f"{task.name}: {line}" for line in describe_labels(task, training, data.validation)),
+                *(
+                    f"{split}: {line}"
+                    for split, encoded in (("train", train), ("validation", validation), ("test", test))
+                    for line in encoded.describe_cut(length)
+                ),
                 *attention,
                 *(f"changed since the run was begun: {change}" for change in changes),
             ],
@@ -172,6 +181,14 @@ def _open_tokenizer(config: Config, run: Run, init_from: str) -> Tokenizer:
         if named is not None:
             return named
     return load_tokenizer(begun.tokenizer)
+
+
+def _begun_task(run: Run) -> Task | None:
+    """The task of a run that goes on, whose classes keep their numbers; None where it has to be found again."""
+    try:
+        return Task.from_dict(json.loads((run.directory / "task.json").read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def draw_examples(examples: list[Example], count: int, seed: int) -> list[Example]:

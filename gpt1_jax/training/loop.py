@@ -36,6 +36,7 @@ class Stage:
         evaluate: parameters → held-out metrics.
         score: the metric of `evaluate` by which the best is told: a loss, or else the higher the better.
         tokens_per_step, flops_per_token: what a step costs on average, for the speed figures.
+        positive_label: the class whose F1 is told, where there is one.
         sample: parameters → a text to look at after each evaluation; None for none.
     """
 
@@ -46,6 +47,7 @@ class Stage:
     score: str
     tokens_per_step: float
     flops_per_token: float
+    positive_label: str | None = None
     sample: Callable[[Any], str] | None = None
 
 
@@ -165,5 +167,7 @@ def _evaluate(
         best = {"step": step, **values}
     if jax.process_index() == 0:
         results = {"kind": stage.kind, "task": stage.task, "step": step, "validation": values, "best": best}
+        if stage.positive_label is not None:
+            results["positive_label"] = stage.positive_label
         run.write_results(results)
     return best

@@ -11,8 +11,8 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.demo import DEMO_TASKS
-from gpt1_jax.tasks.encoding import predict_labels
-from gpt1_jax.tasks.reading import read_split, read_task
+from gpt1_jax.tasks.predictions import predict_labels
+from gpt1_jax.tasks.reading import read_split, read_validation
 from gpt1_jax.tasks.task import Example
 from gpt1_jax.tasks.zero_shot import choose_answers, encode_queries, fit_threshold
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -20,7 +20,7 @@ from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, make_scor
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.pretraining import open_corpus
 from gpt1_jax.training.scoring import score_predictions
-from gpt1_jax.training.trained import EXAMPLES_AT_ONCE, TrainedRun
+from gpt1_jax.training.trained import EXAMPLES_AT_ONCE, TrainedRun, warn_once
 
 TEXT_SOURCES = ("text:", "tfds:")
 
@@ -44,17 +44,12 @@ def evaluate(workdir: str, source: str | None, step: int | None) -> dict[str, fl
 
 
 def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
-    """The scores of the validation split, see `score_predictions`."""
-    settings, data = trained.config.finetune, trained.config.data
-    assert settings is not None
-    found = read_task(settings, dataclasses.replace(data, source=source or data.source))
-    if found.task != trained.task:
-        raise UserError(
-            f"The task {found.task.name} behind --source={source} has other labels or choices than "
-            f"{trained.run.directory} was fine-tuned on; name data of the same form."
-        )
-    predictions = predict_labels(found.task, trained.predict_logits(found.validation), settings.scores)
-    return score_predictions(found.task, predictions, found.validation)
+    """The scores of what was held out, or of what another source has to score, see `score_predictions`."""
+    settings, data, task = trained.config.finetune, trained.config.data, trained.task
+    assert settings is not None and task is not None
+    examples = read_validation(task, settings, data, source or data.source)
+    predictions = predict_labels(task, trained.predict_logits(examples), settings.scores)
+    return score_predictions(task, predictions, examples)
 
 
 def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
@@ -117,10 +112,14 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
 
     def measure(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
         queries = encode_queries(task, examples, trained.tokenizer, length)
+        for line in queries.describe_cut(length):
+            warn_once(line)
         with trained.on_mesh():
             return rank(trained.trunk_params, queries, EXAMPLES_AT_ONCE), queries.labels
 
     validation = read_split(task, data, "validation")
+    if not validation:
+        raise UserError(f"--source={data.source} has no example of {task.name} to score; name one that has.")
     found, counts = measure(validation)
     if task.name == "cola":
         train = read_split(task, data, "train")

@@ -11,34 +11,38 @@ from sklearn import metrics
 from gpt1_jax.tasks.task import Example, Metric, Task
 
 
-def compute_metrics(names: Sequence[Metric], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def compute_metrics(
+    names: Sequence[Metric], predictions: np.ndarray, labels: np.ndarray, positive: int = 1
+) -> dict[str, float]:
     """The named metrics of all examples at once.
 
-    Where predictions or labels are constant no correlation is defined; it is told as 0.
+    Where predictions or labels are constant, as a single one is, no correlation is defined; it is told as 0.
 
     Args:
         names: which ones.
         predictions, labels: [N], class numbers or scores, in the same order.
+        positive: the class whose F1 is told; GLUE's is 1.
     """
-    return {name: _COMPUTE[name](labels, predictions) for name in names}
-
-
-def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    return float(
-        metrics.f1_score(labels, predictions, zero_division=cast(Any, 0.0))
-    )  # of class 1, as GLUE has it
+    found = {name: _COMPUTE[name](labels, predictions) for name in names if name != "f1"}
+    if "f1" in names:
+        found["f1"] = float(
+            metrics.f1_score(labels == positive, predictions == positive, zero_division=cast(Any, 0.0))
+        )
+    return {name: found[name] for name in names}
 
 
 def _correlation(statistic, labels: np.ndarray, predictions: np.ndarray) -> float:
+    if len(labels) < 2:
+        return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        warnings.simplefilter("ignore", stats.NearConstantInputWarning)
         value = float(statistic(labels, predictions).statistic)
     return value if np.isfinite(value) else 0.0
 
 
 _COMPUTE = {
     "accuracy": lambda labels, predictions: float(np.mean(labels == predictions)),
-    "f1": _f1,
     "matthews_correlation": lambda labels, predictions: float(metrics.matthews_corrcoef(labels, predictions)),
     "pearson": lambda labels, predictions: _correlation(stats.pearsonr, labels, predictions),
     "spearman": lambda labels, predictions: _correlation(stats.spearmanr, labels, predictions),
@@ -61,7 +65,7 @@ def score_predictions(task: Task, predictions: np.ndarray, examples: Sequence[Ex
     groups = np.array([example.group for example in examples])
 
     def measure(chosen: np.ndarray) -> dict[str, float]:
-        values = compute_metrics(task.metrics, predictions[chosen], labels[chosen])
+        values = compute_metrics(task.metrics, predictions[chosen], labels[chosen], task.positive)
         return values | {"examples": int(chosen.sum())}
 
     scores = measure(known & (groups == task.headline) if task.headline else known)

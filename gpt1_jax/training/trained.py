@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NotRequired, TypedDict, cast, overload
 
 import jax
@@ -24,9 +24,9 @@ from gpt1_jax.data.tokenizers import load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
-from gpt1_jax.tasks.encoding import encode_examples, predict_labels, probabilities
+from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.examples import parse_example
-from gpt1_jax.tasks.predictions import clip_score
+from gpt1_jax.tasks.predictions import predict_labels, probabilities
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training import sharding
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
@@ -255,6 +255,8 @@ class TrainedRun:
         assert self.task is not None and self.config.finetune is not None
         scores, length = self.config.finetune.scores, self.config.model.context_length
         encoded = encode_examples(self.task, examples, self.tokenizer, length, scores)
+        for line in encoded.describe_cut(length):
+            warn_once(line)
         with self.on_mesh():
             return self._predict(self.params, encoded, EXAMPLES_AT_ONCE)
 
@@ -264,7 +266,7 @@ class TrainedRun:
         label = predict_labels(self.task, logits[None], scores)[0]
         chances = probabilities(logits).tolist()
         if self.task.score_range:
-            score = {"label": clip_score(self.task, float(label))}
+            score = {"label": float(label)}
             if scores == "regression":
                 return score
             low, high = self.task.score_range
@@ -312,6 +314,12 @@ class TrainedRun:
             raise UserError(
                 f"Checkpoint {step} of {self.run.directory} is damaged ({error}); name another."
             ) from error
+
+
+@lru_cache
+def warn_once(sentence: str) -> None:
+    """Tells a sentence on standard error, however often it comes up."""
+    logging.warning(sentence)
 
 
 def _fit_attention(config: Config, mesh: Mesh) -> Config:

@@ -10,15 +10,21 @@ import pytest
 from configs.finetune import paper
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.custom import read_custom
+from gpt1_jax.tasks import custom
 from gpt1_jax.tasks.examples import parse_example
-from gpt1_jax.tasks.task import Example, Kind
+from gpt1_jax.tasks.task import Example, Kind, Split, Task
 
 
 def config(kind: Kind | None, columns: str = "", **fields: Any) -> FinetuneConfig:
     settings = paper("custom").finetune
     assert settings
     return FinetuneConfig(**vars(settings) | {"kind": kind, "columns": columns} | fields)
+
+
+def read_custom(
+    finetune: FinetuneConfig, path: Path, split_seed: int = 0, begun: Task | None = None
+) -> tuple[Task, dict[Split, list[Example]]]:
+    return custom.read_custom(finetune, path, split_seed, begun)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -51,23 +57,25 @@ def test_a_directory_has_a_file_for_each_split(tmp_path: Path, suffix: str) -> N
     assert examples["test"] == [Example(("Text",), None)]
 
 
-def test_of_a_single_file_every_tenth_example_is_held_out(tmp_path: Path) -> None:
-    path = write(tmp_path / "mine.jsonl", reviews(*[True, False] * 12))
+def test_of_a_single_file_every_tenth_example_of_each_class_is_held_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", reviews(*[True, False] * 20))
     task, examples = read_custom(config("classification"), path)
     assert (task.labels, task.metrics) == (("False", "True"), ("accuracy", "f1"))
-    assert [example.texts[0] for example in examples["validation"]] == ["Text, 9", "Text, 19"]
-    assert len(examples["train"]) == 22
+    assert sorted(example.label or 0 for example in examples["validation"]) == [0, 0, 1, 1]
+    assert len(examples["train"]) == 36
     assert "test" not in examples
+    by_old_rule = read_custom(config("classification"), path, -1)[1]["validation"]
+    assert [example.texts[0] for example in by_old_rule] == [f"Text, {number}" for number in (9, 19, 29, 39)]
 
 
 def test_columns_may_have_other_names(tmp_path: Path) -> None:
     rows = [{"a": "p", "b": "x", "c": "y", "is": number % 2} for number in range(4)]
     path = write(tmp_path / "mine.csv", rows)
     settings = config("entailment", "premise=a, hypothesis=b+c,label=is")
-    task, examples = read_custom(settings, path)
+    task, examples = read_custom(settings, path, -1)
     assert task.labels == ("0", "1")
     assert examples["train"][1] == Example(("p", "x y"), 1)
-    assert parse_example(task, {"a": "p", "hypothesis": "h"}) == Example(("p", "h"), None)
+    assert parse_example(task, {"premise": "p", "hypothesis": "h"}) == Example(("p", "h"), None)
 
 
 def pairs(*labels: Any) -> list[dict[str, Any]]:
@@ -82,6 +90,7 @@ def pairs(*labels: Any) -> list[dict[str, Any]]:
         ((0, 3, 1, 2), "regression", (0, 3)),
         ((0, 3, 1, 2), "classes", None),
         (("a", 2.5), "classes", None),
+        ((True, 2.5), "classes", None),
         ((1.0, 2.0), "classes", None),
     ],
 )
@@ -100,15 +109,25 @@ def test_similarity_is_scored_where_its_labels_have_fractions_or_regression_is_a
         assert task.labels == tuple(sorted(map(str, labels)))
 
 
-def test_the_range_of_scores_covers_validation_too(tmp_path: Path) -> None:
-    write(tmp_path / "train.csv", pairs(0.5, 2))
+def test_the_range_of_scores_is_that_of_training_and_others_may_lie_outside(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", pairs(0.5, 5))
     write(tmp_path / "validation.csv", pairs(6.5))
-    assert read_custom(config("similarity"), tmp_path)[0].score_range == (0, 7)
+    write(tmp_path / "test.csv", pairs(-1.0, "-1", 4, "", -2))
+    task, examples = read_custom(config("similarity"), tmp_path)
+    assert task.score_range == (0, 5)
+    assert [example.label for example in examples["validation"]] == [6.5]
+    assert [example.label for example in examples["test"]] == [None, None, 4, None, -2]  # -1 is "not known"
+    write(tmp_path / "train.csv", pairs(-1.5, 5))
+    assert [x.label for x in read_custom(config("similarity"), tmp_path)[1]["test"]] == [-1, -1, 4, None, -2]
+    write(tmp_path / "train.csv", pairs(0.5, 5))
+    write(tmp_path / "validation.csv", pairs(-1.0))
+    with pytest.raises(UserError, match=r"line 2 of .*validation.csv .*'-1.0', expected a score from 0 to 5"):
+        read_custom(config("similarity"), tmp_path)
 
 
 def test_choices_are_a_list_or_several_columns(tmp_path: Path) -> None:
     rows = [{"context": "c", "question": "q", "choices": ["x", "y", "z"], "label": n % 3} for n in range(4)]
-    task, examples = read_custom(config("choice"), write(tmp_path / "mine.jsonl", rows))
+    task, examples = read_custom(config("choice"), write(tmp_path / "mine.jsonl", rows), -1)
     assert (task.choices, task.labels, task.metrics) == (3, (), ("accuracy",))
     assert examples["train"][1] == Example(("c", "q", "x", "y", "z"), 1)
 
@@ -116,8 +135,8 @@ def test_choices_are_a_list_or_several_columns(tmp_path: Path) -> None:
     settings = config("choice", "context=story,choices=end1+end2")
     task, examples = read_custom(settings, write(tmp_path / "mine.csv", table))
     assert task.choices == 2
-    assert examples["train"] == [Example(("c", "", "x", "y"), label) for label in (0, 1, 0)]
-    assert examples["validation"] == [Example(("c", "", "x", "y"), 1)]
+    assert sorted(example.label or 0 for example in examples["train"]) == [0, 1]
+    assert [example.texts for example in examples["validation"]] == [("c", "", "x", "y")] * 2
 
 
 STORIES = [{"context": "c", **pairs(0)[0]}]
@@ -149,15 +168,30 @@ STORIES = [{"context": "c", **pairs(0)[0]}]
             config("classification"),
             reviews("b", "", "a"),
             reviews("a"),
-            "line 3 of .*train.csv .*'label' is ''",
+            "line 3 of .*train.csv .*'label' is missing; give the row a label",
         ),
-        (config("classification"), reviews("b", "b"), reviews("b"), "'label' is b in all rows"),
+        (config("classification"), reviews("b", "b"), reviews("b"), "'label' is 'b' in all rows"),
         (
             config("similarity", scores="regression"),
             pairs(1, "x", 2),
             pairs(1),
             "line 3 .*'label' is 'x', expected",
         ),
+        (config("similarity"), pairs(1, 2.5, "x"), pairs(1), "line 4 .*'label' is 'x', expected a score"),
+        (
+            config("similarity"),
+            pairs(0.5, 900_000),
+            pairs(1),
+            "scores=classes would make a class of each of the 9e.05 whole scores from 0 to 900000",
+        ),
+        (
+            config("classification"),
+            reviews(*range(10_001)),
+            reviews(1),
+            "'label' has 10,001 different labels in training, expected at most 10,000",
+        ),
+        (config("classification"), reviews("a", "b\tc"), reviews("a"), r"line 3 .* without TAB and line"),
+        (config("classification"), reviews("a", "b\nc"), reviews("a"), r"line 4 .* without TAB and line"),
         (
             config("choice", "choices=sentence1"),
             STORIES,

@@ -8,7 +8,8 @@ import pytest
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import encoding
-from gpt1_jax.tasks.encoding import encode_examples, head_outputs, predict_labels, probabilities
+from gpt1_jax.tasks.encoding import encode_examples, head_outputs
+from gpt1_jax.tasks.predictions import predict_labels, probabilities
 from gpt1_jax.tasks.task import Example, Task
 
 CLASSES = Task("classes", "classification", ("accuracy",), labels=("no", "maybe", "yes"))
@@ -167,6 +168,31 @@ def test_only_scores_have_two_forms() -> None:
     assert widths == {"classes": (3, 3), "pairs": (2, 2), "scores": (6, 1), "choices": (3, 3)}
 
 
+@pytest.mark.parametrize(
+    ("task", "texts", "context_length", "cut"),
+    [
+        (CLASSES, ("abcdefgh",), 10, 0),
+        (CLASSES, ("abcdefgh",), 8, 2),
+        (PAIRS, ("abcdefgh", "abcd"), 12, 3),
+        (CHOICES, ("abcdefgh", "ab", "a", "abc", "ab"), 12, 4),  # the context alone, once for all choices
+        (CHOICES, ("abcdefgh", "ab", "abc", "a", "ab"), 16, 0),
+    ],
+)
+def test_what_had_no_room_is_counted(
+    task: Task, texts: tuple[str, ...], context_length: int, cut: int
+) -> None:
+    fits = Example(("a",) * len(texts), 0)
+    encoded = encode_examples(task, [fits, Example(texts, 0), fits], Letters(), context_length, "classes")
+    assert encoded.cut.tolist() == [0, cut, 0]
+    told = encoded.describe_cut(context_length)
+    assert len(told) == (cut > 0)
+    for sentence in told:
+        assert sentence == (
+            f"1 of 3 examples are longer than the context of {context_length} tokens and were cut, by {cut} tokens "
+            "in all"
+        )
+
+
 # ── Predictions ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -190,9 +216,10 @@ def test_a_split_score_comes_back_as_its_expectation(score_range: tuple[int, int
         assert predict_labels(task, logits, "classes") == pytest.approx([score], abs=1e-6)
 
 
-def test_in_regression_the_output_is_the_prediction() -> None:
-    logits = np.array([[3.5], [-1.0], [7.25]], np.float32)
-    assert predict_labels(SCORES, logits, "regression").tolist() == [3.5, -1, 7.25]
+def test_in_regression_the_output_within_the_range_is_the_prediction() -> None:
+    logits = np.array([[3.5], [-1.0], [-0.0], [7.25]], np.float32)
+    found = predict_labels(SCORES, logits, "regression")
+    assert found.tolist() == [3.5, 0, 0, 5] and not np.signbit(found).any()
 
 
 def test_probabilities_are_the_softmax_also_of_large_logits() -> None:

@@ -1,12 +1,14 @@
 """Predictions as files: GLUE's submission format to the character."""
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from etils import epath
 
-from gpt1_jax.tasks.predictions import clip_score, named, write_predictions
+from gpt1_jax.tasks.predictions import named, write_predictions
 from gpt1_jax.tasks.task import Example, Task
 
 ENTAILMENT = Task("pairs", "entailment", ("accuracy",), labels=("entailment", "not_entailment"))
@@ -28,10 +30,19 @@ def test_a_class_is_written_by_name(tmp_path: Path) -> None:
     }
 
 
-def test_a_score_is_written_to_three_decimals_and_within_its_range(tmp_path: Path) -> None:
-    assert write(tmp_path, SCORES, [3.14159, -0.2, 5.7, 4], [""] * 4) == {
-        "test.tsv": "index\tprediction\n0\t3.142\n1\t0.000\n2\t5.000\n3\t4.000\n"
+def test_a_score_is_written_to_three_decimals(tmp_path: Path) -> None:
+    assert write(tmp_path, SCORES, [3.14159, 0, 4], [""] * 3) == {
+        "test.tsv": "index\tprediction\n0\t3.142\n1\t0.000\n2\t4.000\n"
     }
+
+
+def test_a_class_of_any_name_is_read_back_by_readers_of_tsv(tmp_path: Path) -> None:
+    names = ('"quoted" at first', "a, b", "it's", 'in "between"', "naïve ☕", "#1", " ".join("ab"))
+    task = Task("odd", "classification", ("accuracy",), labels=names)
+    (text,) = write(tmp_path, task, list(range(len(names))), [""] * len(names)).values()
+    assert len(text.splitlines()) == 1 + len(names)
+    rows = [{"index": str(index), "prediction": name} for index, name in enumerate(names)]
+    assert list(csv.DictReader(io.StringIO(text), delimiter="\t")) == rows
 
 
 def test_a_choice_is_written_by_number(tmp_path: Path) -> None:
@@ -62,7 +73,3 @@ def test_predictions_and_examples_must_be_as_many(tmp_path: Path) -> None:
 )
 def test_one_prediction_is_named(task: Task, prediction: float, name: str) -> None:
     assert named(task, prediction) == name
-
-
-def test_scores_are_clipped_to_their_range() -> None:
-    assert [clip_score(SCORES, score) for score in (-1, 0, 2.5, 5, 9)] == [0, 0, 2.5, 5, 5]

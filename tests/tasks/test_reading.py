@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,16 @@ from gpt1_jax.tasks.reading import TaskData, read_split, read_task
 from gpt1_jax.tasks.task import Example
 
 
-def config(task: str, source: str, kind: str | None = None) -> Config:
+def config(task: str, source: str, kind: str | None = None, split_seed: int = 0) -> Config:
     settings = paper("cola")
     assert settings.finetune
     finetune = type(settings.finetune)(**vars(settings.finetune) | {"task": task, "kind": kind})
-    data = type(settings.data)(**vars(settings.data) | {"source": source, "tfds_dir": "sets"})
+    data = replace(settings.data, source=source, tfds_dir="sets", split_seed=split_seed)
     return type(settings)(**vars(settings) | {"finetune": finetune, "data": data})
 
 
-def read(task: str, source: str, kind: str | None = None) -> TaskData:
-    settings = config(task, source, kind)
+def read(task: str, source: str, kind: str | None = None, split_seed: int = 0) -> TaskData:
+    settings = config(task, source, kind, split_seed)
     assert settings.finetune
     return read_task(settings.finetune, settings.data)
 
@@ -58,12 +59,17 @@ def test_a_path_may_begin_with_the_home_directory(tmp_path: Path, monkeypatch: p
     assert len(read("rte", "files:~").train) == 19
 
 
-def test_every_20th_example_is_held_out_where_there_is_no_validation_file(tmp_path: Path) -> None:
-    examples = write_rte(tmp_path / "train.tsv", 45)
-    data = read("rte", f"files:{tmp_path}")
-    assert data.validation == [examples[19], examples[39]]
+@pytest.mark.parametrize("split_seed", [-1, 0, 3])
+def test_every_20th_example_is_held_out_where_there_is_no_validation_file(
+    tmp_path: Path, split_seed: int
+) -> None:
+    examples = write_rte(tmp_path / "train.tsv", 40)
+    data = read("rte", f"files:{tmp_path}", split_seed=split_seed)
+    assert len(data.validation) == 2
+    if split_seed == -1:
+        assert data.validation == [examples[19], examples[39]]
     assert data.train == [example for example in examples if example not in data.validation]
-    settings = config("rte", f"files:{tmp_path}")
+    settings = config("rte", f"files:{tmp_path}", split_seed=split_seed)
     assert read_split(data.task, settings.data, "train") == data.train
     assert read_split(data.task, settings.data, "validation") == data.validation
 
@@ -149,5 +155,5 @@ def test_an_unknown_task_and_an_empty_split_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean rte"):
         read("rtee", "tfds")
     write_rte(tmp_path / "train.tsv", 1)
-    with pytest.raises(UserError, match="leaves no example of rte for train; give it more"):
+    with pytest.raises(UserError, match="leaves no example of rte for validation; give it more"):
         read("rte", f"files:{tmp_path}")

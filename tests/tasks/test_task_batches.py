@@ -32,7 +32,9 @@ def encoded(lengths: list[list[int]], outputs: int = 2) -> EncodedExamples:
     ]
     labels = np.random.default_rng(0).random((len(lengths), outputs), np.float32)
     flat = np.array(list(itertools.chain(*sequences)), np.uint16)
-    return EncodedExamples(flat, np.cumsum([0, *map(len, sequences)]), labels)
+    return EncodedExamples(
+        flat, np.cumsum([0, *map(len, sequences)]), labels, np.zeros(len(labels), np.int64)
+    )
 
 
 def random_examples(count: int, sequences: int = 1, seed: int = 0) -> EncodedExamples:

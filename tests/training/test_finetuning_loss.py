@@ -108,7 +108,9 @@ def random_examples(
     if labels is None:
         labels = generator.dirichlet(np.ones(form.label_width), count)
     offsets = np.cumsum([0, *map(len, sequences)])
-    return EncodedExamples(np.concatenate(sequences), offsets, labels.astype(np.float32))
+    return EncodedExamples(
+        np.concatenate(sequences), offsets, labels.astype(np.float32), np.zeros(len(labels), np.int64)
+    )
 
 
 def whole_batch(examples: EncodedExamples, rows: int = 8, width: int = CONTEXT) -> TaskBatch:
@@ -330,7 +332,9 @@ def test_every_examples_logits_are_predicted_once_and_in_order(axes: Axes) -> No
 
 
 def test_no_examples_have_no_predictions() -> None:
-    examples = EncodedExamples(np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros((0, 4), np.float32))
+    examples = EncodedExamples(
+        np.zeros(0, np.uint16), np.zeros(1, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    )
     with use_mesh() as mesh:
         predict = make_predict(make_model(FOUR_CHOICES), mesh)
         assert predict(random_params(FOUR_CHOICES), examples, 6).shape == (0, 4)

@@ -37,6 +37,7 @@ OTHER: dict[str, Any] = {
     "finetune.max_examples": 77,
     "finetune.kind": "choice",
     "finetune.columns": "text=line",
+    "finetune.positive_label": "1",
 }
 
 

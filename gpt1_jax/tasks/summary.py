@@ -1,0 +1,38 @@
+"""What a run tells of its task's data before it trains."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from gpt1_jax.tasks.task import Example, Task
+
+_NAMED = 10
+
+
+def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
+    """Sentences on the classes or scores, and on what training or validation lacks; none for choices.
+
+    Args:
+        task: the task.
+        train: what is learned from.
+        validation: what is judged by.
+    """
+    if task.kind == "choice":
+        return []
+    if task.score_range:
+        low, high = task.score_range
+        lines = [f"scores from {low} to {high}"]
+    else:
+        counts = Counter(example.label for example in train)
+        shown = [f"{name!r:.40} ({counts[number]:,})" for number, name in enumerate(task.labels)]
+        rest = f" and {len(shown) - _NAMED:,} more" if len(shown) > _NAMED else ""
+        positive = f"; f1 is that of {task.labels[task.positive]!r:.40}" if "f1" in task.metrics else ""
+        lines = [f"classes to learn: {', '.join(shown[:_NAMED])}{rest}{positive}"]
+        if unseen := [repr(name) for number, name in enumerate(task.labels) if not counts[number]]:
+            lines.append(
+                f"no training example has the label {', '.join(unseen):.200}, so that it cannot be learned"
+            )
+    if len(judged := {example.label for example in validation}) == 1:
+        (label,) = judged
+        name = label if task.score_range or label is None else repr(task.labels[int(label)])
+        lines.append(f"all validation examples have the label {name}, so that their score says little")
+    return lines
