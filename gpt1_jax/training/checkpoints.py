@@ -1,24 +1,31 @@
 """Checkpoints through orbax: complete or absent, verified bit by bit, restored on any mesh."""
 
-import json
-import zlib
-from collections.abc import Callable, Sequence
+import logging as python_logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
-from gpt1_jax.hashing import mix
 from gpt1_jax.training import hosts
+from gpt1_jax.training.checksums import checksums, seal, unseal
+from gpt1_jax.training.literal_paths import LiteralPath, check_storable
 
-DAMAGED = "damaged"  # beside the checkpoints: those found unsound are moved here, not deleted
-
+# Beside the checkpoints: those found unsound, and those of a training that diverged, are moved here, not deleted.
+DAMAGED = "damaged"
+DIVERGED = "diverged"
 
 # What errors say that are the storage's or the network's, not the checkpoint's.
 _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
+
+# A trainer beside us may replace a checkpoint while we read it; so often we look for a newer one.
+_LOOKS = 20
 
 
 class Damaged(Exception):
@@ -35,50 +42,132 @@ class Checkpoints:
     best: int | None = None  # the step that stays however old it grows
 
     def __init__(self, directory: epath.Path, keep: int | None = None) -> None:
-        """Opens RUN/checkpoints; saving keeps the newest `keep` and the best, without it they are only read."""
-        self.directory = directory if directory.is_absolute() else directory.resolve()  # for orbax
+        """Opens RUN/checkpoints; saving keeps the newest `keep` and the best, without it they are only read.
+
+        Raises:
+            UserError: the directory has a name that checkpoints cannot be stored below.
+        """
+        directory = directory if directory.is_absolute() else directory.resolve()  # for orbax
+        self._remote = "://" in str(directory)
+        if not self._remote:
+            check_storable(directory)
+        self.directory = directory if self._remote else LiteralPath(directory)
         self._keep = keep
         self._checkpointer: ocp.training.Checkpointer | None = None
-        self._saving: Any = None  # orbax's response to the last save: it has a thread until it is asked
+        # The last save's step and orbax's response to it, which has a thread until it is asked.
+        self._saving: tuple[int, Any] | None = None
+        self._failed = False
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, ascending."""
         if not self.directory.exists():
             return []
-        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
+        found = [path for path in self.directory.iterdir() if re.fullmatch("[0-9]+", path.name)]
+        return sorted(int(path.name) for path in found if not self._remote or _is_committed(path))
 
     def save(self, step: int, state: Any) -> None:
-        """Starts to save; training may go on and donate the state's buffers."""
-        if self._checkpointer is None:
-            self._checkpointer = ocp.training.Checkpointer(
-                self.directory,
-                preservation_policy=self,
-                cleanup_tmp_directories=True,
-            )
+        """Starts to save; training may go on and donate the state's buffers.
+
+        The first save of a process is waited for and looked at, so that checkpoints that cannot be read, for whatever
+        reason, are noticed while little is lost.
+
+        Args:
+            step: a new one.
+            state: a NamedTuple with `step` among its arrays.
+
+        Raises:
+            Fault: it cannot be saved, or the save before could not.
+        """
         self.wait()  # a save that finds another running is skipped without a word
-        self._saving = self._checkpointer.save_async(
-            step, state, force=True, custom_metadata=_seal(checksums(state))
-        )
-        if self._saving is None:
-            raise RuntimeError(f"orbax did not save step {step}")
+        sums = checksums(state)
+        first = self._checkpointer is None
+        with self._told(step):
+            if self._checkpointer is None:
+                self._checkpointer = ocp.training.Checkpointer(
+                    self.directory,
+                    preservation_policy=self,
+                    cleanup_tmp_directories=True,
+                )
+            response = self._checkpointer.save_async(step, state, force=True, custom_metadata=seal(sums))
+            if response is None:
+                raise RuntimeError("orbax left it out")
+        self._saving = step, response
+        if first:
+            self.wait()
+            self._look_at(step, state)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints stay, as orbax asks its preservation policy; `checkpoints` ascend."""
         newest = len(checkpoints) - (self._keep or 0)
         return [i >= newest or checkpoint.step == self.best for i, checkpoint in enumerate(checkpoints)]
 
+    def watch(self) -> None:
+        """Looks, without waiting, whether the save in the background has failed.
+
+        Raises:
+            Fault: it has.
+        """
+        if self._saving is None:
+            return
+        step, saving = self._saving
+        with self._told(step):
+            try:
+                saving.result(timeout=0)
+            except TimeoutError as error:
+                if error.errno is None:  # it is not done; the storage's own have a number
+                    return
+                raise
+        self._saving = None
+
     def wait(self) -> None:
-        """Returns when every save that was started is on disk."""
+        """Returns when every save that was started is on disk.
+
+        Raises:
+            Fault: the last one failed.
+        """
         saving, self._saving = self._saving, None
         if saving is not None:
-            saving.result()
+            with self._told(saving[0]):
+                saving[1].result()
 
     def close(self) -> None:
-        """Waits and lets go of the directory."""
-        if self._checkpointer is not None:
+        """Waits and lets go of the directory; what has failed is told once."""
+        checkpointer, self._checkpointer = self._checkpointer, None
+        if checkpointer is None:
+            return
+        try:
             self.wait()
-            self._checkpointer.close()
-            self._checkpointer = None
+        finally:
+            with suppress(*([Exception] if self._failed else [])):  # orbax raises the same once more
+                checkpointer.close()
+
+    @contextmanager
+    def _told(self, step: int) -> Iterator[None]:
+        """What fails in saving becomes a sentence."""
+        try:
+            yield
+        except (MemoryError, jax.errors.JaxRuntimeError):  # the machine's fault, not the storage's
+            raise
+        except Exception as error:  # orbax and tensorstore raise everything
+            self._failed, self._saving = True, None
+            older = [other for other in self.steps() if other != step]
+            left = f"checkpoint {older[-1]} is the newest whole one" if older else "there is none before it"
+            raise Fault(
+                f"Checkpoint {step} could not be saved in {self.directory} ({_reason(error)}); {left}. Mend that, and "
+                "run the same command again to go on."
+            ) from error
+
+    def _look_at(self, step: int, state: Any) -> None:
+        """Reads the smallest array of a new checkpoint, for which all of its descriptions are needed."""
+        like = jax.ShapeDtypeStruct(state.step.shape, state.step.dtype, sharding=state.step.sharding)
+        try:
+            self.restore(step, {"step": like})
+        except Damaged as error:
+            self._failed = True
+            raise Fault(
+                f"Checkpoint {step}, just saved in {self.directory}, cannot be read again ({error}), so that training "
+                "on would be lost; try another --workdir."
+            ) from error
 
     def restore(self, step: int, abstract: Any) -> Any:
         """What was saved at a step, with the shapes, dtypes and shardings of `abstract`.
@@ -93,9 +182,10 @@ class Checkpoints:
         """
         path = self.directory / str(step)
         try:
-            saved = _unseal(ocp.metadata(path).custom_metadata)
+            saved = unseal(ocp.metadata(path).custom_metadata)
             with _partial_loading():
                 state = ocp.load(path, abstract)
+            _check_form(state, abstract)
         except (MemoryError, jax.errors.JaxRuntimeError):  # the machine's fault, not the checkpoint's
             raise
         except Exception as error:  # orbax and tensorstore raise everything, a bare Exception too
@@ -112,52 +202,84 @@ class Checkpoints:
         """What the newest sound checkpoint holds of `abstract`, see `restore`; None where there is none yet.
 
         Damaged ones are named, and once an older one is found sound they are moved aside to RUN/damaged, unless
-        the checkpoints are only read.
+        the checkpoints are only read. Then a trainer may remove one while we read it: that one is not damaged, and
+        the newest is looked for again.
 
         Raises:
             UserError: there are checkpoints, and all are damaged.
-            Fault: as `restore`, or the processes lost each other.
+            Fault: as `restore`, the processes lost each other, or a trainer replaces them faster than they are read.
         """
-        steps = self.steps()
-        damaged = []
-
-        def attempt(step: int) -> tuple[Any | None, Damaged | None]:
-            try:
-                return self.restore(step, abstract), None
-            except Damaged as error:
-                return None, error
-
-        for step in reversed(steps):
-            state, damage = hosts.together(lambda step=step: attempt(step))
-            if hosts.any_of(state is None):
-                seen = None if isinstance(damage, LeftAlone) else damage
-                if not hosts.any_of(seen is not None):
-                    raise Fault(f"The processes could not read checkpoint {step} together; start them again.")
-                reason = seen or "another process could not read it"
-                tell(f"checkpoint {step} is damaged ({reason}); passing it over")
-                damaged.append(step)
+        damaged: list[int] = []
+        for _ in range(_LOOKS):
+            steps = self.steps()
+            candidates = [step for step in steps if step not in damaged]
+            if not candidates:
+                break
+            step = candidates[-1]
+            state, damage = hosts.together(lambda step=step: self._attempt(step, abstract))
+            if not hosts.any_of(state is None):
+                self._keep_apart(damaged, tell)
+                return state
+            if self._keep is None and self.steps()[-1:] != steps[-1:]:
                 continue
-            if self._keep is not None:
-                for bad in damaged:
-                    tell(f"checkpoint {bad} is moved to {self._aside(bad)}")
-                hosts.on_first(lambda: [self._set_aside(bad) for bad in damaged])
-            return state
-        if steps:
+            seen = None if isinstance(damage, LeftAlone) else damage
+            if not hosts.any_of(seen is not None):
+                raise Fault(f"The processes could not read checkpoint {step} together; start them again.")
+            reason = seen or "another process could not read it"
+            tell(f"checkpoint {step} is damaged ({reason}); passing it over")
+            damaged.append(step)
+        else:
+            raise Fault(
+                f"The checkpoints of {self.directory} are replaced faster than they can be read; try again."
+            )
+        if damaged:
             raise UserError(
                 f"All checkpoints of {self.directory} are damaged (steps {steps}); "
                 "start again with another --workdir, or restore that directory from a copy."
             )
         return None
 
-    def _aside(self, step: int) -> epath.Path:
-        return self.directory.parent / DAMAGED / str(step)
+    def go_back(self, step: int) -> list[int]:
+        """Moves the checkpoints after a step to RUN/diverged, before anything is saved; returns their steps.
 
-    def _set_aside(self, step: int) -> None:
-        aside = self._aside(step)
+        On several processes, called by all of them.
+        """
+        newer = [other for other in self.steps() if other > step]
+        hosts.on_first(lambda: [self._set_aside(other, DIVERGED) for other in newer])
+        return newer
+
+    def _attempt(self, step: int, abstract: Any) -> tuple[Any | None, Damaged | None]:
+        try:
+            return self.restore(step, abstract), None
+        except Damaged as error:
+            return None, error
+
+    def _keep_apart(self, damaged: list[int], tell: Callable[[str], None]) -> None:
+        if self._keep is None:
+            return
+        for bad in damaged:
+            tell(f"checkpoint {bad} is moved to {self.directory.parent / DAMAGED / str(bad)}")
+        hosts.on_first(lambda: [self._set_aside(bad, DAMAGED) for bad in damaged])
+
+    def _set_aside(self, step: int, where: str) -> None:
+        aside = self.directory.parent / where / str(step)
         aside.parent.mkdir(exist_ok=True)
         if aside.exists():
             aside.rmtree()
         (self.directory / str(step)).rename(aside)
+
+
+def _is_committed(path: epath.Path) -> bool:
+    """Whether a checkpoint is whole on a store that cannot rename: orbax writes this file last."""
+    return (path / "commit_success.txt").exists()
+
+
+def _no_pages(record: python_logging.LogRecord) -> bool:
+    """Keeps back what orbax logs of errors that it raises as well, with pages of tracebacks."""
+    return f"{os.sep}orbax{os.sep}" not in record.pathname or not record.exc_info
+
+
+logging.get_absl_logger().addFilter(_no_pages)
 
 
 def _partial_loading() -> ocp.Context:
@@ -166,46 +288,19 @@ def _partial_loading() -> ocp.Context:
     return context
 
 
-@jax.jit
-def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
-    def one(x: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-        index = jnp.uint32(0)  # row-major; made without a reshape, which would gather a sharded array
-        for axis, size in enumerate(x.shape):
-            index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        return mix(bits + mix(index + 1)).sum(dtype=jnp.uint32)
-
-    return [one(x) for x in leaves]
-
-
-def checksums(state: Any) -> dict[str, int]:
-    """A checksum of each array, by its path, made on the devices that hold it and equal on every mesh.
-
-    Σ mix(bits + mix(index + 1)) modulo 2³² over arrays of 32-bit numbers: sees swapped rows and flipped bits.
-    """
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    sums = jax.device_get(_checksums([leaf for _, leaf in leaves]))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): int(value)
-        for (path, _), value in zip(leaves, sums, strict=True)
-    }
-
-
-def _seal(sums: dict[str, int]) -> dict[str, Any]:
-    text = json.dumps(sums, sort_keys=True)
-    return {"checksums": text, "crc32": zlib.crc32(text.encode())}
-
-
-def _unseal(metadata: Any) -> dict[str, int]:
-    if not isinstance(metadata, dict) or "checksums" not in metadata:
-        raise Damaged("its metadata is missing")
-    if zlib.crc32(metadata["checksums"].encode()) != metadata.get("crc32"):
-        raise Damaged("its metadata has changed")
-    return json.loads(metadata["checksums"])
+def _check_form(state: Any, abstract: Any) -> None:
+    """Whether all is there, in its shape: orbax leaves out what a checkpoint does not name."""
+    for (path, like), leaf in zip(
+        jax.tree_util.tree_flatten_with_path(abstract)[0], jax.tree.leaves(state), strict=True
+    ):
+        if not isinstance(leaf, jax.Array) or (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
+            raise Damaged(f"it has no {jax.tree_util.keystr(path, simple=True, separator='/')} that fits")
 
 
 def _judged(error: BaseException, step: int) -> Exception:
     """What an error in reading a checkpoint means."""
+    if isinstance(error, Damaged):
+        return error
     reason = _reason(error)
     first = _first(error)
     if isinstance(first, PermissionError):
@@ -224,4 +319,6 @@ def _first(error: BaseException) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     error = _first(error)
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):  # as tensorstore ends its long lines
+        return os.strerror(int(number[1]))
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -124,6 +124,7 @@ def train(
         if pending is not None:
             read(*pending)
         pending = (step, metrics)
+        checkpoints.watch()
 
         stopping = stop.asked(step)
         evaluating = step % config.eval_every == 0 or step == last

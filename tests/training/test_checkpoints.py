@@ -16,7 +16,8 @@ from support import tiny_config, use_mesh
 from training_support import assert_bit_equal, make_batch, make_parts, place, to_host
 
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training.checkpoints import Checkpoints, Damaged, checksums
+from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.training.checksums import checksums
 from gpt1_jax.training.step import State
 
 CONFIG = tiny_config(**{"model.num_layers": 1, "optimizer.warmup_steps": 0})
