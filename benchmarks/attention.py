@@ -15,7 +15,8 @@ from benchmarks.timing import conclude, measure
 from gpt1_jax.config import MeshConfig
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention import causal_attention
+from gpt1_jax.model.dropout import Dropout
+from gpt1_jax.model.kernels.choice import FORMS
 from gpt1_jax.training.sharding import make_mesh
 
 _SHAPE = flags.DEFINE_string("shape", "64x512x12x64", "sequences × positions × heads × head width")
@@ -30,9 +31,8 @@ def main(_: list[str]) -> None:
     except ValueError:
         raise UserError(f"--shape={_SHAPE.value} is no shape; write one such as 64x512x12x64.") from None
     backend = jax.default_backend()
-    kernels: list[str] = [] if backend == "cpu" else ["flash"]
     library: list[str] = {"gpu": ["cudnn"], "tpu": ["splash"]}.get(backend, [])
-    forms = ["plain", "chunked", *kernels]
+    forms = ["plain", "chunked", *(["flash"] if backend == "tpu" else [])]
     cases = [(form, _RATE) for form in forms] + [(form, 0.0) for form in forms + library]
     facts = []
     with jax.set_mesh(make_mesh(MeshConfig(1, 1, 1))):
@@ -63,7 +63,7 @@ def main(_: list[str]) -> None:
 
 
 def _forward_and_backward(form: str, rate: float, noise: jax.Array, length: int) -> Callable[..., Any]:
-    attend = partial(causal_attention, noise=noise, site=1, rate=rate, context_length=length, form=form)
+    attend = partial(FORMS[form], dropout=Dropout(noise, 1, rate, length))
 
     @jax.jit
     def run(query: jax.Array, key: jax.Array, value: jax.Array, cotangent: jax.Array) -> Any:

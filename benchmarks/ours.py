@@ -11,7 +11,7 @@ from flax import linen as nn
 from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.hashing import hash_numbers
-from gpt1_jax.model.attention import choose_attention
+from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training import sharding
 from gpt1_jax.training.objectives import language_model_loss

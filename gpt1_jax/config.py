@@ -59,7 +59,7 @@ class ModelConfig:
     attention_dropout: Rate
     residual_dropout: Rate
     dtype: Literal["float32", "bfloat16"]  # of activations; parameters are always float32
-    attention: Literal["auto", "plain", "chunked", "flash", "splash", "cudnn"]  # see model/attention.py
+    attention: Literal["auto", "plain", "chunked", "flash", "splash", "cudnn"]  # see model/kernels/choice.py
     # Layers a scan iteration holds; 0 is all of them, or one under remat, which needs the loop.
     unroll: Annotated[int, Range(0, below=2**20)]
     remat: Literal["none", "full", "dots"]  # what the backward pass computes again; dots keeps matmuls

@@ -21,7 +21,7 @@ from gpt1_jax.interop.files import find_tokenizer, is_size, read_json, shown, wr
 from gpt1_jax.interop.fitting import fold_bias, narrow, widen
 from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, make_config, weight_shapes
 from gpt1_jax.interop.tensors import DTYPES, SAFETENSORS, Tensor, open_tensors
-from gpt1_jax.model.transformer import INIT_STDDEV, LAYER_NORM_EPSILON
+from gpt1_jax.model.layers import INIT_STDDEV, LAYER_NORM_EPSILON
 from gpt1_jax.tasks.task import special_ids
 
 # Kinds of tasks of which an example is one sequence, as OpenAIGPT's classifier reads it.

@@ -25,7 +25,7 @@ from gpt1_jax.data.openai_bpe import OpenAITokenizer
 from gpt1_jax.data.tokenizers import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.published import POSITIONS, TOKENS, LanguageModel, TaskHead, weight_shapes
-from gpt1_jax.model.transformer import table_rows
+from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.trained import TrainedRun

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.model.attention import Cache, cached_attention
+from gpt1_jax.model.embedding import lookup, project
+from gpt1_jax.model.layers import batch_sharded
 from gpt1_jax.model.sampling import Sampling, choose
-from gpt1_jax.model.transformer import Block, Transformer, batch_sharded, lookup
+from gpt1_jax.model.transformer import Block, Transformer
 
 
 class Weights(NamedTuple):
@@ -111,7 +113,7 @@ def advance(
         attend = partial(cached_attention, cache=cache, slot=slot, first=first)
         x, cache = Block(model.config).apply({"params": params}, x, jnp.int32(layer), None, attend)
         extended.append(cache)
-    logits = jnp.einsum("bd,vd->bv", x[:, -1], weights.tokens, preferred_element_type=jnp.float32)
+    logits = project(x[:, -1], weights.tokens)
     return logits[:, : model.vocab_size], tuple(extended)  # to cut the table instead would copy it
 
 

@@ -1,8 +1,14 @@
 """Dropout whose mask is a keyed hash of where an element is, not a stream of random keys.
 
-An element's fate depends on the noise of its sequence, the site in the network and its index there, so masks
-are bit-equal on every mesh, in micro-batches, query chunks and shorter sequences, under scan and remat.
+The noise of its sequence, the site in the network and its index there decide an element's fate. So masks are bit-equal
+on every mesh, in micro-batches, query chunks and shorter sequences, under scan and remat.
+
+Letters: B sequences, T positions, D width, H heads, Q queries, S keys, C context length.
 """
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +24,55 @@ def layer_sites(layer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return first, first + 1, first + 2
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["noise", "site"],
+    meta_fields=["rate", "context_length"],
+)
+@dataclass(frozen=True)
+class Dropout:
+    """What drops elements of an activation at one site of the network, and scales the rest by 1/(1 − rate).
+
+    Fields:
+        noise: uint32 [B], one seed a sequence; None drops nothing.
+        site: the place in the network, from 0.
+        rate: the probability that an element is dropped, in [0, 1).
+        context_length: C, the stride of indices, so that a mask does not depend on how far a batch is padded.
+    """
+
+    noise: jax.Array | None
+    site: jax.Array | int
+    rate: float
+    context_length: int
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped."""
+        return self.noise is not None and self.rate > 0
+
+    def at(self, site: jax.Array | int, rate: float) -> "Dropout":
+        """The dropout of the same sequences at another site."""
+        return dataclasses.replace(self, site=site, rate=rate)
+
+    def states(self, x: jax.Array) -> jax.Array:
+        """x [B, T, D] with elements dropped; an element's index is its position times D and its feature."""
+        length, width = x.shape[1:]
+        return self.elements(x, grid_index((jnp.arange(length), width), (jnp.arange(width), 1)))
+
+    def weights(self, x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+        """Attention weights x [B, H, Q, S] with elements dropped; the positions of their queries [Q] and keys [S]."""
+        stride = self.context_length
+        heads = jnp.arange(x.shape[1])
+        return self.elements(x, grid_index((heads, stride * stride), (rows, stride), (columns, 1)))
+
+    def elements(self, x: jax.Array, index: jax.Array) -> jax.Array:
+        """x [B, ...] with elements dropped by their index, uint32 of x's shape without B or such that broadcasts."""
+        if self.noise is None or self.rate == 0:
+            return x
+        kept = keep_mask(self.noise, self.site, index, self.rate)
+        return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)
+
+
 def keep_mask(noise: jax.Array, site: jax.Array | int, index: jax.Array, rate: float) -> jax.Array:
     """Which elements stay.
 
@@ -25,10 +80,8 @@ def keep_mask(noise: jax.Array, site: jax.Array | int, index: jax.Array, rate: f
     shifted copies of each other.
 
     Args:
-        noise: uint32 [B], one seed a sequence.
-        site: the place in the network, from 0.
+        noise, site, rate: as in `Dropout`.
         index: uint32 [...], the position of each element within its sequence's activation.
-        rate: the probability that an element is dropped, in [0, 1).
 
     Returns:
         bool [B, ...].
@@ -62,17 +115,3 @@ def grid_index(*axes: tuple[jax.Array, int]) -> jax.Array:
         shape[axis] = -1
         total = total + (coordinates.astype(jnp.uint32) * jnp.uint32(stride)).reshape(shape)
     return jnp.asarray(total)
-
-
-def dropout(
-    x: jax.Array, noise: jax.Array | None, site: jax.Array | int, index: jax.Array, rate: float
-) -> jax.Array:
-    """x with elements dropped at `rate` and the rest scaled by 1/(1 − rate); x itself where noise is None.
-
-    Args:
-        x: [B, ...].
-        noise, site, index, rate: as in `keep_mask`, index of x's shape without B.
-    """
-    if noise is None or rate == 0:
-        return x
-    return jnp.where(keep_mask(noise, site, index, rate), x / (1 - rate), 0).astype(x.dtype)

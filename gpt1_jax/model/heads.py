@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gpt1_jax.model.dropout import dropout
-from gpt1_jax.model.transformer import normal, parameter, zeros
+from gpt1_jax.model.dropout import Dropout
+from gpt1_jax.model.layers import normal, parameter, zeros
 from gpt1_jax.model.trunk import Trunk
 
 CLASSIFIER_SITE = 2**31 - 1  # no layer's
@@ -50,7 +50,7 @@ class Head(nn.Module):
         if self.pooling == "sum":
             states = states.sum(1, keepdims=True)
         index = jnp.arange(width, dtype=jnp.uint32)[None]
-        states = dropout(states, noise, CLASSIFIER_SITE, index, self.dropout_rate)
+        states = Dropout(noise, CLASSIFIER_SITE, self.dropout_rate, 1).elements(states, index)
         logits = states @ kernel + bias
         return logits[:, :, 0] if self.pooling == "each" else logits[:, 0]
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from gpt1_jax.model.recomputed import after
+from gpt1_jax.cpu import after
+from gpt1_jax.model.embedding import project
 
 # Rows of logits held at once, a device. Measured on CPU (BUILD_NOTES.md).
 CHUNK_ROWS = 512
@@ -87,7 +88,7 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
     def step(carry, inputs):
         loss, d_table = carry
         h, target, weight = inputs
-        logits = jnp.einsum("nd,vd->nv", h, table, preferred_element_type=jnp.float32)
+        logits = project(h, table)
         logits = jnp.where(rows < vocab_size, logits, MASKED)
         top = jax.lax.pmax(logits.max(-1), "tensor")
         exponentials = jnp.exp(logits - top[:, None])
@@ -140,7 +141,7 @@ def token_log_probabilities(
     parts = []
     for start in range(0, length, chunk):
         h, target = hidden[:, start : start + chunk], targets[:, start : start + chunk]
-        logits = jnp.einsum("btd,vd->btv", h, tokens, preferred_element_type=jnp.float32)
+        logits = project(h, tokens)
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
         parts.append(chosen - jax.nn.logsumexp(logits, axis=-1))
     return jnp.concatenate(parts, axis=1)

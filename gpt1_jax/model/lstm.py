@@ -13,17 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.model.dropout import EMBEDDING_SITE, dropout, grid_index, layer_sites
+from gpt1_jax.model.dropout import EMBEDDING_SITE, Dropout, layer_sites
+from gpt1_jax.model.embedding import lookup, token_table
+from gpt1_jax.model.layers import INIT_STDDEV, batch_sharded, constrained, parameter, zeros
 from gpt1_jax.model.recurrence import FORGET, recurrence
-from gpt1_jax.model.transformer import (
-    INIT_STDDEV,
-    batch_sharded,
-    constrained,
-    lookup,
-    parameter,
-    token_table,
-    zeros,
-)
 
 normal = nn.initializers.normal
 
@@ -41,7 +34,7 @@ class Layer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, noise: jax.Array | None) -> jax.Array:
         """x [B, T, D] → [B, T, D]; noise uint32 [B] or None for no dropout."""
-        config, dtype, (_, length, width) = self.config, x.dtype, x.shape
+        config, dtype, width = self.config, x.dtype, x.shape[-1]
         units, gates = config.d_ff, ("layers", "embed", None, "mlp")
 
         # A matmul of N inputs starts with deviation 1/√N, which is as large as its inputs are: no layer norm makes
@@ -58,9 +51,9 @@ class Layer(nn.Module):
         inputs = constrained(inputs, None, "batch", None, "mlp")
         states = recurrence(inputs, recurrent_kernel[0].astype(dtype), config)
         output = jnp.einsum("tbu,ud->btd", states, out_kernel[0].astype(dtype)) + out_bias[0].astype(dtype)
-        index = grid_index((jnp.arange(length), width), (jnp.arange(width), 1))
         *_, site = layer_sites(jnp.int32(0))
-        return batch_sharded(dropout(output, noise, site, index, config.residual_dropout))
+        dropout = Dropout(noise, site, config.residual_dropout, config.context_length)
+        return batch_sharded(dropout.states(output))
 
 
 class LSTM(nn.Module):
@@ -81,9 +74,9 @@ class LSTM(nn.Module):
         Returns:
             [B, T, D] in config.dtype.
         """
-        config, length, width = self.config, tokens.shape[1], self.config.d_model
-        table = token_table(self, self.vocab_size, self.specials, width)
+        config = self.config
+        table = token_table(self, self.vocab_size, self.specials, config.d_model)
         x = lookup(table, tokens).astype(config.dtype)
-        index = grid_index((jnp.arange(length), width), (jnp.arange(width), 1))
-        x = batch_sharded(dropout(x, noise, EMBEDDING_SITE, index, config.embedding_dropout))
+        dropout = Dropout(noise, EMBEDDING_SITE, config.embedding_dropout, config.context_length)
+        x = batch_sharded(dropout.states(x))
         return Layer(config, name="blocks")(x, noise)

@@ -12,7 +12,8 @@ from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.transformer import Transformer, table_rows
+from gpt1_jax.model.embedding import table_rows
+from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.training import hosts, sharding

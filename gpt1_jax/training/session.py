@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from gpt1_jax.config import Config, ModelConfig, to_dict
 from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention import choose_attention
+from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.run import Run, write_json
 from gpt1_jax.training import hosts, sharding

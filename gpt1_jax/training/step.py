@@ -1,7 +1,5 @@
 """The training state and the one compiled step that moves it."""
 
-import ctypes
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +8,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from gpt1_jax.model.recomputed import after
+from gpt1_jax.cpu import after, give_back_memory
 from gpt1_jax.training import sharding
 from gpt1_jax.training.compiler_options import compiler_options
 from gpt1_jax.training.objectives import Objective
@@ -115,6 +113,5 @@ def make_train_step(
 def compile_step(train_step: Any, state: Any, batch: Any) -> Any:
     """The train step, compiled for arguments of these shapes and places."""
     compiled = train_step.lower(state, batch).compile()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)  # what compiling has freed, 0.7 GB for GPT-1, glibc would keep
+    give_back_memory()
     return compiled

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from gpt1_jax.model import attention
-from gpt1_jax.model.attention import CHUNK, causal_attention
-from gpt1_jax.model.dropout import keep_mask
+from gpt1_jax.model.attention import CHUNK
+from gpt1_jax.model.dropout import Dropout, keep_mask
+from gpt1_jax.model.kernels.choice import FORMS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 BATCH, HEADS, HEAD_WIDTH, CONTEXT, SITE = 2, 2, 8, 320, 4
 LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 300]
-FORMS = ["plain", "chunked"]
+CPU_FORMS = ["plain", "chunked"]
 NOISE = jnp.array([3, 4], jnp.uint32)
 
 
@@ -26,9 +27,7 @@ def inputs(length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 @partial(jax.jit, static_argnames=("form", "rate"))
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, form: str, rate: float) -> jax.Array:
-    return causal_attention(
-        query, key, value, noise=NOISE, site=SITE, rate=rate, context_length=CONTEXT, form=form
-    )
+    return FORMS[form](query, key, value, Dropout(NOISE, SITE, rate, CONTEXT))
 
 
 @cache
@@ -49,7 +48,7 @@ def weights_of(query: jax.Array, key: jax.Array) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", CPU_FORMS)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_attention_is_the_formula(length: int, form: str, rate: float) -> None:
     query, key, value = inputs(length)
@@ -59,7 +58,7 @@ def test_attention_is_the_formula(length: int, form: str, rate: float) -> None:
     np.testing.assert_allclose(output, expected, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", CPU_FORMS)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_exactly_the_masked_weights_are_dropped(length: int, form: str) -> None:
     """With the identity as values the output is the weights themselves; they are nowhere else 0."""
@@ -90,13 +89,13 @@ def test_auto_is_one_of_the_forms() -> None:
     np.testing.assert_allclose(*outputs, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", CPU_FORMS)
 def test_masked_scores_never_win(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However low the scores of the past, the future gets no weight."""
     monkeypatch.setattr(attention, "CHUNK", 4)
     key = jnp.full((1, 6, 1, HEAD_WIDTH), -1e4)
     query, value = jnp.full_like(key, 1e3), jnp.arange(6.0)[None, :, None, None] * jnp.ones((1, 6, 1, 1))
-    output = causal_attention(query, key, value, noise=None, site=SITE, rate=0.0, context_length=6, form=form)
+    output = FORMS[form](query, key, value, Dropout(None, SITE, 0.0, 6))
     np.testing.assert_allclose(output[0, :, 0, 0], np.arange(6) / 2, atol=1e-5)
 
 
@@ -105,6 +104,6 @@ def test_the_softmax_of_bfloat16_is_in_float32() -> None:
     query = jnp.full((1, 2, 1, 1), 1.25, jnp.bfloat16)
     key = jnp.array([256, 258], jnp.bfloat16).reshape(1, 2, 1, 1)
     value = jnp.array([0, 1], jnp.bfloat16).reshape(1, 2, 1, 1)
-    output = causal_attention(query, key, value, noise=None, site=0, rate=0.0, context_length=2, form="plain")
+    output = FORMS["plain"](query, key, value, Dropout(None, 0, 0.0, 2))
     assert output.dtype == jnp.bfloat16
     assert float(output[0, 1, 0, 0]) == pytest.approx(1 / (1 + np.exp(-2.5)), abs=3e-3)

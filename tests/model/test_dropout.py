@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from support import use_mesh
 
 from gpt1_jax.hashing import mix
-from gpt1_jax.model.dropout import EMBEDDING_SITE, dropout, grid_index, keep_mask, layer_sites
+from gpt1_jax.model.dropout import EMBEDDING_SITE, Dropout, grid_index, keep_mask, layer_sites
 
 WIDTH, LENGTH = 64, 1024
 INDEX = grid_index((jnp.arange(LENGTH), WIDTH), (jnp.arange(WIDTH), 1))
@@ -78,21 +78,21 @@ def test_elements_are_dropped_at_the_rate(rate: float) -> None:
 def test_what_stays_is_scaled_by_one_over_the_keep_rate(rate: float) -> None:
     x = jax.random.normal(jax.random.key(0), (3, LENGTH, WIDTH))
     noise = jnp.arange(3, dtype=jnp.uint32)
-    dropped, keep = dropout(x, noise, 1, INDEX, rate), keep_mask(noise, 1, INDEX, rate)
+    dropped, keep = Dropout(noise, 1, rate, 1).elements(x, INDEX), keep_mask(noise, 1, INDEX, rate)
     np.testing.assert_allclose(dropped, np.where(keep, np.asarray(x) / (1 - rate), 0), rtol=1e-6)
 
 
 def test_without_noise_or_rate_nothing_changes() -> None:
     x = jax.random.normal(jax.random.key(0), (2, LENGTH, WIDTH))
     noise = jnp.arange(2, dtype=jnp.uint32)
-    assert dropout(x, None, 0, INDEX, 0.5) is x
-    np.testing.assert_array_equal(dropout(x, noise, 0, INDEX, 0.0), x)
+    assert Dropout(None, 0, 0.5, 1).elements(x, INDEX) is x
+    np.testing.assert_array_equal(Dropout(noise, 0, 0.0, 1).elements(x, INDEX), x)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_type_stays(dtype: jnp.dtype) -> None:
     x = jnp.ones((1, LENGTH, WIDTH), dtype)
-    assert dropout(x, jnp.zeros(1, jnp.uint32), 0, INDEX, 0.1).dtype == dtype
+    assert Dropout(jnp.zeros(1, jnp.uint32), 0, 0.1, 1).elements(x, INDEX).dtype == dtype
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])

@@ -1,7 +1,4 @@
-"""Attention by kernels: interpreted, it is the formula and drops what the mask says; lowered, it compiles for TPUs.
-
-What is interpreted here is what a TPU runs; the GPU's kernels are the same but for the backward pass.
-"""
+"""Attention by kernels: interpreted, it is the formula and drops what the mask says; lowered, it compiles for TPUs."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -15,21 +12,19 @@ import pytest
 from jax import export
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import (
-    AbstractDevice,
     AbstractMesh,
     AxisType,
     Mesh,
     NamedSharding,
     PartitionSpec,
-    use_abstract_mesh,
 )
 from support import tiny_config, tiny_model, use_mesh
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model import dropout, flash
-from gpt1_jax.model.attention import causal_attention, choose_attention
-from gpt1_jax.model.dropout import keep_mask
-from gpt1_jax.model.flash import flash_attention
+from gpt1_jax.model.dropout import Dropout, keep_mask
+from gpt1_jax.model.kernels import choice, flash
+from gpt1_jax.model.kernels.choice import FORMS, choose_attention
+from gpt1_jax.model.kernels.flash import flash_attention
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.trained import _fit_attention
@@ -49,7 +44,7 @@ def one_device() -> Iterator[None]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flash, "TPU_BLOCK", 128)
+    monkeypatch.setattr(flash, "BLOCK", 128)
 
 
 def seeds(batch: int) -> jax.Array:
@@ -62,35 +57,8 @@ def arrays(length: int, heads: int = 2, width: int = 16, batch: int = 2, dtype: 
 
 
 def attention(form: str, rate: float, batch: int = 2, context: int = CONTEXT) -> Attention:
-    noise = seeds(batch)
-    if form == "flash":
-        return partial(
-            flash_attention, noise=noise, site=SITE, rate=rate, context_length=context, interpret=True
-        )
-    if form == "gpu":
-        return partial(gpu_attention, jnp.stack(dropout.stream(noise, SITE)), rate, context)
-    return partial(causal_attention, noise=noise, site=SITE, rate=rate, context_length=context, form=form)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def gpu_attention(stream, rate, context, query, key, value):
-    """What a GPU runs, interpreted."""
-    return gpu_forward(stream, rate, context, query, key, value)[0]
-
-
-def gpu_forward(stream, rate, context, *inputs):
-    output, sums = flash.run_forward(
-        *inputs, stream, rate=rate, context_length=context, gpu=True, interpret=True
-    )
-    return output, (*inputs, stream, output, sums)
-
-
-def gpu_backward(rate, context, residuals, cotangent):
-    setting = {"rate": rate, "context_length": context, "gpu": True, "interpret": True}
-    return None, *flash.run_backward(*residuals, cotangent, **setting)
-
-
-gpu_attention.defvjp(gpu_forward, gpu_backward)
+    attend: Any = partial(flash_attention, interpret=True) if form == "flash" else FORMS[form]
+    return partial(attend, dropout=Dropout(seeds(batch), SITE, rate, context))
 
 
 def with_gradients(attend: Attention, query: Any, key: Any, value: Any, cotangent: Any) -> list[jax.Array]:
@@ -150,12 +118,7 @@ def test_so_they_are_over_several_blocks(rate: float) -> None:
     assert_plain("flash", arrays(300), rate)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_and_as_a_gpu_runs_them(rate: float) -> None:
-    assert_plain("gpu", arrays(150), rate)
-
-
-@pytest.mark.parametrize("form", ["flash", "gpu", "plain"])
+@pytest.mark.parametrize("form", ["flash", "plain"])
 def test_it_is_the_definition_in_float64(form: str) -> None:
     inputs, rate = arrays(70, heads=3), 0.25
     expected = by_definition(*inputs, keep_of(2, 3, 70, rate, CONTEXT), rate)
@@ -180,9 +143,7 @@ def test_masked_scores_never_win() -> None:
     """However low the scores of the past, the future gets no weight."""
     key = jnp.full((1, 6, 1, 8), -1e4)
     query, value = jnp.full_like(key, 1e3), jnp.arange(6.0)[None, :, None, None] * jnp.ones((1, 6, 1, 8))
-    output = flash_attention(
-        query, key, value, noise=None, site=SITE, rate=0.1, context_length=6, interpret=True
-    )
+    output = flash_attention(query, key, value, Dropout(None, SITE, 0.1, 6), interpret=True)
     np.testing.assert_allclose(output[0, :, 0, 0], np.arange(6) / 2, atol=1e-5)
 
 
@@ -198,36 +159,32 @@ def test_a_running_softmax_survives_scores_that_rise_from_block_to_block(small_b
 # ── The mask ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("form", "length", "block", "rate"),
-    [("flash", 130, 512, 0.1), ("flash", 260, 128, 0.6), ("gpu", 100, 512, 0.3)],
-)
+@pytest.mark.parametrize(("length", "block", "rate"), [(130, 512, 0.1), (260, 128, 0.6)])
 def test_exactly_the_masked_weights_are_dropped(
-    form: str, length: int, block: int, rate: float, monkeypatch: pytest.MonkeyPatch
+    length: int, block: int, rate: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the identity as values the output is the weights, with it as cotangent the values' gradient is.
 
     The context is so long that the index passes 2³¹.
     """
-    monkeypatch.setattr(flash, "TPU_BLOCK", block)
+    monkeypatch.setattr(flash, "BLOCK", block)
     heads, context = 4, 30_000
     query = jnp.zeros((2, length, heads, length))
     identity = jnp.broadcast_to(jnp.eye(length)[:, None], query.shape)
-    attend = attention(form, rate, context=context)
+    attend = attention("flash", rate, context=context)
     output, _, _, d_value = with_gradients(attend, query, query, identity, identity)
     keep = keep_of(2, heads, length, rate, context) & np.tril(np.ones((length, length), bool))
     np.testing.assert_array_equal(output.transpose(0, 2, 1, 3) > 0, keep)
     np.testing.assert_array_equal(d_value.transpose(0, 2, 3, 1) > 0, keep)
 
 
-@pytest.mark.parametrize("form", ["flash", "gpu"])
-def test_dropped_weights_pass_no_gradient_to_scores(form: str) -> None:
+def test_dropped_weights_pass_no_gradient_to_scores() -> None:
     """Of two weights a half, one dropped, the score of the other rises with the output."""
     length, rate = 2, 0.5
     keep = keep_of(16, 1, length, rate, CONTEXT)
     query, key = jnp.ones((16, length, 1, 1)), jnp.zeros((16, length, 1, 1))
     value = jnp.ones((16, length, 1, 1))
-    _, _, d_key, _ = with_gradients(attention(form, rate, 16), query, key, value, jnp.ones_like(query))
+    _, _, d_key, _ = with_gradients(attention("flash", rate, 16), query, key, value, jnp.ones_like(query))
     last = keep[:, 0, 1].astype(float)  # of the second query, which sees both
     np.testing.assert_allclose(d_key[:, 0, 0, 0], (last[:, 0] - last[:, 1]) / 2, atol=1e-6)
     assert len(np.unique(last @ [1, 2])) == 4
@@ -235,7 +192,7 @@ def test_dropped_weights_pass_no_gradient_to_scores(form: str) -> None:
 
 def test_without_noise_nothing_is_dropped() -> None:
     inputs = arrays(40)
-    attend = partial(flash_attention, noise=None, site=0, rate=0.5, context_length=CONTEXT, interpret=True)
+    attend = partial(flash_attention, dropout=Dropout(None, 0, 0.5, CONTEXT), interpret=True)
     assert_close(with_gradients(attend, *inputs), with_gradients(attention("plain", 0.0), *inputs))
 
 
@@ -254,7 +211,7 @@ def test_devices_share_sequences_and_heads() -> None:
 
 
 def test_the_model_runs_it_under_scan_and_remat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flash, "flash_attention", partial(flash_attention, interpret=True))
+    monkeypatch.setitem(choice.FORMS, "flash", partial(flash_attention, interpret=True))
     tokens, noise = np.arange(64).reshape(4, 16) * 7 % 380, np.asarray(seeds(4))
 
     def model(form: Any) -> Transformer:
@@ -285,7 +242,7 @@ def paper_attention(
     noise = jax.ShapeDtypeStruct((batch,), jnp.uint32, sharding=NamedSharding(mesh, PartitionSpec(spec[0])))
 
     def run(query, key, value, cotangent, noise, site):
-        attend = partial(causal_attention, noise=noise, site=site, rate=rate, context_length=512, form=form)
+        attend = partial(FORMS[form], dropout=Dropout(noise, site, rate, 512))
         output, pull = jax.vjp(attend, query, key, value)
         return output, pull(cotangent)
 
@@ -301,17 +258,6 @@ def test_it_lowers_for_a_tpu_and_no_scores_are_stored(axes: tuple[int, int, int]
     assert text.count("@tpu_custom_call") == 2
     assert "512x512" not in text
     assert "all_reduce" not in text and "all_gather" not in text
-
-
-@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
-def test_it_lowers_for_a_gpu_too() -> None:
-    gpu = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu")
-    mesh = AbstractMesh((1, 1, 1), AXES, axis_types=AUTO, abstract_device=gpu)
-    run, shapes = paper_attention(mesh, "flash", 0.1, batch=8)
-    with use_abstract_mesh(mesh):
-        text = jax.jit(run).trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
-    assert text.count("@__gpu$xla.gpu.triton") == 3
-    assert "512x512" not in text
 
 
 @pytest.mark.slow
@@ -400,9 +346,9 @@ def test_auto_is_what_the_platform_runs_fastest(
 @pytest.mark.parametrize(
     ("form", "platform", "setting", "told"),
     [
-        ("flash", "cpu", {}, ["TPU/GPU only", "CPU"]),
+        ("flash", "cpu", {}, ["TPU only", "CPU"]),
         ("flash", "tpu", LONG | {"d_model": 256}, ["model.context_length=32768", "64"]),
-        ("flash", "gpu", {}, ["16, 32, 64, 128", "model.d_model / model.num_heads is 8"]),
+        ("flash", "gpu", {}, ["TPU only", "GPU"]),
         ("splash", "cpu", {}, ["TPU only", "CPU"]),
         ("splash", "gpu", DRY, ["TPU only", "GPU"]),
         ("splash", "tpu", {}, ["no dropout", "model.attention_dropout=0.1", "flash"]),
@@ -429,7 +375,6 @@ def test_a_form_that_does_not_fit_is_refused_in_a_sentence(
     ("form", "platform", "setting"),
     [
         ("flash", "tpu", {}),
-        ("flash", "gpu", {"d_model": 256}),
         ("splash", "tpu", DRY),
         ("cudnn", "gpu", DRY),
     ],

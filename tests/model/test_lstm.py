@@ -16,9 +16,10 @@ from training_support import VOCAB_SIZE, make_batch
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask
+from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.losses import tied_cross_entropy
 from gpt1_jax.model.lstm import LSTM
-from gpt1_jax.model.transformer import Transformer, parameter_count, table_rows
+from gpt1_jax.model.transformer import Transformer, parameter_count
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule

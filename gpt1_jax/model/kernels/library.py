@@ -3,6 +3,7 @@
 Letters: B sequences, T positions, H heads, K head width.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,24 +11,29 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
+from gpt1_jax.model.dropout import Dropout
+
 LANES = 128  # splash takes T in multiples of it
 CUDNN_WIDTH = 128  # cuDNN's greatest K on GPUs before Hopper
 
 _HEADS = PartitionSpec(("data", "fsdp"), None, "tensor", None)
 
 
-def attend(form: str, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def attention(
+    kernel: Callable[..., jax.Array], query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout
+) -> jax.Array:
     """softmax(q kᵀ / √K, masked) v, under a mesh as `flash.flash_attention`.
 
     Args:
-        form: "splash" or "cudnn".
+        kernel: `splash` or `cudnn`.
         query, key, value: [B, T, H, K]; for cuDNN bfloat16.
+        dropout: not active; `choice.choose_attention` refuses another.
 
     Returns:
         [B, T, H, K].
     """
-    local = {"splash": _splash, "cudnn": _cudnn}[form]
-    return jax.shard_map(local, in_specs=(_HEADS,) * 3, out_specs=_HEADS, check_vma=False)(query, key, value)
+    assert not dropout.active
+    return jax.shard_map(kernel, in_specs=(_HEADS,) * 3, out_specs=_HEADS, check_vma=False)(query, key, value)
 
 
 def _filled(x: jax.Array, multiple: int) -> jax.Array:
@@ -35,13 +41,15 @@ def _filled(x: jax.Array, multiple: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % multiple), (0, 0), (0, 0)))
 
 
-def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """One GPU's part by cuDNN's kernel."""
     q, k, v = (_filled(x, 2) for x in (query, key, value))  # backward, JAX refuses an odd T
     output = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
     return output[:, : query.shape[1]]
 
 
-def _splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """One TPU core's part by splash attention."""
     q, k, v = (_filled(x, LANES).swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
     heads, length = q.shape[1:3]
     block = next(block for block in (512, 384, 256, LANES) if length % block == 0)

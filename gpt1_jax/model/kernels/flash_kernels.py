@@ -30,12 +30,14 @@ class Settings(NamedTuple):
         blocks: of a head.
         rate: of dropout; 0 is none.
         context_length: C, the stride of the dropout index.
+        interpret: whether the kernel is interpreted.
     """
 
     block: int
     blocks: int
     rate: float
     context_length: int
+    interpret: bool
 
     def place(self, number: Any) -> tuple[slice, Any]:
         """The index of block `number` in a reference [K or 1, T]."""
@@ -90,30 +92,29 @@ def backward(
     delta: Any,
     d_key: Any,
     d_value: Any,
-    d_query: Any = None,
-    total: Any = None,
+    d_query: Any,
+    total: Any,
     *,
     settings: Settings,
 ) -> None:
     """The gradients of one block of keys and values, from all queries in and after it.
 
-    Where a head's programs run one after the other they also sum up the gradient of its queries, so that weights and
-    masks are computed again once, not twice.
+    A head's programs run one after the other and also sum up the gradient of its queries, so that weights and masks are
+    computed again once, not twice.
 
     Args:
         stream: as in `forward`.
         key, value, d_key, d_value: [K, block].
         query, cotangent, d_query: [K, T].
         logsumexp, delta: float32 [1, T]; see `_weights`.
-        total: float32 [K, T], kept from program to program; it and d_query may be left out.
+        total: float32 [K, T], kept from program to program.
     """
     j, k, v, keep = pl.program_id(2), key[...], value[...], _mask(stream, settings)
     scale = k.shape[FEATURES] ** -0.5 / (1 - settings.rate)
-    if total is not None:
 
-        @pl.when(j == 0)
-        def _() -> None:
-            total[...] = jnp.zeros(total.shape, total.dtype)
+    @pl.when(j == 0)
+    def _() -> None:
+        total[...] = jnp.zeros(total.shape, total.dtype)
 
     def step(i: Any, carry: Any, diagonal: bool = False) -> Any:
         place = settings.place(i)
@@ -121,8 +122,7 @@ def backward(
         rows = logsumexp[place], delta[place]
         kept = keep(i, j, diagonal) if settings.rate else None
         weights, d_scores = _weights(q, k, v, do, *rows, kept, diagonal)
-        if total is not None:
-            total[place] += _product(k, d_scores, POSITIONS, KEYS)
+        total[place] += _product(k, d_scores, POSITIONS, KEYS)
         d_k, d_v = carry
         d_k += _product(q, d_scores, POSITIONS, QUERIES)
         d_v += _product(do, weights, POSITIONS, QUERIES)
@@ -133,45 +133,10 @@ def backward(
     d_k, d_v = _loop(j + 1, settings.blocks, step, start, settings)
     d_key[...] = (d_k * scale).astype(d_key.dtype)
     d_value[...] = (d_v / (1 - settings.rate)).astype(d_value.dtype)
-    if total is not None:
 
-        @pl.when(j == settings.blocks - 1)
-        def _() -> None:
-            d_query[...] = (total[...] * scale).astype(d_query.dtype)
-
-
-def backward_queries(
-    stream: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    cotangent: Any,
-    logsumexp: Any,
-    delta: Any,
-    d_query: Any,
-    *,
-    settings: Settings,
-) -> None:
-    """The gradient of one block of queries alone, from all keys before and in it.
-
-    Args:
-        stream: as in `forward`.
-        query, cotangent, d_query: [K, block].
-        key, value: [K, T].
-        logsumexp, delta: float32 [1, block]; see `_weights`.
-    """
-    i, q, do, keep = pl.program_id(2), query[...], cotangent[...], _mask(stream, settings)
-    rows = logsumexp[...], delta[...]
-
-    def step(j: Any, d_q: jax.Array, diagonal: bool = False) -> jax.Array:
-        k, v = key[settings.place(j)], value[settings.place(j)]
-        kept = keep(i, j, diagonal) if settings.rate else None
-        _, d_scores = _weights(q, k, v, do, *rows, kept, diagonal)
-        return d_q + _product(k, d_scores, POSITIONS, KEYS)
-
-    start = step(i, jnp.zeros(q.shape, jnp.float32), diagonal=True)
-    d_q = _loop(0, i, step, start, settings)
-    d_query[...] = (d_q * (q.shape[FEATURES] ** -0.5 / (1 - settings.rate))).astype(d_query.dtype)
+    @pl.when(j == settings.blocks - 1)
+    def _() -> None:
+        d_query[...] = (total[...] * scale).astype(d_query.dtype)
 
 
 def _loop(first: Any, stop: Any, step: Any, start: Any, settings: Settings) -> Any:

@@ -1,0 +1,62 @@
+"""The token table, through which a trunk reads and predicts: one parameter, on any mesh.
+
+Letters: B sequences, T positions, D width, V rows of the table (padding included).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec
+
+from gpt1_jax.cpu import take_rows
+from gpt1_jax.model.layers import normal, parameter
+
+SPECIALS = 3  # start, delimiter, extract: fine-tuning puts them in the token table's padding
+TABLE_MULTIPLE = 128
+
+
+def table_rows(vocab_size: int) -> int:
+    """Rows of the token table: the pieces and the specials, padded so that they divide on any usual mesh."""
+    return -(-(vocab_size + SPECIALS) // TABLE_MULTIPLE) * TABLE_MULTIPLE
+
+
+def token_table(module: nn.Module, vocab_size: int, specials: int, width: int) -> jax.Array:
+    """A trunk's parameter "tokens" [V, D], of which the rows beyond the specials are padding."""
+
+    def init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
+        real = jnp.arange(shape[0])[:, None] < vocab_size + specials
+        return jnp.where(real, normal(key, shape, dtype), 0)  # padding stays exactly zero
+
+    return parameter(module, "tokens", ("vocab", "embed"), init, table_rows(vocab_size), width)
+
+
+def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Rows of a table that lies split over the mesh: each device finds those it holds, tensor adds them up.
+
+    Args:
+        table: [V, D], split over (tensor, fsdp).
+        tokens: int32 [B, T], split over data and fsdp.
+
+    Returns:
+        [B, T, D].
+    """
+
+    def local(table: jax.Array, tokens: jax.Array) -> jax.Array:
+        if jax.lax.axis_size("fsdp") > 1:  # gathering from one device still copies
+            table = jax.lax.all_gather(table, "fsdp", axis=1, tiled=True)
+        rows = tokens - jax.lax.axis_index("tensor") * table.shape[0]
+        # Another device's rows are out of range either way: filled with 0, without a gradient.
+        rows = jnp.where(rows < 0, table.shape[0], rows)
+        return jax.lax.psum(take_rows(table, rows), "tensor")
+
+    batch = PartitionSpec(("data", "fsdp"))
+    return jax.shard_map(
+        local, in_specs=(PartitionSpec("tensor", "fsdp"), batch), out_specs=batch, check_vma=False
+    )(table, tokens)
+
+
+def project(states: jax.Array, table: jax.Array) -> jax.Array:
+    """Logits through the table: states [..., D] and table [V, D] of one dtype → float32 [..., V]."""
+    return jnp.einsum("...d,vd->...v", states, table, preferred_element_type=jnp.float32)

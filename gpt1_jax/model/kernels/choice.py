@@ -1,0 +1,82 @@
+"""The forms that attention takes, and the one place that chooses among them.
+
+Letters: B sequences, T positions, H heads, K head width.
+"""
+
+from functools import partial
+from typing import Protocol
+
+import jax
+
+from gpt1_jax.config import ModelConfig
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.attention import chunked_attention, plain_attention
+from gpt1_jax.model.dropout import Dropout
+from gpt1_jax.model.kernels import library
+from gpt1_jax.model.kernels.flash import fits, flash_attention
+
+
+class Attention(Protocol):
+    """A form of causal attention; all but "plain" and "chunked" are kernels and run under a mesh."""
+
+    def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:
+        """query, key, value [B, T, H, K] → [B, T, H, K], with dropout on the weights."""
+        ...
+
+
+FORMS: dict[str, Attention] = {
+    "plain": plain_attention,
+    "chunked": chunked_attention,
+    "flash": flash_attention,
+    "splash": partial(library.attention, library.splash),
+    "cudnn": partial(library.attention, library.cudnn),
+    # A model that nobody has fitted to its devices computes as any device can.
+    "auto": chunked_attention,
+}
+_RUNS_ON = {"flash": "tpu", "splash": "tpu", "cudnn": "gpu"}
+_FASTEST = {"tpu": ("flash", "splash"), "gpu": ("cudnn",)}
+
+
+def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:
+    """The form in which a transformer's attention runs on a platform: config.attention, or what "auto" stands for.
+
+    Args:
+        config: names the form.
+        platform: of the devices, as jax names it: cpu, gpu or tpu.
+        dropout: whether the run drops anything, as training does.
+
+    Raises:
+        UserError: config.attention names a form that does not fit; it says why.
+    """
+    dropout = dropout and config.attention_dropout > 0
+    fitting = (form for form in _FASTEST.get(platform, ()) if not _unfit(form, config, platform, dropout))
+    auto = next(fitting, "chunked")
+    if config.attention == "auto":
+        return auto
+    reason = _unfit(config.attention, config, platform, dropout)
+    if reason:
+        raise UserError(f"model.attention={config.attention} {reason}; set auto, which is {auto} here.")
+    return config.attention
+
+
+def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool) -> str | None:
+    """Why a form cannot be had, as the rest of a sentence; None where it can."""
+    if form not in _RUNS_ON:
+        return None
+    if platform != _RUNS_ON[form]:
+        return f"runs on {_RUNS_ON[form].upper()} only, and the devices are {platform.upper()}"
+    width = config.d_model // config.num_heads
+    if form == "flash":
+        if fits(config.context_length, width, config.dtype):
+            return None
+        return f"cannot hold a head of model.context_length={config.context_length} × {width} in a TPU core"
+    if dropout:
+        return f"knows no dropout, and model.attention_dropout={config.attention_dropout:g}"
+    if form == "cudnn" and config.dtype != "bfloat16":
+        return f"computes in bfloat16, and model.dtype={config.dtype}"
+    if form == "cudnn" and (width % 8 or width > library.CUDNN_WIDTH):
+        return (
+            f"takes heads up to {library.CUDNN_WIDTH} wide, in multiples of 8, and "
+            f"model.d_model / model.num_heads is {width}"
+        )
+    return None

@@ -1,0 +1,168 @@
+"""Flash attention with the paper's dropout on its weights, forward and backward, on TPUs.
+
+No scores are ever stored: a kernel holds a block of them, and of the dropout mask, which it computes there from the
+keyed hash of `dropout.keep_mask`. Kept for the backward pass is one number a query, the log-sum-exp of its scores.
+
+Letters: B sequences, T positions, H heads, K head width.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import PartitionSpec
+
+from gpt1_jax.model.dropout import Dropout, stream
+from gpt1_jax.model.kernels import flash_kernels
+from gpt1_jax.model.kernels.flash_kernels import Settings, head_stride
+
+# Positions a kernel takes at a time, at most; they come in 128 lanes. The paper's T is one block, whose masked half the
+# compiler leaves out by itself (BUILD_NOTES.md).
+LANES, BLOCK = 128, 512
+
+_HEADS = PartitionSpec(("data", "fsdp"), None, "tensor", None)
+_STREAM = PartitionSpec(None, ("data", "fsdp"))
+
+
+def fits(length: int, width: int, dtype: str) -> bool:
+    """Whether a TPU core can hold what a program works on, whose greatest part are whole heads [width, length].
+
+    By compiling for a TPU v4, whose cores have least.
+    """
+    return width <= 256 and width * length * jnp.dtype(dtype).itemsize <= 2**20
+
+
+def flash_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, *, interpret: bool = False
+) -> jax.Array:
+    """`attention.plain_attention` by kernels: the same weights are dropped, and the softmax is in float32.
+
+    Runs under a mesh with the axes data, fsdp and tensor: B is split over data and fsdp, H over tensor, and no device
+    needs another's part.
+
+    Args:
+        query, key, value: [B, T, H, K], float32 or bfloat16.
+        dropout: of the weights.
+        interpret: whether the kernels are interpreted, which any platform can do, slowly.
+
+    Returns:
+        [B, T, H, K].
+    """
+    settings = _settings(query.shape[1], dropout, interpret)
+    if dropout.noise is None or not settings.rate:
+        keys = jnp.zeros((2, len(query)), jnp.uint32)
+    else:
+        keys = jnp.stack(stream(dropout.noise, dropout.site))
+
+    def local(query: jax.Array, key: jax.Array, value: jax.Array, keys: jax.Array) -> jax.Array:
+        offset, multiplier = keys
+        # The index counts the heads of all devices.
+        first = jax.lax.axis_index("tensor").astype(jnp.uint32) * query.shape[2]
+        offset = offset + first * head_stride(dropout.context_length) * multiplier
+        return _attention(query, key, value, jnp.stack([offset, multiplier]), settings)
+
+    return jax.shard_map(local, in_specs=(_HEADS,) * 3 + (_STREAM,), out_specs=_HEADS, check_vma=False)(
+        query, key, value, keys
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attention(query, key, value, stream, settings):
+    """One device's part; stream: uint32 [2, B], the offset and the multiplier of each sequence's hash."""
+    return _forward(query, key, value, stream, settings)[0]
+
+
+def _forward(query, key, value, stream, settings):
+    """Keeps the output [B, T, H, K] and the log-sum-exp of the scores, float32 [B, H, T]."""
+    q, k, v = (_enter(x, settings) for x in (query, key, value))
+    row = jax.ShapeDtypeStruct((*q.shape[:2], 1, q.shape[3]), jnp.float32)
+    inputs, outputs = [Block(q), Whole(k), Whole(v)], [Block(q), Block(row)]
+    output, logsumexp = _call(flash_kernels.forward, stream, inputs, outputs, settings)
+    output, logsumexp = _leave(output, query), logsumexp[:, :, 0, : query.shape[1]]
+    return output, (query, key, value, stream, output, logsumexp)
+
+
+def _backward(settings, residuals, cotangent):
+    """The gradients of query, key and value."""
+    query, key, value, stream, output, logsumexp = residuals
+    q, k, v, do = (_enter(x, settings) for x in (query, key, value, cotangent))
+    products = output.astype(jnp.float32) * cotangent.astype(jnp.float32)
+    delta = (1 - settings.rate) * products.sum(-1).swapaxes(1, 2)
+    rows = [Whole(_pad(x, settings)[:, :, None]) for x in (logsumexp, delta)]
+    inputs = [Whole(q), Block(k), Block(v), Whole(do), *rows]
+    outputs = [Block(k), Block(v), Whole(q)]
+    total = pltpu.VMEM(q.shape[2:], jnp.float32)
+    d_key, d_value, d_query = _call(flash_kernels.backward, stream, inputs, outputs, settings, total)
+    return _leave(d_query, query), _leave(d_key, key), _leave(d_value, value), None
+
+
+_attention.defvjp(_forward, _backward)
+
+
+class Block(NamedTuple):
+    """An array [B, H, K or 1, T] of which each program sees its own block of T."""
+
+    array: Any
+
+
+class Whole(NamedTuple):
+    """An array [B, H, K or 1, T] of which each program sees all of T."""
+
+    array: Any
+
+
+def _call(
+    kernel: Callable[..., None],
+    stream: jax.Array,
+    inputs: Sequence[Block | Whole],
+    outputs: Sequence[Block | Whole],
+    settings: Settings,
+    *scratch: Any,
+) -> list[jax.Array]:
+    """The kernel's outputs, one program for each sequence, head and block."""
+
+    def spec(x: Block | Whole) -> pl.BlockSpec:
+        *_, rows, length = x.array.shape
+        if isinstance(x, Whole):
+            return pl.BlockSpec((None, None, rows, length), lambda b, h, i: (b, h, 0, 0))
+        return pl.BlockSpec((None, None, rows, settings.block), lambda b, h, i: (b, h, 0, i))
+
+    return pl.pallas_call(
+        partial(kernel, settings=settings),
+        grid=(*inputs[0].array.shape[:2], settings.blocks),
+        in_specs=[pl.BlockSpec(memory_space=pltpu.SMEM), *map(spec, inputs)],
+        out_specs=list(map(spec, outputs)),
+        out_shape=[jax.ShapeDtypeStruct(x.array.shape, x.array.dtype) for x in outputs],
+        scratch_shapes=list(scratch),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary")),
+        interpret=settings.interpret,
+        name=f"flash_{kernel.__name__}",
+    )(stream, *(x.array for x in inputs))
+
+
+def _settings(length: int, dropout: Dropout, interpret: bool) -> Settings:
+    """As few blocks as hold T, no longer than that needs."""
+    blocks = -(-length // BLOCK)
+    block = -(-length // (blocks * LANES)) * LANES
+    rate = dropout.rate if dropout.active else 0.0
+    return Settings(block, blocks, rate, dropout.context_length, interpret)
+
+
+def _pad(x: jax.Array, settings: Settings) -> jax.Array:
+    """x [..., T] with T filled up to whole blocks. What is filled in lies in everyone's future and adds nothing."""
+    fill = settings.block * settings.blocks - x.shape[-1]
+    return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, fill),))
+
+
+def _enter(x: jax.Array, settings: Settings) -> jax.Array:
+    """[B, T, H, K] as the kernels have it, [B, H, K, T]."""
+    return _pad(x.transpose(0, 2, 3, 1), settings)
+
+
+def _leave(x: jax.Array, like: jax.Array) -> jax.Array:
+    """What `_enter` made, undone."""
+    return x[..., : like.shape[1]].transpose(0, 3, 1, 2)

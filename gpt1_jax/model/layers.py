@@ -1,0 +1,52 @@
+"""What the trunks are built of: parameters with logical axes, layer norm, the MLP's product, ways to lie on a mesh.
+
+Letters: B sequences, T positions, D width, F hidden.
+"""
+
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import spmd
+
+from gpt1_jax.cpu import recomputed
+
+INIT_STDDEV = 0.02
+LAYER_NORM_EPSILON = 1e-5
+
+normal = nn.initializers.normal(INIT_STDDEV)
+zeros, ones = nn.initializers.zeros, nn.initializers.ones
+
+
+def parameter(
+    module: nn.Module, name: str, axes: tuple[str | None, ...], init: Any, *shape: int
+) -> jax.Array:
+    """A float32 parameter of a module with named logical axes; call it where the module is called."""
+    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
+
+
+def constrained(x: jax.Array, *axes: str | None) -> jax.Array:
+    """x, split over the mesh by its logical axes."""
+    return cast(jax.Array, spmd.with_logical_constraint(x, axes))
+
+
+def batch_sharded(x: jax.Array) -> jax.Array:
+    """x [B, ...], split over the mesh by its sequences alone."""
+    return constrained(x, "batch", *(None,) * (x.ndim - 1))
+
+
+@recomputed
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """x [..., D] normalized over D with the biased variance, computed in float32."""
+    dtype = x.dtype
+    x = x.astype(jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
+    return (x * scale + bias).astype(dtype)
+
+
+@recomputed
+def activated_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """gelu(x) · kernel, by the authors' approximation of GELU; x [B, T, F], kernel [F, D] → [B, T, D]."""
+    return constrained(jax.nn.gelu(x, approximate=True), "batch", None, "mlp") @ kernel
