@@ -73,7 +73,7 @@ class Checkpoints:
 
         Args:
             step: a new one.
-            state: a NamedTuple with `step` among its arrays.
+            state: a NamedTuple or a dictionary with `step` among its arrays.
 
         Raises:
             Fault: it cannot be saved, or the save before could not.
@@ -159,7 +159,8 @@ class Checkpoints:
 
     def _look_at(self, step: int, state: Any) -> None:
         """Reads the smallest array of a new checkpoint, for which all of its descriptions are needed."""
-        like = jax.ShapeDtypeStruct(state.step.shape, state.step.dtype, sharding=state.step.sharding)
+        array = state["step"] if isinstance(state, dict) else state.step
+        like = jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
         try:
             self.restore(step, {"step": like})
         except Damaged as error:

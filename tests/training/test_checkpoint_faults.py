@@ -132,6 +132,13 @@ def test_a_save_that_fails_in_the_background_is_told_at_the_next_look(
     assert read_only(run).steps() == [1, 2, 3, 4]
 
 
+def test_a_dictionary_is_saved_too(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(epath.Path(tmp_path) / "checkpoints", 1)
+    checkpoints.save(3, state_of(3)._asdict())
+    checkpoints.close()
+    assert_bit_equal(read_only(tmp_path).restore(3, ABSTRACT), state_of(3))
+
+
 def test_the_first_checkpoint_of_a_process_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
