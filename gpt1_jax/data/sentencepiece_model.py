@@ -1,4 +1,4 @@
-"""The fields of a SentencePiece model that decide whether it loses text.
+"""The fields of a SentencePiece model that decide its ids, and whether it loses text.
 
 sentencepiece has a module of all of them, but it wants as new a protobuf as it was made with, which others forbid:
 Apache Beam, and TensorFlow, which comes with Colab. So the few are described here, by their numbers in sentencepiece's
@@ -11,18 +11,27 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-_USER_DEFINED = 4
+# Types of pieces.
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 # message → field: its number, its type or message, its default; pieces are repeated
 _MESSAGES: dict[str, dict[str, tuple[int, str, str]]] = {
-    "Piece": {"piece": (1, "string", ""), "type": (3, "int32", "1")},
-    "Trainer": {"byte_fallback": (35, "bool", "false")},
+    "Piece": {"piece": (1, "string", ""), "score": (2, "float", "0"), "type": (3, "int32", "1")},
+    "Trainer": {"model_type": (3, "int32", "1"), "byte_fallback": (35, "bool", "false")},
     "Normalizer": {
         "name": (1, "string", ""),
+        "precompiled_charsmap": (2, "bytes", ""),
         "add_dummy_prefix": (3, "bool", "true"),
         "remove_extra_whitespaces": (4, "bool", "true"),
+        "escape_whitespaces": (5, "bool", "true"),
     },
-    "Model": {"pieces": (1, "Piece", ""), "trainer": (2, "Trainer", ""), "normalizer": (3, "Normalizer", "")},
+    "Model": {
+        "pieces": (1, "Piece", ""),
+        "trainer": (2, "Trainer", ""),
+        "normalizer": (3, "Normalizer", ""),
+        "denormalizer": (5, "Normalizer", ""),
+    },
 }
 
 
@@ -36,16 +45,21 @@ class Described:
 
 def describe(model: bytes) -> Described:
     """Reads a .model file's content; raises google.protobuf.message.DecodeError where it is something else."""
-    parsed = _model_class().FromString(model)
+    parsed = parse(model)
     normalizer = parsed.normalizer
     return Described(
         pieces=len(parsed.pieces),
         exact=normalizer.name == "identity"
         and not normalizer.add_dummy_prefix
         and not normalizer.remove_extra_whitespaces
-        and any(piece.piece == "\n" and piece.type == _USER_DEFINED for piece in parsed.pieces)
+        and any(piece.piece == "\n" and piece.type == USER_DEFINED for piece in parsed.pieces)
         and parsed.trainer.byte_fallback,
     )
+
+
+def parse(model: bytes) -> Any:
+    """A .model file's content as a message with the fields above; raises DecodeError where it is something else."""
+    return _model_class().FromString(model)
 
 
 @cache

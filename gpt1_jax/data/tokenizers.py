@@ -127,7 +127,8 @@ class SentencePieceTokenizer:
         # As `train_sentencepiece` makes it: texts may be cut at line breaks, and the one character it would lose
         # is spelled in bytes.
         self._exact = described.exact
-        self._space_mark_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
+        self._alone = "▁" if self._exact else None
+        self._alone_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text; "</s>" and the like in it are plain characters."""
@@ -136,12 +137,12 @@ class SentencePieceTokenizer:
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
         """The ids of each text, int32 [N], found by `threads` threads that hold no Python lock."""
         chunks_of_texts = [self._cut(text) for text in texts]
-        flat = [chunk for chunks in chunks_of_texts for chunk in chunks if chunk != "▁"]
+        flat = [chunk for chunks in chunks_of_texts for chunk in chunks if chunk != self._alone]
         encoded = iter(self._processor.encode(flat, num_threads=threads))
         return [
             np.concatenate(
                 [
-                    np.array(self._space_mark_ids if chunk == "▁" else next(encoded), np.int32)
+                    np.array(self._alone_ids if chunk == self._alone else next(encoded), np.int32)
                     for chunk in chunks
                 ]
             )

@@ -97,6 +97,10 @@ def whole_directory(target: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        mode = temporary.stat().st_mode & 0o666  # as the umask has it; safetensors lets nobody else read
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                file.chmod(mode)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(target)
     finally:

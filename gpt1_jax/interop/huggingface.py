@@ -15,12 +15,14 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES
+from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES, OpenAITokenizer
+from gpt1_jax.data.tokenizers import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import find_tokenizer, is_size, read_json, shown, write_tokenizer
+from gpt1_jax.interop.files import SENTENCEPIECE, find_tokenizer, is_size, read_json, shown, write_tokenizer
 from gpt1_jax.interop.fitting import fold_bias, narrow, widen
 from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, make_config, weight_shapes
 from gpt1_jax.interop.tensors import DTYPES, SAFETENSORS, Tensor, open_tensors
+from gpt1_jax.interop.tokenizer_json import why_not, write_no_tokenizer, write_tokenizer_json
 from gpt1_jax.model.layers import INIT_STDDEV, LAYER_NORM_EPSILON
 from gpt1_jax.tasks.task import special_ids
 
@@ -196,6 +198,35 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
     contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
     save_file(contiguous, directory / SAFETENSORS, metadata={"format": "pt"})
     write_tokenizer(model.tokenizer, directory, HUGGING_FACE_FILES)
+    _write_for_transformers(model, directory, tell)
+
+
+def _write_for_transformers(model: LanguageModel, directory: Path, tell: Callable[[str], None]) -> None:
+    """Writes the tokenizer once more, as AutoTokenizer reads it, or what makes AutoTokenizer fail.
+
+    The published BPE it reads from the two files; its ids are those of transformers, not of the authors.
+    """
+    tokenizer = model.tokenizer
+    if isinstance(tokenizer, OpenAITokenizer):
+        tell(
+            "transformers' tokenizer of GPT-1 leaves out line breaks and accents, and splits some words otherwise than "
+            "the authors did; for ids as here, encode with gpt1_jax.tokenize."
+        )
+        return
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        reason = why_not(tokenizer.model)
+        if reason is None:
+            write_tokenizer_json(
+                tokenizer, directory, model.config.context_length, with_specials=model.head is not None
+            )
+            if model.head is not None:
+                tell("AutoTokenizer puts <s>, $ and <e> around a text, or two, by itself.")
+            return
+        tell(
+            f"The SentencePiece model cannot be written as tokenizer.json, since {reason}; AutoTokenizer refuses the "
+            f"directory, and the package sentencepiece reads {SENTENCEPIECE} there."
+        )
+    write_no_tokenizer(directory)
 
 
 def _add_classifier(

@@ -76,11 +76,11 @@ def test_every_direction_keeps_every_bit(tokenizer: str, tmp_path: Path) -> None
 def test_the_tokenizer_lies_beside_the_weights_under_each_format_s_names(tmp_path: Path) -> None:
     names = {
         ("sentencepiece", "openai"): {"sentencepiece.model"},
-        ("sentencepiece", "huggingface"): {"sentencepiece.model"},
+        ("sentencepiece", "huggingface"): {"sentencepiece.model", "tokenizer.json", "tokenizer_config.json"},
         ("bpe", "openai"): {"encoder_bpe_40000.json", "vocab_40000.bpe"},
         ("bpe", "huggingface"): {"vocab.json", "merges.txt"},
         ("none", "openai"): set(),
-        ("none", "huggingface"): set(),
+        ("none", "huggingface"): {"tokenizer_config.json"},
     }
     weights = {
         "openai": {"params_shapes.json", *(f"params_{i}.npy" for i in range(10))},
@@ -240,7 +240,7 @@ def test_an_empty_directory_is_filled_and_parents_are_made(published: Path, tmp_
     (tmp_path / "empty").mkdir()
     for target in (tmp_path / "empty", tmp_path / "a" / "b" / "c"):
         convert("openai", "huggingface", str(published), str(target))
-        assert set(files_of(target)) == {"config.json", "model.safetensors"}
+        assert set(files_of(target)) == {"config.json", "model.safetensors", "tokenizer_config.json"}
         assert target.stat().st_mode & 0o777 == published.stat().st_mode & 0o777
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty", "in"]
 
