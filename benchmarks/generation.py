@@ -24,7 +24,8 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.interop.runs import published_weights
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training import sharding
-from gpt1_jax.training.generation import Generation, Generator
+from gpt1_jax.training.generation import Generator
+from gpt1_jax.training.generation_settings import Generation
 
 _PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
 _BATCHES = flags.DEFINE_list("batches", ["1", "8"], "prompts at once")

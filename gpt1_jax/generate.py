@@ -1,6 +1,8 @@
 """Continues text: python -m gpt1_jax.generate --workdir=RUN --prompt=TEXT. Without --prompt: each line of input."""
 
+import itertools
 import json
+import re
 import sys
 from typing import Any
 
@@ -8,6 +10,8 @@ from absl import flags
 
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.standard_input import read_lines
+from gpt1_jax.training.arguments import check_text
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
 _PROMPT = flags.DEFINE_string("prompt", None, "the text to continue; without it each line of standard input")
@@ -36,6 +40,9 @@ def main(_: list[str]) -> None:
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing; name the run directory whose model is to write.")
 
+    if _PROMPT.value is not None:
+        check_text(_PROMPT.value, "--prompt")
+
     from gpt1_jax import load  # jax and the rest, once the input is known to be right
 
     run = load(_WORKDIR.value)
@@ -43,14 +50,15 @@ def main(_: list[str]) -> None:
     if _PROMPT.value is not None:
         _continue(run, _PROMPT.value, settings)
         return
-    talking = sys.stdin.isatty()
-    while True:
+    talking = sys.stdin is not None and sys.stdin.isatty()
+    lines = read_lines()
+    for number in itertools.count():
         print("> " if talking else "", end="", flush=True)
-        line = sys.stdin.readline()
-        if not line:
+        line = next(lines, None)
+        if line is None:
             return
         try:
-            _continue(run, line.removesuffix("\n"), settings)
+            _continue(run, line.removesuffix("\r"), settings | {"number": number})
         except UserError as error:  # a person at the terminal may try again
             if not talking:
                 raise
@@ -69,13 +77,12 @@ def _continue(run: Any, prompt: str, settings: dict[str, Any]) -> None:
 
     def write(texts: list[str]) -> None:
         nonlocal written
-        text = prompt + texts[0].rstrip("\N{REPLACEMENT CHARACTER}")  # a character's tokens, not all there
-        if text.startswith(written):
-            print(text.removeprefix(written), end="", flush=True)
-            written = text
+        text = prompt + texts[0]
+        print(text.removeprefix(written), end="", flush=True)
+        written = text
 
     final = prompt + run.generate(prompt, watch=write, **settings)["samples"][0]["text"]
-    print(final.removeprefix(written) if final.startswith(written) else "")
+    print(final.removeprefix(written))
 
 
 def _stops(run: Any) -> tuple[int, ...]:
@@ -83,8 +90,8 @@ def _stops(run: Any) -> tuple[int, ...]:
     for stop in _STOP.value:
         if stop == "end" and run.tokenizer.end_id is None:
             raise UserError("--stop=end needs a tokenizer with an end piece; name a token's id.")
-        if stop != "end" and not stop.isdigit():
-            raise UserError(f"--stop={stop} is no token; name ids such as 5,17, or end.")
+        if stop != "end" and not re.fullmatch("[0-9]{1,18}", stop):
+            raise UserError(f"--stop={stop:.60} is no token; name ids such as 5,17, or end.")
         found.append(run.tokenizer.end_id if stop == "end" else int(stop))
     return tuple(found)
 

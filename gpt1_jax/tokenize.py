@@ -1,7 +1,6 @@
 """Text to ids or back, a line at a time: python -m gpt1_jax.tokenize --workdir=RUN [--decode] < IN > OUT."""
 
 import json
-import sys
 
 from absl import flags
 
@@ -9,6 +8,7 @@ from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
+from gpt1_jax.standard_input import read_lines
 
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "sentencepiece:FILE.model or openai:DIR")
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run directory, whose tokenizer is used")
@@ -18,15 +18,8 @@ _DECODE = flags.DEFINE_bool("decode", False, "JSON lists of ids to lines of text
 def main(_: list[str]) -> None:
     """Reads standard input to its end: a line of text gives a JSON list of ids, or with --decode the reverse."""
     tokenizer = _open()
-    sys.stdin.reconfigure(encoding="utf-8", newline="\n")  # pyright: ignore[reportAttributeAccessIssue] (a text file)
-    try:
-        for number, line in enumerate(sys.stdin, start=1):
-            text = line.removesuffix("\n")
-            print(_decode(tokenizer, text, number) if _DECODE.value else json.dumps(tokenizer.encode(text)))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"Standard input is not UTF-8 ({error.reason} at byte {error.start}); convert it."
-        ) from error
+    for number, line in enumerate(read_lines(), start=1):
+        print(_decode(tokenizer, line, number) if _DECODE.value else json.dumps(tokenizer.encode(line)))
 
 
 def _open() -> Tokenizer:
@@ -47,7 +40,7 @@ def _open() -> Tokenizer:
 def _decode(tokenizer: Tokenizer, line: str, number: int) -> str:
     try:
         ids = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         ids = None
     valid = isinstance(ids, list) and all(type(id) is int and 0 <= id < tokenizer.vocab_size for id in ids)
     if not valid or ids is None:

@@ -14,7 +14,7 @@ from gpt1_jax.model.attention import Cache
 from gpt1_jax.model.decoding import Prompts, Weights, advance, empty_caches
 from gpt1_jax.model.transformer import Transformer
 
-NEVER = -1.0e9  # the score of what is no candidate
+NEVER = -jnp.inf  # the score of what is no candidate
 
 
 class Beams(NamedTuple):
@@ -24,7 +24,7 @@ class Beams(NamedTuple):
         tokens: int32 [B, W, N].
         log_probabilities: float32 [B, W, N], of each token.
         lengths: int32 [B, W], how many tokens count.
-        scores: float32 [B, W]; NEVER or less where there is no sequence.
+        scores: float32 [B, W]; NEVER where there is no sequence.
     """
 
     tokens: jax.Array

@@ -41,17 +41,26 @@ def choose(
     Returns:
         Tokens int32 [B], and their log-probabilities by the logits as they came, float32 [B].
     """
-    adjusted = logits
-    if sampling.repetition_penalty is not None and seen is not None:
-        adjusted = penalized(adjusted, seen, sampling.repetition_penalty)
+    changed = adjusted(logits, sampling, seen)
     if sampling.temperature is None:
-        tokens = jnp.argmax(adjusted, axis=-1)
+        tokens = jnp.argmax(changed, axis=-1)
     else:
-        adjusted = truncated(adjusted / sampling.temperature, sampling.top_k, sampling.top_p)
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys, drawn)
-        tokens = jax.vmap(jax.random.categorical)(keys, adjusted)
+        tokens = jax.vmap(jax.random.categorical)(keys, changed)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def adjusted(logits: jax.Array, sampling: Sampling, seen: jax.Array | None) -> jax.Array:
+    """Logits [B, V] as tokens are drawn from them; see `choose`."""
+    if sampling.repetition_penalty is not None and seen is not None:
+        logits = penalized(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature is None:
+        return logits
+    # The most probable token's logit becomes 0, which no temperature moves; the others can but fall to −∞. Divided as
+    # they come, logits would overflow at a low temperature, and infinity less infinity is no number.
+    logits = (logits - logits.max(axis=-1, keepdims=True)) / sampling.temperature
+    return truncated(logits, sampling.top_k, sampling.top_p)
 
 
 def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
@@ -69,6 +78,6 @@ def truncated(logits: jax.Array, top_k: jax.Array | None, top_p: jax.Array | Non
     if top_p is not None:
         chances = jax.nn.softmax(jnp.where(kept, descending, -jnp.inf), axis=-1)
         before = jnp.cumsum(chances, axis=-1) - chances
-        kept = kept & (before < top_p)
+        kept = kept & ((before < top_p) | (rank == 0))
     least = jnp.where(kept, descending, jnp.inf).min(axis=-1, keepdims=True)
     return jnp.where(logits >= least, logits, -jnp.inf)

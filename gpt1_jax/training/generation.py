@@ -3,10 +3,7 @@
 Letters: B rows (prompts times samples), P slots of the prompts, N new tokens at most, C the model's context length.
 """
 
-import functools
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -21,83 +18,14 @@ from gpt1_jax.model.sampling import Sampling
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.model.trunk import Trunk
 from gpt1_jax.training import sharding
+from gpt1_jax.training.generation_settings import Generation
+
+Watch = Callable[[list[list[int]]], None]
 
 _LEAST = 16  # slots; sizes are rounded up to powers of two, so that few programs are compiled
+_MEMORY = 2**31  # bytes of a device for caches and logits, by which many rows are continued some at a time
 
 Reason = Literal["length", "stop", "context"]
-
-
-@dataclass(frozen=True)
-class Generation:
-    """How prompts are continued.
-
-    Fields:
-        max_new_tokens: of each sample.
-        temperature: divides the logits; 0 takes the most probable token.
-        top_k: draws from so many of the most probable tokens; 0 from all.
-        top_p: draws from the fewest most probable tokens that together have this probability.
-        repetition_penalty: a logit of a token that the text has already is divided by it, or multiplied where it is
-            negative.
-        num_beams: above 1 it is beam search, without any of the above.
-        length_penalty: of beam search: the sum of log-probabilities is divided by the length to this power.
-        num_samples: of each prompt; of beam search the best so many.
-        seed: with it the samples of a prompt at its place are the same every time, whatever the other prompts.
-        stop: tokens that end a sample; they are its last.
-        beyond_context: what happens at the end of the positions the model has learned: the sample stops, or the window
-            slides: its later half becomes the beginning of the next; or a prompt that leaves no room for max_new_tokens
-            is refused.
-    """
-
-    max_new_tokens: int = 64
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    num_samples: int = 1
-    seed: int = 0
-    stop: tuple[int, ...] = ()
-    beyond_context: Literal["stop", "slide", "refuse"] = "stop"
-
-    def check(self, vocab_size: int) -> None:
-        """Raises UserError where a field is out of its range, or fields do not go together."""
-        for name, valid, expected in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
-            ("top_k", self.top_k >= 0, "0 (all) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0"),
-            ("num_beams", self.num_beams >= 1, "at least 1"),
-            ("num_beams", self.num_beams <= vocab_size, f"at most the {vocab_size} pieces"),
-            ("length_penalty", math.isfinite(self.length_penalty), "a finite number"),
-            ("num_samples", self.num_samples >= 1, "at least 1"),
-            ("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1"),
-            ("stop", all(0 <= id < vocab_size for id in self.stop), f"ids from 0 to {vocab_size - 1}"),
-            (
-                "beyond_context",
-                self.beyond_context in ("stop", "slide", "refuse"),
-                "one of stop, slide, refuse",
-            ),
-        ):
-            if not valid:
-                raise UserError(f"{name}={getattr(self, name)} is out of range: expected {expected}.")
-        if self.num_beams == 1:
-            return
-        for name, off in (("top_k", 0), ("top_p", 1.0), ("repetition_penalty", 1.0)):
-            if getattr(self, name) != off:
-                raise UserError(
-                    f"{name}={getattr(self, name)} does not go with num_beams={self.num_beams}: beam search draws "
-                    "nothing; leave one of them out."
-                )
-        if self.num_samples > self.num_beams:
-            raise UserError(
-                f"num_samples={self.num_samples} is more than num_beams={self.num_beams}; set at most as many."
-            )
-        if self.beyond_context == "slide":
-            raise UserError(
-                "beyond_context=slide does not go with num_beams: beams share one window; set stop or refuse."
-            )
 
 
 class Sample(NamedTuple):
@@ -117,6 +45,7 @@ class Generator:
         if not isinstance(model, Transformer):
             raise UserError("model.kind=lstm cannot continue text; name a run of a transformer.")
         self._model, self._mesh = model, mesh
+        self._parts = mesh.shape["data"] * mesh.shape["fsdp"]
         self._weights: Weights = unstack(model, params)
         self._gather = jax.jit(lambda arrays: arrays, out_shardings=sharding.replicated(mesh))
 
@@ -124,15 +53,18 @@ class Generator:
         self,
         prompts: Sequence[Sequence[int]],
         settings: Generation,
-        watch: Callable[[list[list[int]]], None] | None = None,
+        watch: Watch | None = None,
         every: int = 1,
+        first: int = 0,
     ) -> list[list[Sample]]:
         """Continues each prompt.
 
         Args:
             prompts: token ids, at least one each.
             settings: how.
-            watch: is shown all rows' new tokens so far, as often as there are `every` more; not by beam search.
+            watch: is shown all rows' new tokens so far, whenever there are `every` more; not by beam search.
+            every: see `watch`.
+            first: the number of the first prompt, where these are part of a longer list: the seed draws by number.
 
         Returns:
             For each prompt its samples.
@@ -140,28 +72,24 @@ class Generator:
         Raises:
             UserError: a setting, a prompt's length or an id is out of range.
         """
+        settings = settings.checked(self._model.vocab_size)
         self._check(prompts, settings)
         if not prompts:
             return []
+        texts = [list(prompt) for prompt in prompts]
         if settings.num_beams > 1:
-            return self._search([list(prompt) for prompt in prompts], settings)
-        rows = [list(prompt) for prompt in prompts for _ in range(settings.num_samples)]
-        keys = [
-            (settings.seed, number, sample)
-            for number in range(len(prompts))
-            for sample in range(settings.num_samples)
-        ]
-        samples = self._sample(rows, keys, settings, watch, every)
-        return [samples[i : i + settings.num_samples] for i in range(0, len(samples), settings.num_samples)]
+            some = max(1, self._rows_at_once(texts, settings) // settings.num_beams)
+            groups = [texts[start : start + some] for start in range(0, len(texts), some)]
+            return [beams for group in groups for beams in self._search(group, settings)]
+        return self._draw(texts, settings, watch, every, first)
 
     def _check(self, prompts: Sequence[Sequence[int]], settings: Generation) -> None:
-        settings.check(self._model.vocab_size)
         context, size = self._model.config.context_length, self._model.vocab_size
         for prompt in prompts:
             if not prompt:
                 raise UserError("A prompt has no tokens; give at least a word.")
             if not all(0 <= id < size for id in prompt):
-                raise UserError(f"A prompt has an id that is none of the {size} pieces; encode a text.")
+                raise UserError(f"A prompt has an id outside the {size} pieces; encode a text.")
             most = context - (settings.max_new_tokens if settings.beyond_context == "refuse" else 1)
             if settings.beyond_context != "slide" and len(prompt) > most:
                 room = f"{settings.max_new_tokens} new ones do" if most < context - 1 else "a new one does"
@@ -170,22 +98,50 @@ class Generator:
                     f"{context}; shorten it, or set beyond_context=slide."
                 )
 
+    def _rows_at_once(self, texts: list[list[int]], settings: Generation) -> int:
+        """How many rows of caches and logits are made together, at least one for each part of the mesh."""
+        config = self._model.config
+        longest = min(max(map(len, texts)), config.context_length)
+        slots = _bucket(longest) + _bucket(min(settings.max_new_tokens, config.context_length))
+        caches = 2 * config.num_layers * config.d_model * slots * jnp.dtype(config.dtype).itemsize
+        logits = 32 * self._model.vocab_size  # float32, and what sorting and drawing make of them
+        return max(1, _MEMORY // (caches + logits)) * self._parts
+
     # ── Sampling ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _draw(
+        self, texts: list[list[int]], settings: Generation, watch: Watch | None, every: int, first: int
+    ) -> list[list[Sample]]:
+        """The samples of each text, as many rows at a time as there is memory for."""
+        count, at_once = settings.num_samples, self._rows_at_once(texts, settings)
+        rows = len(texts) * count
+        samples: list[Sample] = []
+
+        def show(news: list[list[int]]) -> None:
+            assert watch is not None
+            done = [sample.tokens for sample in samples]
+            watch([*done, *news, *([] for _ in range(rows - len(done) - len(news)))])
+
+        for start in range(0, rows, at_once):
+            texts_at, numbers = np.divmod(np.arange(start, min(start + at_once, rows)), count)
+            keys = _keys(settings.seed, first + texts_at, numbers)
+            copies = [list(texts[place]) for place in texts_at]
+            samples += self._sample(copies, keys, settings, None if watch is None else show, every)
+        return [samples[i : i + count] for i in range(0, rows, count)]
 
     def _sample(
         self,
         texts: list[list[int]],
-        keys: list[tuple[int, int, int]],
+        keys: jax.Array,
         settings: Generation,
-        watch: Callable[[list[list[int]]], None] | None,
+        watch: Watch | None,
         every: int,
     ) -> list[Sample]:
         """A sample of each text; windows follow one another where they slide."""
         context, sliding = self._model.config.context_length, settings.beyond_context == "slide"
         given, wanted = [len(text) for text in texts], settings.max_new_tokens
         chances: list[list[float]] = [[] for _ in texts]
-        sampling, stops = _sampling(settings), jnp.array(settings.stop, jnp.int32)
-        random = _keys(keys)
+        sampling, stops = sampling_of(settings, self._model.vocab_size), jnp.array(settings.stop, jnp.int32)
         starts = [0] * len(texts)
         drawn, open_rows = 0, list(range(len(texts)))
         while open_rows:
@@ -197,7 +153,7 @@ class Generator:
             room = context - max(map(len, windows)) if sliding else context
             steps = min(wanted - drawn, room)
             limits = [wanted - drawn if sliding else min(wanted, context - len(window)) for window in windows]
-            prompts = self._prompts(windows, limits, [random[row] for row in open_rows], drawn)
+            prompts = self._prompts(windows, limits, keys[np.array(open_rows)], drawn)
             prompts = self._remember(prompts, [texts[row] for row in open_rows], settings)
             state = begin(self._model, self._weights, prompts, sampling, stops, _bucket(steps))
             until = 1
@@ -242,7 +198,7 @@ class Generator:
         beams = search(
             self._model,
             self._weights,
-            self._prompts(texts, limits, _keys([(0, 0, 0)] * len(texts)), 0),
+            self._prompts(texts, limits, _keys(0, *np.zeros((2, len(texts)), int)), 0),
             jnp.array(settings.stop, jnp.int32),
             jnp.float32(settings.length_penalty),
             settings.num_beams,
@@ -263,24 +219,21 @@ class Generator:
 
     # ── Arrays ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _prompts(
-        self, windows: list[list[int]], limits: list[int], keys: Sequence[jax.Array], drawn: int
-    ) -> Prompts:
+    def _prompts(self, windows: list[list[int]], limits: list[int], keys: jax.Array, drawn: int) -> Prompts:
         """Right-aligned rows, as many as divide over the mesh: those in excess end at once."""
-        parts = self._mesh.shape["data"] * self._mesh.shape["fsdp"]
-        batch, width = -(-len(windows) // parts) * parts, _bucket(max(map(len, windows)))
+        batch, width = -(-len(windows) // self._parts) * self._parts, _bucket(max(map(len, windows)))
         tokens = np.zeros((batch, width), np.int32)
         first = np.full(batch, width - 1, np.int32)
         for row, window in enumerate(windows):
             tokens[row, width - len(window) :] = window
             first[row] = width - len(window)
         limits = limits + [1] * (batch - len(windows))
-        filled = [*keys] + [keys[0]] * (batch - len(windows))
+        filled = np.minimum(np.arange(batch), len(windows) - 1)
         return Prompts(
             self._placed(tokens),
             self._placed(first),
             self._placed(np.array(limits, np.int32)),
-            jnp.stack(filled),
+            keys[filled],
             jnp.int32(drawn),
             None,
         )
@@ -294,15 +247,19 @@ class Generator:
         return jax.make_array_from_callback(rows.shape, place, lambda index: rows[index])
 
 
-def _keys(numbers: list[tuple[int, int, int]]) -> list[jax.Array]:
-    """A random key for each row, made of (seed, prompt, sample)."""
-    return [functools.reduce(jax.random.fold_in, parts, jax.random.key(seed)) for seed, *parts in numbers]
+def _keys(seed: int, prompts: np.ndarray, samples: np.ndarray) -> jax.Array:
+    """A random key for each row, [B], made of the seed, the prompt's number and the sample's."""
+    fold = jax.vmap(jax.random.fold_in)
+    key = jnp.broadcast_to(jax.random.key(seed), prompts.shape)
+    return fold(fold(key, prompts.astype(np.uint32)), samples.astype(np.uint32))
 
 
-def _sampling(settings: Generation) -> Sampling:
+def sampling_of(settings: Generation, vocab_size: int) -> Sampling:
+    """The settings as the model's arithmetic takes them."""
+    top_k = min(settings.top_k, vocab_size)
     return Sampling(
         temperature=jnp.float32(settings.temperature) if settings.temperature else None,
-        top_k=jnp.int32(settings.top_k) if settings.top_k else None,
+        top_k=jnp.int32(top_k) if top_k else None,
         top_p=jnp.float32(settings.top_p) if settings.top_p < 1 else None,
         repetition_penalty=(
             jnp.float32(settings.repetition_penalty) if settings.repetition_penalty != 1 else None
@@ -311,7 +268,7 @@ def _sampling(settings: Generation) -> Sampling:
 
 
 def _reason(tokens: list[int], settings: Generation) -> Reason:
-    if tokens[-1] in settings.stop:
+    if tokens and tokens[-1] in settings.stop:
         return "stop"
     return "length" if len(tokens) == settings.max_new_tokens else "context"
 

@@ -19,7 +19,8 @@ from gpt1_jax.run import Run
 from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
-from gpt1_jax.training.generation import Generation, Generator
+from gpt1_jax.training.generation import Generator
+from gpt1_jax.training.generation_settings import Generation
 from gpt1_jax.training.loop import Stage
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss

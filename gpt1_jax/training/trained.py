@@ -5,10 +5,11 @@ Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the hea
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, lru_cache
-from typing import Any, NotRequired, TypedDict, cast, overload
+from typing import Any, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,6 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.config import Config, MeshConfig
-from gpt1_jax.data.no_tokenizer import NoTokenizer
 from gpt1_jax.data.tokenizers import load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.trunk import make_trunk
@@ -29,40 +29,25 @@ from gpt1_jax.tasks.examples import parse_example
 from gpt1_jax.tasks.predictions import predict_labels, probabilities
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training import sharding
+from gpt1_jax.training.arguments import (
+    check_function,
+    check_ids,
+    check_integer,
+    check_path,
+    check_records,
+    check_text,
+    shown,
+)
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.training.continuation import Continued, describe, growing_text, read_prompts
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.finetuning import make_classifier
-from gpt1_jax.training.generation import Generation, Generator, Reason, Sample
+from gpt1_jax.training.generation import Generator
+from gpt1_jax.training.generation_settings import BeyondContext, Generation, Settings
 from gpt1_jax.training.session import fit_attention, keep_compiled
 from gpt1_jax.training.step import abstract_state
 
 EXAMPLES_AT_ONCE = 32
-
-
-class SampledText(TypedDict):
-    """A continuation.
-
-    Fields:
-        token_ids: the new ones, a stop that ended them included.
-        text: theirs, without such a stop; empty where the run has no tokenizer.
-        logprobs: of each, by the model itself, before temperature and the like.
-        finish_reason: why it ends.
-        score: of beam search.
-    """
-
-    token_ids: list[int]
-    text: str
-    logprobs: list[float]
-    finish_reason: Reason
-    score: NotRequired[float]
-
-
-class Continued(TypedDict):
-    """A prompt and what follows it."""
-
-    prompt: str
-    prompt_token_ids: list[int]
-    samples: list[SampledText]
 
 
 class TrainedRun:
@@ -71,13 +56,14 @@ class TrainedRun:
     Otherwise each device has a copy of the parameters.
     """
 
-    def __init__(self, directory: str, step: int | None = None) -> None:
+    def __init__(self, directory: str | os.PathLike[str], step: int | None = None) -> None:
         """Opens the checkpoint of `step`, or the newest sound one.
 
         Raises:
             UserError: there is no run, no such checkpoint, or none that is sound.
         """
-        self.run = Run(directory)
+        self.run = Run(check_path(directory, "directory"))
+        step = None if step is None else check_integer(step, "step")
         self.config = self.run.config()
         keep_compiled(self.config.data.cache_dir)
         self.tokenizer = load_tokenizer(self.run.tokenizer)
@@ -108,12 +94,12 @@ class TrainedRun:
         return stack
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
-        return self.tokenizer.encode(text)
+        """The ids of a text; raises UserError where it is none."""
+        return self.tokenizer.encode(check_text(text, "text"))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids."""
-        return self.tokenizer.decode(ids)
+        """The text of ids; raises UserError where they are none."""
+        return self.tokenizer.decode(check_ids(ids, "ids", self.tokenizer.vocab_size))
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """The logits of what follows each of the ids, float32 [T, V].
@@ -121,20 +107,17 @@ class TrainedRun:
         Raises:
             UserError: more ids than the context holds, none, or one that is no piece.
         """
-        length, vocab_size = self.config.model.context_length, self.tokenizer.vocab_size
+        length = self.config.model.context_length
+        ids = check_ids(ids, "ids", self.tokenizer.vocab_size)
         if not 0 < len(ids) <= length:
             raise UserError(
                 f"There are {len(ids)} ids, expected 1 to {length}, the model's context; cut them."
-            )
-        if not all(0 <= id < vocab_size for id in ids):
-            raise UserError(
-                f"An id is not one of the tokenizer's pieces, 0 to {vocab_size - 1}; encode a text."
             )
         rows = np.zeros((self.mesh.shape["data"] * self.mesh.shape["fsdp"], len(ids)), np.int32) + np.array(
             ids, np.int32
         )
         with self.on_mesh():
-            return np.array(self._logits(self.trunk_params, rows))
+            return _check_finite(np.array(self._logits(self.trunk_params, rows)))
 
     @overload
     def generate(
@@ -142,7 +125,8 @@ class TrainedRun:
         prompt: str | Sequence[int],
         *,
         watch: Callable[[list[str]], None] | None = None,
-        **settings: Any,
+        number: int = 0,
+        **settings: Unpack[Settings],
     ) -> Continued: ...
 
     @overload
@@ -151,79 +135,78 @@ class TrainedRun:
         prompt: list[str] | tuple[str, ...],
         *,
         watch: Callable[[list[str]], None] | None = None,
-        **settings: Any,
+        number: int = 0,
+        **settings: Unpack[Settings],
     ) -> list[Continued]: ...
 
     def generate(
         self,
         prompt: str | Sequence[int] | list[str] | tuple[str, ...],
         *,
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        num_samples: int = 1,
+        seed: int = 0,
+        stop: Sequence[int] = (),
+        beyond_context: BeyondContext = "stop",
         watch: Callable[[list[str]], None] | None = None,
-        **settings: Any,
+        number: int = 0,
     ) -> Continued | list[Continued]:
         """Continues a text, or each of several.
 
         Args:
             prompt: a text or its token ids, or a list of texts that are continued side by side.
-            watch: is shown the texts of all samples so far, as they grow.
-            **settings: fields of `generation.Generation`, such as max_new_tokens=64, temperature=0.7, top_p=0.9.
+            max_new_tokens, temperature, top_k, top_p, repetition_penalty, num_beams, length_penalty, num_samples, seed,
+                stop, beyond_context: the fields of `generation_settings.Generation`, which explains them.
+            watch: is shown the texts of all samples so far, as they grow; not by beam search.
+            number: the place of the first prompt in a longer list, where it is part of one: the seed draws for each
+                place anew, and `generate(texts[i:], number=i)` gives what follows `generate(texts[:i])`.
 
         Returns:
             A dictionary as `Continued` describes it, or for a list of texts a list of such.
 
         Raises:
-            UserError: a setting that does not exist or is out of range, or a prompt that does not fit.
+            UserError: a setting is out of range, or a prompt is no text, or does not fit.
         """
-        try:
-            chosen = Generation(**settings)
-        except TypeError as error:
-            known = ", ".join(Generation.__dataclass_fields__)
-            raise UserError(f"A setting of generation is not known ({error}); there are {known}.") from error
-        several = not isinstance(prompt, str) and all(isinstance(text, str) for text in prompt)
-        given = cast(list[Any], list(prompt) if several else [prompt])
-        prompts = [self._prompt_ids(text) if isinstance(text, str) else list(text) for text in given]
+        settings = Generation(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+            num_samples=num_samples,
+            seed=seed,
+            stop=stop,
+            beyond_context=beyond_context,
+        ).checked(self.tokenizer.vocab_size)
+        watch, number = check_function(watch, "watch"), check_integer(number, "number")
+        if not 0 <= number < 2**31:
+            raise UserError(f"number={shown(number)} is out of range: expected 0 to 2**31 - 1.")
+        prompts, several = read_prompts(self.tokenizer, prompt)
 
         def show(rows: list[list[int]]) -> None:
             assert watch is not None
-            begun = [prompts[i // chosen.num_samples] for i in range(len(rows))]
-            watch([self._continuation(ids, row) for ids, row in zip(begun, rows, strict=True)])
+            begun = [prompts[i // settings.num_samples] for i in range(len(rows))]
+            pairs = zip(begun, rows, strict=True)
+            watch([growing_text(self.tokenizer, prompt, row, settings.stop) for prompt, row in pairs])
 
         with self.on_mesh():
-            found = self._generator(prompts, chosen, None if watch is None else show)
-        results: list[Continued] = [
-            {
-                "prompt": text if isinstance(text, str) else self._continuation([], ids),
-                "prompt_token_ids": ids,
-                "samples": [self._describe_sample(ids, sample) for sample in samples],
-            }
-            for text, ids, samples in zip(given, prompts, found, strict=True)
+            ids = [prompt.ids for prompt in prompts]
+            found = self._generator(ids, settings, None if watch is None else show, first=number)
+        for samples in found:
+            _check_finite([chance for sample in samples for chance in sample.log_probabilities])
+        results = [
+            describe(self.tokenizer, prompt, samples, settings.stop)
+            for prompt, samples in zip(prompts, found, strict=True)
         ]
         return results if several else results[0]
-
-    def _prompt_ids(self, text: str) -> list[int]:
-        """A prompt's ids; where it is empty, the piece that ends a document, as a document's beginning."""
-        ids = self.encode(text)
-        end = self.tokenizer.end_id
-        return [end] if not ids and end is not None else ids
-
-    def _describe_sample(self, prompt: list[int], sample: Sample) -> SampledText:
-        spoken = sample.tokens[:-1] if sample.reason == "stop" else sample.tokens
-        described: SampledText = {
-            "token_ids": sample.tokens,
-            "text": self._continuation(prompt, spoken),
-            "logprobs": sample.log_probabilities,
-            "finish_reason": sample.reason,
-        }
-        if sample.score is not None:
-            described["score"] = sample.score
-        return described
-
-    def _continuation(self, prompt: list[int], ids: list[int]) -> str:
-        """The text of new ids, with the space that may stand between it and the prompt."""
-        if isinstance(self.tokenizer, NoTokenizer):
-            return ""
-        before, whole = self.decode(prompt), self.decode([*prompt, *ids])
-        return whole.removeprefix(before) if whole.startswith(before) else self.decode(ids)
 
     def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Labels new examples with a fine-tuned run.
@@ -243,7 +226,7 @@ class TrainedRun:
         if self.task is None:
             raise UserError(f"{self.run.directory} was not fine-tuned on a task; name a run that was.")
         examples = []
-        for number, record in enumerate(records, start=1):
+        for number, record in enumerate(check_records(records, "examples"), start=1):
             try:
                 examples.append(parse_example(self.task, record))
             except ValueError as error:
@@ -258,7 +241,7 @@ class TrainedRun:
         for line in encoded.describe_cut(length):
             warn_once(line)
         with self.on_mesh():
-            return self._predict(self.params, encoded, EXAMPLES_AT_ONCE)
+            return _check_finite(self._predict(self.params, encoded, EXAMPLES_AT_ONCE))
 
     def _describe(self, logits: np.ndarray) -> dict[str, Any]:
         assert self.task is not None and self.config.finetune is not None
@@ -320,6 +303,16 @@ class TrainedRun:
 def warn_once(sentence: str) -> None:
     """Tells a sentence on standard error, however often it comes up."""
     logging.warning(sentence)
+
+
+def _check_finite(values: Any) -> Any:
+    """The values; raises UserError where one is none, as the parameters of a training that diverged give."""
+    if not np.isfinite(values).all():
+        raise UserError(
+            "The parameters of this checkpoint give numbers that are not finite: its training diverged; name an "
+            "earlier checkpoint, or another run."
+        )
+    return values
 
 
 def _fit_attention(config: Config, mesh: Mesh) -> Config:

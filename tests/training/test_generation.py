@@ -16,7 +16,9 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import decoding
 from gpt1_jax.model.lstm import LSTM
 from gpt1_jax.model.transformer import Transformer
-from gpt1_jax.training.generation import Generation, Generator, Sample
+from gpt1_jax.training import generation
+from gpt1_jax.training.generation import Generator, Sample
+from gpt1_jax.training.generation_settings import Generation
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -158,6 +160,33 @@ def test_a_seed_reproduces_a_prompts_samples_whatever_stands_beside_it() -> None
     assert first[0][0].tokens != first[0][1].tokens
 
 
+def test_a_prompt_of_a_longer_list_draws_by_its_place_there() -> None:
+    prompts = random_prompts(5)
+    whole = generate(prompts, max_new_tokens=8, num_samples=2)
+    with use_mesh() as placed:
+        write = Generator(Transformer(CONFIG, VOCAB), placed, random_params())
+        for place, prompt in enumerate(prompts):
+            (alone,) = write([prompt], Generation(max_new_tokens=8, num_samples=2), first=place)
+            assert [sample.tokens for sample in alone] == [sample.tokens for sample in whole[place]]
+
+
+def test_more_rows_than_there_is_memory_for_are_continued_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = random_prompts(5)
+    shown: list[list[list[int]]] = []
+    with use_mesh() as placed:
+        write = Generator(Transformer(CONFIG, VOCAB), placed, random_params())
+        drawn, found = Generation(max_new_tokens=6, num_samples=3), Generation(max_new_tokens=6, num_beams=2)
+        at_once = [write(prompts, settings) for settings in (drawn, found)]
+        monkeypatch.setattr(generation, "_MEMORY", 300_000)
+        assert write._rows_at_once(prompts, drawn) == 4
+        in_turn = [write(prompts, settings) for settings in (drawn, found)]
+        write(prompts, drawn, lambda rows: shown.append(rows))
+    for one, other in zip(at_once, in_turn, strict=True):
+        assert [s.tokens for row in one for s in row] == [s.tokens for row in other for s in row]
+    assert all(len(rows) == 15 for rows in shown)
+    assert shown[-1] == [sample.tokens for samples in in_turn[0] for sample in samples]
+
+
 def test_first_tokens_have_the_models_probabilities() -> None:
     (samples,) = generate([[5, 6, 7]], max_new_tokens=1, num_samples=1000)
     counts = np.bincount([sample.tokens[0] for sample in samples], minlength=VOCAB)
@@ -296,7 +325,7 @@ def test_beams_and_their_scores_are_those_of_transformers(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens=0 .* at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 .* expected 1 to"),
         ({"temperature": -0.1}, "temperature=-0.1"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"top_k": -1}, "top_k=-1"),
@@ -304,7 +333,7 @@ def test_beams_and_their_scores_are_those_of_transformers(
         ({"top_p": 1.5}, "top_p=1.5"),
         ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
         ({"num_beams": 0}, "num_beams=0"),
-        ({"num_beams": 102}, "at most the 101 pieces"),
+        ({"num_beams": 102}, "1 to 101, the number of pieces"),
         ({"num_samples": 0}, "num_samples=0"),
         ({"seed": -1}, "seed=-1"),
         ({"stop": (101,)}, "ids from 0 to 100"),
@@ -324,7 +353,7 @@ def test_a_wrong_setting_is_told(settings: dict[str, Any], told: str) -> None:
     ("prompt", "settings", "told"),
     [
         ([], {}, "has no tokens"),
-        ([101], {}, "none of the 101 pieces"),
+        ([101], {}, "outside the 101 pieces"),
         ([1] * 96, {}, "prompt of 96 tokens leaves no room in the context: a new one does not fit into 96"),
         ([1] * 90, {"beyond_context": "refuse", "max_new_tokens": 7}, "7 new ones do not fit into 96"),
     ],
