@@ -112,7 +112,7 @@ def check_number(value: Any, name: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.inf if operator.gt(value, 0) else -math.inf
 
 
 def check_function(value: Any, name: str) -> Callable[..., Any] | None:

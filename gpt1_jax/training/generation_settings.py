@@ -50,8 +50,8 @@ class Generation:
         top_p: draws from the fewest most probable tokens that together have this probability.
         repetition_penalty: a logit of a token that the text has already is divided by it, or multiplied where it is
             negative.
-        num_beams: above 1 it is beam search, which draws nothing and so takes none of temperature, top_k, top_p,
-            repetition_penalty and seed.
+        num_beams: above 1 it is beam search, which draws nothing and so takes none of top_k, top_p,
+            repetition_penalty, seed and a temperature above 0.
         length_penalty: of beam search: the sum of log-probabilities is divided by the length to this power.
         num_samples: of each prompt; of beam search the best so many.
         seed: with it the samples of a prompt at its place are the same every time, whatever the other prompts.
@@ -132,7 +132,8 @@ class Generation:
                 )
             return
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
-            if getattr(self, name) != getattr(plain, name):
+            greedy = name == "temperature" and self.temperature == 0  # which draws nothing either
+            if getattr(self, name) != getattr(plain, name) and not greedy:
                 raise UserError(
                     f"{name}={getattr(self, name)} does not go with num_beams={self.num_beams}: beam search draws "
                     "nothing; leave one of them out."

@@ -7,7 +7,6 @@ import pytest
 from command_support import Runner
 
 import gpt1_jax
-from gpt1_jax.errors import UserError
 
 PROMPT = "the old song"
 
@@ -83,6 +82,32 @@ def test_a_sample_stands_behind_every_evaluation(runner: Runner, tmp_path: Path)
     ]
 
 
+def test_lines_of_input_draw_as_a_list_of_prompts(runner: Runner, undisturbed: Path) -> None:
+    prompts = ["the old", "", "the old", "\N{GREEK SMALL LETTER MU}"]
+    flags = (f"--workdir={undisturbed}", "--max_new_tokens=5", "--num_samples=2", "--seed=3")
+    code, out, err = runner.call("generate", *flags, "--json", text="\ufeff" + "\r\n".join(prompts) + "\r\n")
+    assert code == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    listed = gpt1_jax.load(undisturbed).generate(prompts, max_new_tokens=5, num_samples=2, seed=3)
+    assert [entry["prompt"] for entry in found] == prompts
+    for one, other in zip(found, listed, strict=True):
+        assert [sample["token_ids"] for sample in one["samples"]] == [
+            sample["token_ids"] for sample in other["samples"]
+        ]
+    assert listed[0]["samples"][0]["token_ids"] != listed[2]["samples"][0]["token_ids"]
+
+
+def test_what_is_streamed_is_the_text_without_its_stop(runner: Runner, undisturbed: Path) -> None:
+    run = gpt1_jax.load(undisturbed)
+    (free,) = run.generate(PROMPT, temperature=0, max_new_tokens=6)["samples"]
+    stop = free["token_ids"][2]
+    (sample,) = run.generate(PROMPT, temperature=0, max_new_tokens=6, stop=[stop])["samples"]
+    flags = ("--temperature=0", "--max_new_tokens=6", f"--stop={stop}", f"--prompt={PROMPT}")
+    code, out, err = runner.call("generate", f"--workdir={undisturbed}", *flags)
+    assert (code, out) == (0, f"{PROMPT}{sample['text']}\n"), err
+    assert sample["finish_reason"] == "stop" and len(sample["text"]) < len(free["text"])
+
+
 @pytest.mark.parametrize(
     ("flags", "names"),
     [
@@ -90,18 +115,14 @@ def test_a_sample_stands_behind_every_evaluation(runner: Runner, tmp_path: Path)
         (["--workdir=nowhere", "--prompt=a"], "nowhere"),
         (["--workdir={run}", "--prompt=a", "--top_p=2"], "top_p=2.0"),
         (["--workdir={run}", "--prompt=a", "--stop=word"], "--stop=word"),
+        (["--workdir={run}", "--prompt=a\udcff"], "--prompt='a"),
         (["--workdir={run}", "--prompt=a", "--beyond_context=never"], "beyond_context"),
         (["--workdir={run}", "--prompt=a", "--max_new_tokens=20", "--beyond_context=refuse"], "16"),
     ],
-    ids=["no run named", "no run there", "setting", "stop", "choice", "no room"],
+    ids=["no run named", "no run there", "setting", "stop", "no UTF-8", "choice", "no room"],
 )
 def test_wrong_input_is_a_sentence(runner: Runner, undisturbed: Path, flags: list[str], names: str) -> None:
     code, out, err = runner.call("generate", *(flag.format(run=undisturbed) for flag in flags))
     assert code == 2
     assert names in err and "Traceback" not in err
     assert out == ""
-
-
-def test_a_setting_that_does_not_exist_is_told(undisturbed: Path) -> None:
-    with pytest.raises(UserError, match=r"topk.*there are max_new_tokens, temperature"):
-        gpt1_jax.load(str(undisturbed)).generate("a", topk=3)

@@ -177,7 +177,7 @@ def test_more_rows_than_there_is_memory_for_are_continued_in_turn(monkeypatch: p
         write = Generator(Transformer(CONFIG, VOCAB), placed, random_params())
         drawn, found = Generation(max_new_tokens=6, num_samples=3), Generation(max_new_tokens=6, num_beams=2)
         at_once = [write(prompts, settings) for settings in (drawn, found)]
-        monkeypatch.setattr(generation, "_MEMORY", 300_000)
+        monkeypatch.setattr(generation, "_MEMORY", 120_000)
         assert write._rows_at_once(prompts, drawn) == 4
         in_turn = [write(prompts, settings) for settings in (drawn, found)]
         write(prompts, drawn, lambda rows: shown.append(rows))
