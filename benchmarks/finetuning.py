@@ -59,10 +59,10 @@ def main(_: list[str]) -> None:
     if _PRESET.value not in PRESETS:
         raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
     check_devices()
-    vocab_size = _VOCAB_SIZE.value or PRESETS[_PRESET.value]().data.vocab_size
-    tokenizer = open_tokenizer(_TOKENIZER.value) or (
-        corpora.prepare("demo", "sentencepiece", vocab_size, _CACHE_DIR.value).tokenizer
-    )
+    data = PRESETS[_PRESET.value]().data
+    vocab_size = _VOCAB_SIZE.value or data.vocab_size
+    demo = dataclasses.replace(data, source="demo", vocab_size=vocab_size, cache_dir=_CACHE_DIR.value or "")
+    tokenizer = open_tokenizer(_TOKENIZER.value) or corpora.prepare(demo).tokenizer
     facts = [_measure_task(*_settings(spec), tokenizer) for spec in _TASKS.value]
     conclude(preset=_PRESET.value, vocab_size=tokenizer.vocab_size, tasks=facts)
 
