@@ -85,7 +85,9 @@ def _read_numbered(path: Path) -> Iterator[Row]:
 
 def _read_race(folder: Path) -> Iterator[Row]:
     """The questions of a folder of passages, a JSON object each."""
-    for path in sorted(folder.glob("*.txt")):
+    # without the hidden ones, such as "._1.txt", in which a Mac's archive keeps what its file system has
+    files = (path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.name[0] != ".")
+    for path in sorted(files):
         yield from split_passage(str(path), read_json_file(path))
 
 
@@ -115,6 +117,7 @@ Layout = dict[Split, tuple[File, ...]]
 
 _GLUE: Layout = {"train": (File("train.tsv"),), "validation": (File("dev.tsv"),), "test": (File("test.tsv"),)}
 _read_cola = partial(read_tsv, header=("source", "label", "mark", "sentence"))
+_read_qqp = partial(read_tsv, spare=True)
 _read_scitail = partial(read_tsv, header=("premise", "hypothesis", "label"))
 _SAMPLE = File("ppft_subset_train.json", _read_numbered, {"premise": "text_a", "hypothesis": "text_b"})
 _BY_ROLE: Columns = {}
@@ -153,7 +156,12 @@ LAYOUTS: dict[str, Layout] = {
         "validation": (File("dev.tsv"),),
         "test": (File("test.tsv"), File("msr_paraphrase_test.txt")),
     },
-    "qqp": {**_GLUE, "train": (File("train.tsv"), File("train_subset.tsv"))},
+    "qqp": {
+        # a few questions of the official files have line breaks
+        "train": (File("train.tsv", _read_qqp), File("train_subset.tsv", _read_qqp)),
+        "validation": (File("dev.tsv", _read_qqp),),
+        "test": (File("test.tsv"),),
+    },
     "stsb": _GLUE,
     "mnli": {
         "train": (File("train.tsv"), _SAMPLE),

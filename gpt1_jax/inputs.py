@@ -1,0 +1,213 @@
+"""What is read of users' files: unpacked, as UTF-8 and JSON, within bounds; else a sentence of what is wrong with them.
+
+Everything that is named by a user comes through here, so that a file without an end, a device, a pipe nobody writes to,
+or a gzip file that unpacks to a thousand times its size is refused before it fills the memory.
+"""
+
+import gzip
+import io
+import json
+import os
+import select
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from etils import epath
+
+from gpt1_jax.errors import UserError
+
+LARGEST = 4 * 2**30  # bytes of what is held in memory at once, such as a document
+LONGEST_LINE = 256 * 2**20
+_PACKED_BYTES = 256 * 2**20  # what any gzip file may unpack to
+_PACKED_RATIO = 200  # beyond that; no text is said ten times as briefly
+_PIPE_SECONDS = 10.0  # in which somebody must begin to write
+
+_GZIP = b"\x1f\x8b"
+# What is taken for text now and then, by its first bytes: what it is, and how text is made of it.
+_NO_TEXT = {
+    b"\xff\xfe\x00\x00": ("UTF-32", "convert it to UTF-8, say with iconv -f UTF-32 -t UTF-8"),
+    b"\x00\x00\xfe\xff": ("UTF-32", "convert it to UTF-8, say with iconv -f UTF-32 -t UTF-8"),
+    b"\xff\xfe": ("UTF-16", "convert it to UTF-8, say with iconv -f UTF-16 -t UTF-8"),
+    b"\xfe\xff": ("UTF-16", "convert it to UTF-8, say with iconv -f UTF-16 -t UTF-8"),
+    b"PK\x03\x04": ("a zip archive", "unpack it"),
+    b"BZh": ("packed with bzip2", "unpack it, say with bunzip2"),
+    b"\xfd7zXZ\x00": ("packed with xz", "unpack it, say with unxz"),
+    b"\x28\xb5\x2f\xfd": ("packed with zstd", "unpack it, say with unzstd"),
+    b"PAR1": ("a Parquet file", "write its rows as .jsonl"),
+    b"%PDF": ("a PDF file", "write its text into a .txt file"),
+}
+
+
+@contextmanager
+def open_input(path: epath.PathLike, name: str, pipe: bool = False) -> Iterator[IO[bytes]]:
+    """Opens a file for reading; one that gzip packed, by whatever name, is read unpacked.
+
+    Args:
+        path: the file, maybe of a bucket.
+        name: the field or flag that names it, for errors.
+        pipe: a pipe or a device will do, too, such as /dev/stdin; it is waited for where nobody writes yet.
+
+    Raises:
+        UserError: it is missing or cannot be read, now or while the caller reads; it is no regular file; nobody writes
+            to the pipe; it unpacks to very much more than it has.
+    """
+    try:
+        with ExitStack() as files:
+            file: Any
+            if "://" in str(path):
+                file = files.enter_context(epath.Path(path).open("rb"))
+            else:
+                file = files.enter_context(_open_local(Path(path), name, pipe))
+            if str(path).lower().endswith(".gz") or _peek(file, len(_GZIP)) == _GZIP:
+                file = io.BufferedReader(_Unpacked(file, f"{name}: {path}"), 2**20)
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{name}: {path} cannot be read ({reason}): mend that, or name another file"
+        ) from error
+
+
+def read_bytes(path: epath.PathLike, name: str, pipe: bool = False) -> bytes:
+    """All of a file, unpacked; raises as `open_input`, and where it is larger than `LARGEST`."""
+    with open_input(path, name, pipe) as file:
+        parts, size = [], 0
+        while part := file.read(2**24):
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST:
+                raise UserError(
+                    f"{name}: {path} has no end within {LARGEST // 2**30} GB, more than is held in memory at once: "
+                    "split it up (documents may be lines of a .jsonl file, which is read line by line)"
+                )
+        return b"".join(parts)
+
+
+def read_text(path: epath.PathLike, name: str, pipe: bool = False) -> str:
+    """The text of a file, without a byte-order mark; raises as `read_bytes` and `decode`."""
+    return decode(read_bytes(path, name, pipe), f"{name}: {path}")
+
+
+def read_lines(file: IO[bytes], where: str) -> Iterator[bytes]:
+    """The lines of an open file, each with its line break; `where` names the file.
+
+    Raises:
+        UserError: a line is longer than `LONGEST_LINE`.
+    """
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise UserError(
+                f"{where} has a line of more than {LONGEST_LINE // 2**20} MB, longer than a record can be: write a "
+                "record a line"
+            )
+        yield line
+
+
+def decode(data: bytes, where: str) -> str:
+    """The text that bytes are in UTF-8, without a byte-order mark; `where` names them.
+
+    Raises:
+        UserError: they are something else; what they are is told where their beginning shows it.
+    """
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        for start, (kind, mend) in _NO_TEXT.items():
+            if data.startswith(start):
+                raise UserError(f"{where} is {kind}, not UTF-8 text: {mend}") from error
+        raise UserError(
+            f"{where} is not UTF-8 text (at byte {error.start}): convert it, say with iconv -f LATIN1 -t UTF-8"
+        ) from error
+
+
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """The JSON object that a text is, of a line or a file that `where` names.
+
+    Raises:
+        UserError: it is no JSON, nested too deep, no object, or spells half of a surrogate pair, which is no text.
+    """
+    try:
+        record = json.loads(text)
+    except RecursionError:
+        raise UserError(
+            f"{where} is not JSON that can be read, since it is nested too deep: mend it"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON ({error}): mend it") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is {text[:2000].strip()!r:.80}, expected a JSON object: mend it")
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(record, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError):
+            raise UserError(
+                f"{where} spells half of a surrogate pair (\\ud800 to \\udfff): mend it"
+            ) from None
+    return record
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file holds, until that becomes more than a text can be."""
+
+    def __init__(self, packed: IO[bytes], where: str) -> None:
+        self._packed, self._where = packed, where
+        self._file = gzip.GzipFile(fileobj=packed)
+        self._size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = self._file.readinto(buffer)
+        self._size += count
+        large = self._size > _PACKED_BYTES and self._packed.seekable()  # a pipe cannot tell how much was read
+        if large and self._size > _PACKED_RATIO * self._packed.tell():
+            raise UserError(
+                f"{self._where} unpacks to more than {_PACKED_RATIO} times its size, as no text does: unpack it "
+                "yourself if it is one"
+            )
+        return count
+
+
+def _open_local(path: Path, name: str, pipe: bool) -> IO[bytes]:
+    mode = os.stat(path).st_mode  # noqa: PTH116 - not epath's, which wants the owner's name
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{name}: {path} is a directory: name a file")
+    if stat.S_ISREG(mode):
+        return path.open("rb")
+    if not pipe:
+        raise UserError(f"{name}: {path} is no regular file but a pipe or a device: name a file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening would wait, for ever
+    try:
+        if stat.S_ISFIFO(mode):
+            _await(descriptor, f"{name}: {path}")
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _await(descriptor: int, where: str) -> None:
+    """Returns when there is something in a pipe, or somebody who may yet write to it."""
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    if waiting.poll(_PIPE_SECONDS * 1000):
+        return
+    try:
+        empty = os.read(descriptor, 1) == b""
+    except BlockingIOError:  # it is open for writing somewhere
+        empty = False
+    if empty:
+        raise UserError(
+            f"{where} is a pipe to which nobody writes: start the command that does, or name a file"
+        )
+
+
+def _peek(file: Any, count: int) -> bytes:
+    """The next bytes of an open file, which stays where it is."""
+    return file.peek(count)[:count] if hasattr(file, "peek") else b""
