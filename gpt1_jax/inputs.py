@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import re
 import select
 import stat
 import zlib
@@ -26,6 +27,7 @@ _PACKED_BYTES = 256 * 2**20  # what any gzip file may unpack to
 _PACKED_RATIO = 200  # beyond that; no text is said ten times as briefly
 _PIPE_SECONDS = 10.0  # in which somebody must begin to write
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair, in JSON
 _GZIP = b"\x1f\x8b"
 # What is taken for text now and then, by its first bytes: what it is, and how text is made of it.
 _NO_TEXT = {
@@ -70,6 +72,14 @@ def open_input(path: epath.PathLike, name: str, pipe: bool = False) -> Iterator[
         raise UserError(
             f"{name}: {path} cannot be read ({reason}): mend that, or name another file"
         ) from error
+
+
+def is_packed(path: epath.PathLike, name: str) -> bool:
+    """Whether gzip packed a file, by its first bytes or, where a bucket does not tell those, by its name."""
+    if str(path).lower().endswith(".gz") or "://" in str(path):
+        return str(path).lower().endswith(".gz")
+    with _open_local(Path(path), name, pipe=False) as file:
+        return _peek(file, len(_GZIP)) == _GZIP
 
 
 def read_bytes(path: epath.PathLike, name: str, pipe: bool = False) -> bytes:
@@ -140,7 +150,7 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where} is not JSON ({error}): mend it") from error
     if not isinstance(record, dict):
         raise UserError(f"{where} is {text[:2000].strip()!r:.80}, expected a JSON object: mend it")
-    if "\\ud" in text or "\\uD" in text:
+    if _SURROGATE.search(text):
         try:
             json.dumps(record, ensure_ascii=False).encode()
         except (UnicodeEncodeError, RecursionError):

@@ -8,6 +8,7 @@ from etils import epath
 from gpt1_jax.config import Config, fill_before, from_dict, keep_before, to_dict
 from gpt1_jax.errors import UserError
 from gpt1_jax.locks import lock
+from gpt1_jax.paths import expand
 from gpt1_jax.whole_files import write_whole
 
 # What a resumed run must share with its beginning: these decide the state's shapes and which batch is next.
@@ -40,7 +41,7 @@ class Run:
     """Paths and small files of one run directory."""
 
     def __init__(self, directory: str) -> None:
-        self.directory = epath.Path(directory).expanduser()
+        self.directory = expand(directory, "--workdir")
         self.tokenizer = self.directory / "tokenizer"
         self.checkpoints = self.directory / "checkpoints"
         self._lock: Any = None

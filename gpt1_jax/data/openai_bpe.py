@@ -12,6 +12,8 @@ from etils import epath
 
 from gpt1_jax.data.openai_words import Words, cut
 from gpt1_jax.data.openai_workers import Workers
+from gpt1_jax.inputs import read_bytes
+from gpt1_jax.paths import expand
 from gpt1_jax.whole_files import write_whole
 
 OPENAI_FILES = ("encoder_bpe_40000.json", "vocab_40000.bpe")
@@ -40,10 +42,10 @@ def open_openai(directory: epath.PathLike) -> "OpenAITokenizer":
         OSError: they are not there or cannot be read.
         ValueError: one is damaged, or they do not fit each other.
     """
-    directory = epath.Path(directory).expanduser()
+    directory = expand(directory, "data.tokenizer")
     for names in (OPENAI_FILES, HUGGING_FACE_FILES):
         if all((directory / name).exists() for name in names):
-            return OpenAITokenizer(*((directory / name).read_bytes() for name in names))
+            return OpenAITokenizer(*(read_bytes(directory / name, "data.tokenizer") for name in names))
     raise FileNotFoundError(
         f"{directory} holds neither {' and '.join(OPENAI_FILES)} nor {' and '.join(HUGGING_FACE_FILES)}"
     )

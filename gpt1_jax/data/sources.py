@@ -1,12 +1,11 @@
 """Where text comes from: a source yields the documents of a split, one after the other, whole or in parts."""
 
 import glob
-import gzip
 import hashlib
 import json
-import zlib
+import os
+import stat
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -14,9 +13,13 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from etils import epath
 
+from gpt1_jax import inputs
 from gpt1_jax.data.demo import Demo
 from gpt1_jax.data.splits import HELD_OUT, SplitName, hold_out
 from gpt1_jax.errors import UserError
+from gpt1_jax.paths import expand
+
+_NAME = "data.source"
 
 # A source has no more parts than `_PARTS`, whatever its size, and none smaller than they need to be.
 _PARTS = 4096
@@ -114,7 +117,7 @@ class TextFiles:
                 "files, such as 'text:books/**/*.txt'"
             )
         for path in self._paths:
-            if not path.name.endswith((".txt", ".jsonl", ".txt.gz", ".jsonl.gz")):
+            if not path.name.lower().endswith((".txt", ".jsonl", ".txt.gz", ".jsonl.gz")):
                 raise UserError(
                     f"data.source is {self.name!r}, which matches {path}: expected only .txt, .jsonl, "
                     ".txt.gz and .jsonl.gz files, so narrow the glob"
@@ -123,12 +126,13 @@ class TextFiles:
     @cached_property
     def _parts(self) -> list[list[_Piece]]:
         """Files one after the other until they are large enough; one of JSON lines may be cut."""
-        lengths = [path.stat().length for path in self._paths]
+        lengths = [_size_and_time(path)[0] for path in self._paths]
         enough = max(PART_BYTES, sum(lengths) // _PARTS)
         parts: list[list[_Piece]] = [[]]
         size = 0
         for path, length in zip(self._paths, lengths, strict=True):
-            step = enough if path.suffix == ".jsonl" else max(length, 1)
+            cut = _holds_lines(path) and length > enough and not inputs.is_packed(path, _NAME)
+            step = enough if cut else max(length, 1)
             for start in range(0, max(length, 1), step):
                 stop = min(start + step, length)
                 if size and size + stop - start > enough:
@@ -145,19 +149,11 @@ class TextFiles:
     def read(self, split: SplitName, part: int) -> Iterator[str]:
         """Yields the documents of a part; a UserError names the file, and byte or line, that is no text."""
         for piece in self._parts[part]:
-            try:
-                with ExitStack() as files:
-                    file: Any = files.enter_context(piece.path.open("rb"))
-                    if piece.path.suffix == ".gz":
-                        file = files.enter_context(gzip.open(file))
-                    if piece.path.name.removesuffix(".gz").endswith(".jsonl"):
-                        yield from _read_lines(file, piece)
-                    elif text := _decode(file.read(), str(piece.path)):
-                        yield text
-            except (OSError, EOFError, zlib.error) as error:
-                raise UserError(
-                    f"data.source matches {piece.path}, which cannot be read ({error})"
-                ) from error
+            if _holds_lines(piece.path):
+                with inputs.open_input(piece.path, _NAME) as file:
+                    yield from _read_lines(file, piece)
+            elif text := inputs.read_text(piece.path, _NAME):
+                yield text
 
     def fingerprint(self) -> str:
         """Changes with the path, size or modification time of any file."""
@@ -166,15 +162,25 @@ class TextFiles:
 
 
 def _find_files(pattern: str) -> list[epath.Path]:
-    """The files that match, in the order of their names, none that are hidden, such as an editor's copies."""
+    """The files that match, in the order of their names, none that are hidden, such as an editor's copies.
+
+    Raises UserError where one is a link to nothing, or a pipe or a device.
+    """
     if "://" in pattern:
         names = pattern.split("/")
         fixed = next((n for n, name in enumerate(names) if glob.has_magic(name)), len(names) - 1)
         matches = epath.Path("/".join(names[:fixed])).glob("/".join(names[fixed:]))
-    else:
-        # Path.glob would find hidden files too.
-        matches = map(epath.Path, glob.glob(str(Path(pattern).expanduser()), recursive=True))  # noqa: PTH207
-    return sorted(path for path in matches if path.is_file())
+        return sorted(path for path in matches if path.is_file() and not path.name.startswith("."))
+    found = []
+    for name in glob.glob(str(expand(pattern, _NAME)), recursive=True):  # noqa: PTH207 - Path's finds hidden ones
+        path = epath.Path(name)
+        if stat.S_ISREG(mode := _stat(path).st_mode):
+            found.append(path)
+        elif not stat.S_ISDIR(mode):
+            raise UserError(
+                f"data.source is 'text:{pattern}', which matches {path}, a pipe or a device: narrow the glob"
+            )
+    return sorted(found)
 
 
 def _size_and_time(path: epath.Path) -> tuple[int, int]:
@@ -182,46 +188,47 @@ def _size_and_time(path: epath.Path) -> tuple[int, int]:
     if "://" in str(path):
         remote = path.stat()
         return remote.length, remote.mtime
-    local = Path(path).stat()
+    local = _stat(path)
     return local.st_size, local.st_mtime_ns
+
+
+def _stat(path: epath.Path) -> os.stat_result:
+    """Of a local file; raises UserError where there is none, as behind a link to nothing."""
+    try:
+        return os.stat(path)  # noqa: PTH116 - epath's wants the name of the owner, who may have none
+    except OSError as error:
+        what = "a link to nothing" if Path(path).is_symlink() else f"which cannot be read ({error.strerror})"
+        raise UserError(f"data.source matches {path}, {what}: mend that, or narrow the glob") from error
+
+
+def _holds_lines(path: epath.Path) -> bool:
+    """Whether its name says that a file has a document a line."""
+    return path.name.lower().removesuffix(".gz").endswith(".jsonl")
 
 
 def _read_lines(file: IO[bytes], piece: _Piece) -> Iterator[str]:
     """The texts of the JSON lines that begin in a piece of a file."""
-    position = number = 0
+    position = 0
     if piece.start:
         file.seek(piece.start - 1)
-        position = piece.start - 1 + len(file.readline())  # to the first line that begins there
-    for number, line in enumerate(file, start=1):
+        begun = next(inputs.read_lines(file, f"{_NAME}: {piece.path}"), b"")
+        position = piece.start - 1 + len(begun)  # to the first line that begins there
+    for number, line in enumerate(inputs.read_lines(file, f"{_NAME}: {piece.path}"), start=1):
         if piece.stop is not None and position >= piece.stop:
             return
         where = f"line {number}" if piece.start == 0 else f"the line at byte {position}"
-        if line.strip() and (text := _parse_json_line(line, f"{where} of {piece.path}")):
+        if line.strip() and (text := _parse_json_line(line, f"{_NAME}: {where} of {piece.path}")):
             yield text
         position += len(line)
 
 
-def _decode(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"data.source: {where} is not UTF-8 text (at byte {error.start}): convert it, say with iconv"
-        ) from error
-
-
 def _parse_json_line(line: bytes, where: str) -> str:
-    try:
-        record = json.loads(_decode(line, where))
-        text = record["text"] if isinstance(record, dict) and "text" in record else None
-        if not isinstance(text, str):
-            raise ValueError("there is no such field")
-        text.encode()  # JSON can spell half a surrogate pair, which is no text
+    record = inputs.parse_object(inputs.decode(line, where), where)
+    text = record.get("text")
+    if isinstance(text, str):
         return text
-    except ValueError as error:
-        raise UserError(
-            f"data.source: {where} is not a JSON object with a string field 'text' ({error}): mend it"
-        ) from error
+    found = f"{json.dumps(text)!s:.60} in its field 'text'" if "text" in record else "no field 'text'"
+    raise UserError(f"{where} has {found}, expected a text there: mend it")
 
 
 # --------------------------------------------------------------------------------------- tfds:NAME
@@ -233,11 +240,10 @@ class TfdsSet:
     def __init__(self, name: str, feature: str, tfds_dir: str | None) -> None:
         """Raises UserError where the set is not prepared, cannot be read, or has no such text feature."""
         import tensorflow_datasets as tfds  # late: it takes half a second that other sources need not pay
-        from etils import epath
         from tensorflow_datasets.core import constants, read_only_builder
 
         self.name = f"tfds:{name}#{feature}" if feature else f"tfds:{name}"
-        directory = epath.Path(tfds_dir or constants.DATA_DIR).expanduser()
+        directory = expand(tfds_dir or constants.DATA_DIR, "data.tfds_dir")
         try:
             self._builder: Any = read_only_builder.builder_from_files(name, data_dir=directory)
         except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -286,7 +292,8 @@ class TfdsSet:
         size = self._part(len(examples))
         for index in range(part * size, min(part * size + size, len(examples))):
             text = examples[index][self._feature]
-            if text := text if isinstance(text, str) else _decode(text, f"example {index} of {self.name}"):
+            where = f"{_NAME}: example {index} of {self.name}"
+            if text := text if isinstance(text, str) else inputs.decode(text, where):
                 yield text
 
     def _examples(self, split: SplitName) -> Any:

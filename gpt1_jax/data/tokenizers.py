@@ -7,7 +7,6 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +17,8 @@ from gpt1_jax.data.no_tokenizer import NoTokenizer
 from gpt1_jax.data.openai_bpe import open_openai
 from gpt1_jax.data.sentencepiece_model import describe
 from gpt1_jax.errors import UserError
+from gpt1_jax.inputs import read_bytes
+from gpt1_jax.paths import expand
 from gpt1_jax.whole_files import write_whole
 
 TOKENIZER_FORMS = (
@@ -82,9 +83,10 @@ def open_tokenizer(spec: str) -> Tokenizer | None:
                 "expected a directory with GPT-1's two vocabulary files, as in the folder model/ of "
                 "github.com/openai/finetune-transformer-lm"
             ) from error
+    content = read_bytes(expand(rest, "data.tokenizer"), "data.tokenizer")
     try:
-        return SentencePieceTokenizer(Path(rest).expanduser().read_bytes())
-    except (OSError, ValueError) as error:
+        return SentencePieceTokenizer(content)
+    except ValueError as error:
         raise UserError(
             f"data.tokenizer is {spec!r}, whose file cannot be read ({error}): "
             "expected a SentencePiece .model file"

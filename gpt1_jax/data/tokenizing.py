@@ -23,6 +23,7 @@ from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer, 
 from gpt1_jax.data.workers import Workers, local_workers
 from gpt1_jax.errors import UserError
 from gpt1_jax.locks import lock
+from gpt1_jax.paths import expand
 from gpt1_jax.whole_files import write_whole
 
 FORMAT_VERSION = 1
@@ -50,7 +51,7 @@ def tokenize(
     if not text.divided and data.split_seed != -1:  # -1 is what corpora without this entry were made with
         made_from["split_seed"] = data.split_seed
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-    cache = epath.Path(data.cache_dir).expanduser()
+    cache = expand(data.cache_dir, "data.cache_dir")
     directory = cache / key
     # A bucket gives no directory another name; there a corpus is one as soon as it has a manifest.
     remote = "://" in str(cache)

@@ -1,7 +1,6 @@
 """From one format to another: read, checked whole, written whole."""
 
 import dataclasses
-from pathlib import Path
 
 from gpt1_jax.data.no_tokenizer import NoTokenizer
 from gpt1_jax.data.tokenizers import open_tokenizer
@@ -11,6 +10,7 @@ from gpt1_jax.interop.huggingface import CLASSIFIER_KINDS, read_huggingface, wri
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
 from gpt1_jax.interop.published import TOKENS, LanguageModel, check_finite
 from gpt1_jax.interop.runs import read_run, write_run
+from gpt1_jax.paths import expand_local
 from gpt1_jax.tasks.task import Specials
 from gpt1_jax.training.session import tell
 
@@ -34,7 +34,7 @@ def convert(
     Raises:
         UserError: something in the files, or that they do not fit each other or the new format.
     """
-    directory, place = Path(source).expanduser(), Path(target).expanduser().resolve()
+    directory, place = expand_local(source, "IN"), expand_local(target, "OUT").resolve()
     check_target(place)
     if not directory.is_dir():
         raise UserError(

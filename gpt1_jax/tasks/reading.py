@@ -6,6 +6,7 @@ from typing import Any
 
 from gpt1_jax.config import DataConfig, FinetuneConfig
 from gpt1_jax.errors import UserError
+from gpt1_jax.paths import expand_local
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.custom import read_custom, read_custom_validation
 from gpt1_jax.tasks.demo import DEMO_TASKS, read_demo_examples
@@ -156,4 +157,4 @@ def _directory(data: DataConfig) -> Path:
             f"data.source={data.source!r} is no source of this task; set it to 'files:PATH' of its files, "
             "'tfds' for a published data set, or 'demo' for an embedded task."
         )
-    return Path(path).expanduser()
+    return expand_local(path, "data.source=files")

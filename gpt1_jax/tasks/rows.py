@@ -69,12 +69,22 @@ def read_csv(path: Path) -> Iterator[Row]:
     delimiter = _guess(text)
     if delimiter != ",":
         logging.warning("%s: the columns of %s are separated by %r.", _NAME, path, delimiter)
-    loose = re.search(rf"(?:^|{re.escape(delimiter)}) +\"", text, re.MULTILINE) is not None
+    rows = _parse_csv(path, text, delimiter)
+    loose = re.search(rf"(?:^|{re.escape(delimiter)}) +\"", text, re.MULTILINE)
+    if loose and any(re.match(' +"', cell) for _, cells in rows for cell in cells):
+        rows = _parse_csv(path, text, delimiter, skipinitialspace=True)
+    yield from _table(path, rows)
+
+
+def _parse_csv(
+    path: Path, text: str, delimiter: str, skipinitialspace: bool = False
+) -> list[tuple[int, list[str]]]:
+    """The cells of each row, with the number of its last line."""
     reader = csv.reader(
-        io.StringIO(text, newline=""), strict=True, delimiter=delimiter, skipinitialspace=loose
+        io.StringIO(text, newline=""), strict=True, delimiter=delimiter, skipinitialspace=skipinitialspace
     )
     try:
-        yield from _table(path, ((reader.line_num, cells) for cells in reader))
+        return [(reader.line_num, cells) for cells in reader]
     except csv.Error as error:
         raise UserError(
             f"{_NAME}: line {reader.line_num} of {path} is not CSV ({error}): mend its quotation marks"
@@ -128,7 +138,7 @@ def _guess(text: str) -> str:
             counts = {len(cells) for cells in rows if cells}
         except csv.Error:
             return 1
-        return counts.pop() if len(counts) == 1 else 1
+        return min(counts, default=1) if len(counts) == 1 else 1
 
     found = {delimiter: columns(delimiter) for delimiter in _DELIMITERS}
     return "," if found[","] > 1 else max(_DELIMITERS, key=lambda delimiter: found[delimiter])

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.inputs import decode
+from gpt1_jax.paths import expand
 from gpt1_jax.tasks.examples import make_examples
 from gpt1_jax.tasks.passages import split_passage
 from gpt1_jax.tasks.preparing import prepare_set
@@ -37,10 +39,9 @@ def read_tfds(task: Task, tfds_dir: str | None, split: Split) -> list[Example]:
 def _open(name: str, archives: tuple[str, ...], tfds_dir: str | None) -> Any:
     """The builder of a set that is prepared, now at the latest."""
     import tensorflow_datasets as tfds  # late: it takes half a second that other sources need not pay
-    from etils import epath
     from tensorflow_datasets.core import constants, read_only_builder
 
-    directory = epath.Path(tfds_dir or constants.DATA_DIR).expanduser()
+    directory = expand(tfds_dir or constants.DATA_DIR, "data.tfds_dir")
     try:
         return read_only_builder.builder_from_files(name, data_dir=directory)
     except (tfds.core.DatasetNotFoundError, ValueError):
@@ -56,7 +57,7 @@ def _read(task: Task, builder: Any, split: str) -> Iterator[Row]:
             f"data.source='tfds': {name} in {builder.data_dir} has no such split or not TFDS's format array_record "
             f"({error}): delete it, and it is prepared again"
         ) from error
-    records = [_decode(record) for record in source.__getitems__(range(len(source)))]
+    records = [_decode(record, name) for record in source.__getitems__(range(len(source)))]
     records.sort(key=lambda record: record.get("idx", 0))  # GLUE's own order, which TFDS shuffles
     # A split has labels or it has none, which TFDS writes as -1: the few among others are SNLI's undecided.
     labeled = [record for record in records if record.get("label") != -1]
@@ -69,13 +70,13 @@ def _read(task: Task, builder: Any, split: str) -> Iterator[Row]:
         yield from split_passage(where, record) if "questions" in record else [Row(where, record)]
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, where: str) -> Any:
     """Texts of the bytes that TFDS gives, lists of its arrays."""
     if isinstance(value, bytes):
-        return value.decode()
+        return decode(value, f"data.source='tfds': an example of {where}")
     if isinstance(value, dict):
-        return {name: _decode(inner) for name, inner in value.items()}
-    return value if isinstance(value, int | float | str) else [_decode(inner) for inner in value]
+        return {name: _decode(inner, where) for name, inner in value.items()}
+    return value if isinstance(value, int | float | str) else [_decode(inner, where) for inner in value]
 
 
 # ----------------------------------------------------------------------------------------- the sets

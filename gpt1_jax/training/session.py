@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from etils import epath
 from flax import linen as nn
 from jax.sharding import Mesh
 
@@ -16,6 +15,7 @@ from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
+from gpt1_jax.paths import expand
 from gpt1_jax.run import Run, write_json
 from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -35,7 +35,7 @@ def tell(sentence: str) -> None:
 
 def keep_compiled(cache_dir: str) -> None:
     """Keeps compiled programs in `cache_dir`, so that the next start finds them."""
-    jax.config.update("jax_compilation_cache_dir", str(epath.Path(cache_dir).expanduser() / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(expand(cache_dir, "data.cache_dir") / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 

@@ -170,7 +170,7 @@ def test_a_bad_line_of_a_later_part_is_named_by_its_byte(
 ) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 10 + "{\n")
     monkeypatch.setattr(sources, "PART_BYTES", 20)
-    with pytest.raises(UserError, match=r"the line at byte 140 of .*a\.jsonl is not a JSON object"):
+    with pytest.raises(UserError, match=r"the line at byte 140 of .*a\.jsonl is not JSON"):
         read(f"text:{tmp_path}/a.jsonl")
 
 
@@ -186,8 +186,15 @@ def test_a_large_text_has_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("name", "content", "told"),
     [
         ("bad.txt", b"abc\xff", "bad.txt is not UTF-8 text (at byte 3)"),
-        ("bad.jsonl", b'{"text": "a"}\n{"text": 3}\n', "line 2 of .*bad.jsonl"),
-        ("bad.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2 of .*bad.jsonl"),
+        ("bad.jsonl", b'{"text": "a"}\n{"text": 3}\n', "line 2 of .*bad.jsonl has 3 in its field 'text'"),
+        (
+            "bad.jsonl",
+            b'{"text": null}\n',
+            "line 1 of .*bad.jsonl has null in its field 'text', expected a text",
+        ),
+        ("bad.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2 of .*bad.jsonl has no field 'text'"),
+        ("bad.jsonl", b'{"text": ' + b"[" * 100_000, "line 1 of .*bad.jsonl .* nested too deep"),
+        ("bad.txt", "UTF-16".encode("utf-16"), "bad.txt is UTF-16, not UTF-8 text: convert it to UTF-8"),
         ("bad.jsonl", b'["a"]', "line 1 of .*bad.jsonl"),
         ("bad.jsonl", b'{"text": "a"', "line 1 of .*bad.jsonl"),
         ("bad.jsonl", b'{"text": "\\ud800"}', "line 1 of .*bad.jsonl"),  # half a surrogate pair
@@ -214,6 +221,44 @@ def test_a_glob_that_matches_nothing_or_other_files_is_refused(tmp_path: Path) -
     (tmp_path / "page.html").write_text("<p>")
     with pytest.raises(UserError, match=r"page\.html"):
         open_source(f"text:{tmp_path}/*")
+
+
+def test_endings_may_be_upper_case_and_gzip_is_known_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"".join(b'{"text": "%d"}\n' % i for i in range(100))
+    (tmp_path / "a.TXT").write_bytes(gzip.compress(b"a"))
+    (tmp_path / "b.JSONL").write_bytes(gzip.compress(lines))
+    (tmp_path / "c.jsonl.GZ").write_bytes(gzip.compress(lines))
+    (tmp_path / "d.Jsonl").write_bytes(lines)
+    monkeypatch.setattr(sources, "PART_BYTES", 50)
+    source = open_source(f"text:{tmp_path}/*")
+    documents = [text for part in range(source.parts("train")) for text in source.read("train", part)]
+    assert documents == ["a", *[*map(str, range(100))] * 3]
+    assert source.parts("train") > 10  # the plain one is cut
+
+
+def test_hidden_files_are_none(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt", "._a.txt", ".b.txt"):
+        (tmp_path / name).write_text(name)
+    assert read(f"text:{tmp_path}/*") == (["a.txt"], ["b.txt"])
+
+
+def test_a_link_to_nothing_a_pipe_and_an_unreadable_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(UserError, match=r"b\.txt, a link to nothing"):
+        open_source(f"text:{tmp_path}/*.txt")
+    (tmp_path / "b.txt").unlink()
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(UserError, match=r"b\.txt, a pipe or a device"):
+        open_source(f"text:{tmp_path}/*.txt")
+
+
+def test_the_owner_of_a_file_needs_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    os.chown(tmp_path / "a.jsonl", 1234567, 1234567)
+    assert read(f"text:{tmp_path}/*") == (["a"], ["b"])
 
 
 def test_the_fingerprint_follows_path_size_and_time(tmp_path: Path) -> None:
