@@ -8,6 +8,8 @@ from etils import epath
 
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.inputs import decode, open_input, parse_object, read_lines
+from gpt1_jax.paths import expand
 from gpt1_jax.whole_files import write_whole
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
@@ -20,8 +22,8 @@ def main(_: list[str]) -> None:
     workdir, source, target = _WORKDIR.value, _INPUT.value, _OUTPUT.value
     if workdir is None or source is None or target is None:
         raise UserError("--workdir=RUN, --input=IN.jsonl and --output=OUT.jsonl are all needed.")
-    records = read_records(epath.Path(source))
-    output = epath.Path(target)
+    records = read_records(expand(source, "--input"))
+    output = expand(target, "--output")
     if not output.parent.exists():
         raise UserError(f"--output={target} lies in no directory; make {output.parent}.")
 
@@ -32,29 +34,17 @@ def main(_: list[str]) -> None:
 
 
 def read_records(path: epath.Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line.
+    """The JSON objects of a file, one a line; empty lines are none.
 
     Raises:
         UserError: there is no such file, it is not UTF-8, or a line, told by its number, is no JSON object.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"--input={path} does not exist; name a .jsonl file.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"--input={path} is not UTF-8 (at byte {error.start}); convert it.") from error
     records = []
-    for number, line in enumerate(text.rstrip("\r\n\t ").split("\n") if text.strip() else [], start=1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise UserError(
-                f"Line {number} of --input={path}, {line[:60]!r}, is not a JSON object; write one such as "
-                '{"text": "…"}.'
-            )
-        records.append(record)
+    with open_input(path, "--input", pipe=True) as file:
+        for number, line in enumerate(read_lines(file, f"--input: {path}"), start=1):
+            where = f"--input: line {number} of {path}"
+            if line.strip():
+                records.append(parse_object(decode(line, where), where))
     return records
 
 

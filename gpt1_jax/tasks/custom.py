@@ -14,10 +14,9 @@ from gpt1_jax.tasks.labels import (
     distinct_classes,
     find_score,
 )
-from gpt1_jax.tasks.rows import Row, read_csv, read_jsonl, read_tsv
+from gpt1_jax.tasks.rows import Row, find_reader
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Kind, Split, Task
 
-_READERS = {".jsonl": read_jsonl, ".csv": read_csv, ".tsv": read_tsv}
 _FORMS = "{jsonl,csv,tsv}"
 
 
@@ -58,7 +57,7 @@ def read_custom(
 def read_custom_validation(finetune: FinetuneConfig, path: Path, task: Task) -> list[Example]:
     """What a directory has for validation, or all of a file, as examples of a task that is known; raises as above."""
     kind, columns = _read_settings(finetune)
-    file = path if path.is_file() else _find_files(path, ("validation",))["validation"]
+    file = path if not path.is_dir() else _find_files(path, ("validation",))["validation"]
     return make_examples(task, _read(file, "validation", columns, kind), "validation")
 
 
@@ -82,12 +81,16 @@ def _parse_columns(text: str, kind: Kind) -> Columns:
 
 
 def _find_files(path: Path, needed: tuple[Split, ...] = ("train", "validation")) -> dict[Split, Path]:
-    if path.is_file():
+    if not path.is_dir():
         return {"train": path}
     files: dict[Split, Path] = {}
     splits: tuple[Split, ...] = ("train", "validation", "test")
     for split in splits:
-        found = [file for suffix in _READERS if (file := path / f"{split}{suffix}").is_file()]
+        found = sorted(
+            file
+            for file in path.iterdir()
+            if file.name.partition(".")[0] == split and find_reader(file) and file.is_file()
+        )
         if len(found) > 1 or (not found and split in needed):
             raise UserError(
                 f"data.source='files:{path}' has {' and '.join(file.name for file in found) or 'no file'} for "
@@ -99,9 +102,9 @@ def _find_files(path: Path, needed: tuple[Split, ...] = ("train", "validation"))
 
 
 def _read(file: Path, split: Split, columns: Columns, kind: Kind) -> list[Row]:
-    if file.suffix not in _READERS:
+    if (reader := find_reader(file)) is None:
         raise UserError(f"data.source: {file} is not named *.{_FORMS}; convert or rename it.")
-    rows = list(_READERS[file.suffix](file))
+    rows = list(reader(file))
     if not rows:
         raise UserError(f"data.source: {file} holds no examples; put some there.")
     _check_columns(rows, split, columns, kind)

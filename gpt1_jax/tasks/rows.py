@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,6 +180,16 @@ def read_jsonl(path: Path) -> Iterator[Row]:
         if line.strip():
             where = f"line {number} of {path}"
             yield Row(where, inputs.parse_object(line, f"{_NAME}: {where}"))
+
+
+def find_reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:
+    """The reader of a table with a header, by the ending of its name, whatever its case; gzip may have packed it."""
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".jsonl": read_jsonl,
+        ".csv": read_csv,
+        ".tsv": read_tsv,
+    }
+    return readers.get(Path(path.name.lower().removesuffix(".gz")).suffix)
 
 
 def read_json_file(path: Path) -> Mapping[str, Any]:

@@ -1,7 +1,9 @@
 """`custom`: a user's own files, whose labels, scores or choices are found in the data."""
 
 import csv
+import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +242,7 @@ def test_missing_ambiguous_empty_and_other_files_are_told(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="has no file for validation"):
         read_custom(config("classification"), tmp_path)
     write(tmp_path / "train.jsonl", reviews(0, 1))
-    with pytest.raises(UserError, match=r"has train.jsonl and train.csv for train"):
+    with pytest.raises(UserError, match=r"has train.csv and train.jsonl for train"):
         read_custom(config("classification"), tmp_path)
     (tmp_path / "mine.jsonl").write_text("")
     with pytest.raises(UserError, match=r"mine.jsonl holds no examples"):
@@ -248,3 +250,24 @@ def test_missing_ambiguous_empty_and_other_files_are_told(tmp_path: Path) -> Non
     (tmp_path / "mine.xlsx").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"mine.xlsx is not named \*.{jsonl,csv,tsv}"):
         read_custom(config("classification"), tmp_path / "mine.xlsx")
+
+
+def test_names_may_end_in_upper_case_and_gzip_may_have_packed_them(tmp_path: Path) -> None:
+    for name in ("train.CSV", "validation.Csv"):
+        write(tmp_path / "x.csv", reviews(0, 1)).rename(tmp_path / name)
+    packed = gzip.compress(write(tmp_path / "y.jsonl", reviews(0, 1)).read_bytes())
+    (tmp_path / "test.jsonl.gz").write_bytes(packed)
+    _, splits = read_custom(config("classification"), tmp_path)
+    assert {split: len(examples) for split, examples in splits.items()} == {
+        "train": 2,
+        "validation": 2,
+        "test": 2,
+    }
+
+
+def test_a_file_that_is_not_there_and_a_pipe_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"mine.csv cannot be read .No such file"):
+        read_custom(config("classification"), tmp_path / "mine.csv")
+    os.mkfifo(tmp_path / "mine.csv")
+    with pytest.raises(UserError, match=r"mine.csv is no regular file"):
+        read_custom(config("classification"), tmp_path / "mine.csv")

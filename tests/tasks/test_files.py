@@ -1,5 +1,6 @@
 """`files:DIR`: each set as it is distributed, read whole; what is missing or wrong is named."""
 
+import gzip
 import json
 import subprocess
 from pathlib import Path
@@ -296,3 +297,45 @@ def test_race_is_read_whole(tmp_path: Path) -> None:
     directory = tmp_path / "tasks" / "RACE"
     assert (len(read(directory, "race")), len(read(directory, "race", "validation"))) == (87866, 4887)
     assert len(read(directory, "race_middle")) + len(read(directory, "race_high")) == 87866
+
+
+# ── As they come ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_a_mac_hides_in_race_is_no_passage(tmp_path: Path) -> None:
+    passage = {"article": "a", "questions": ["q"], "options": [["1", "2", "3", "4"]], "answers": ["A"]}
+    folder = tmp_path / "train" / "middle"
+    folder.mkdir(parents=True)
+    for name in ("1.txt", "2.TXT"):
+        (folder / name).write_text(json.dumps(passage))
+    (folder / "._1.txt").write_bytes(b"\x00\x05\x16\x07")
+    assert len(read_files(find_task("race_middle"), tmp_path, "train")) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_qqps_few_broken_lines_are_left_out_where_they_are_learned_from(
+    tmp_path: Path, split: Split, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A question with a line break is two short lines; of a test, whose predictions are numbered, none is left out."""
+    name = {"train": "train", "validation": "dev", "test": "test"}[split]
+    header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
+    (tmp_path / f"{name}.tsv").write_text(
+        "\n".join(
+            [header, "1\t2\t3\twhat?\twho?\t0", "4\t5\t6\twhat", "is?\twho?\t1", "7\t8\t9\twhy?\thow?\t1"]
+        )
+        + "\n"
+    )
+    if split == "test":
+        with pytest.raises(UserError, match="line 3 of"):
+            read_files(find_task("qqp"), tmp_path, split)
+    else:
+        assert [example.texts[0] for example in read_files(find_task("qqp"), tmp_path, split)] == [
+            "what?",
+            "why?",
+        ]
+        assert "2 lines of" in caplog.text
+
+
+def test_a_file_may_be_packed_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_bytes(gzip.compress(b"sentence\tlabel\ngood\t1\nbad\t0\n"))
+    assert len(read_files(find_task("sst2"), tmp_path, "train")) == 2
