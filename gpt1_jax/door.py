@@ -8,14 +8,14 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import Any
 
 from absl import app, flags, logging
 
-from gpt1_jax import config_flag
+from gpt1_jax import config_flag, signals
 from gpt1_jax.config import all_keys
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.troubles import explain
 
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -24,7 +24,7 @@ NONE: Mapping[str, str] = MappingProxyType({})
 def door(
     main: Callable[[list[str]], None], positional: Sequence[str] = (), fields: Mapping[str, str] = NONE
 ) -> None:
-    """Runs a command and exits: 0 when it is done, 2 for a UserError, 1 for anything else.
+    """Runs a command and exits: 0 when it is done, 2 for a UserError, 1 for a fault, 128 + n after signal n.
 
     Args:
         main: the command; it gets its own name and the arguments that are no flags.
@@ -35,11 +35,13 @@ def door(
     logging.set_verbosity(logging.WARNING)
     for name in ("asyncio", "gcsfs", "fsspec"):  # they log what they raise as well
         python_logging.getLogger(name).setLevel(python_logging.CRITICAL)
-    signal.signal(signal.SIGTERM, _stop)  # training takes over with its own handler
+    signals.listen()
+    os.environ.pop("JAX_ENABLE_X64", None)  # jax is not imported yet; all here is made for 32 bits
     try:
         app.run(main, flags_parser=functools.partial(_parse, positional))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Stopped as stop:
+        signals.say(str(stop))
+        sys.exit(stop.code)
     except BrokenPipeError:  # nobody reads on: `… | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes
         sys.exit(128 + signal.SIGPIPE)
@@ -49,6 +51,8 @@ def door(
             raise
         print(f"error: {_as_typed(str(told), fields)}", file=sys.stderr)
         sys.exit(2 if isinstance(told, UserError) else 1)
+    finally:
+        signals.ignore()
 
 
 def input_lines() -> Iterator[str]:
@@ -78,11 +82,6 @@ def _speak_utf8() -> None:
         if stream is not None:
             encoding = stream.encoding if stream.isatty() else "utf-8"
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    print("Stopped before there was anything new to save; run the same command again.", file=sys.stderr)
-    sys.exit(0)
 
 
 class _ShortHelp(app.HelpshortFlag):

@@ -34,5 +34,17 @@ class Fault(Exception):
         super().__init__(sentence(message))
 
 
+class Stopped(BaseException):
+    """A signal asked the command to stop: exit code 128 + its number.
+
+    It is no Exception, so that nothing that deals with errors takes it for one.
+    """
+
+    def __init__(self, number: int, sentence: str) -> None:
+        """`sentence` says what was saved, and how to go on."""
+        super().__init__(sentence)
+        self.code = 128 + number
+
+
 # What the user can mend by naming another path, or mending that one: exit code 2, as a UserError.
 WRONG_PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)

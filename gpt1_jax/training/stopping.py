@@ -1,41 +1,41 @@
-"""Stopping on request: SIGTERM, as clusters send it before they take a machine, and Ctrl-C."""
+"""The safe places of a training, at which it looks whether it is to stop; several processes stop at the same one."""
 
-import os
+import itertools
 import signal
-from types import FrameType, TracebackType
-from typing import Self
 
 from jax.experimental import multihost_utils
 
+from gpt1_jax import signals
+from gpt1_jax.errors import Stopped
 from gpt1_jax.training import hosts
 
+_places = itertools.count(1)
+_agreed = False
 
-class StopRequest:
-    """Within its context SIGTERM and the first Ctrl-C are only noted; a second Ctrl-C interrupts.
 
-    Of several processes any one may get the signal; then all are asked to stop at the same step.
+def asked() -> bool:
+    """Whether to stop here.
+
+    Several processes call it equally often, in the same order: of them any one may get the signal, and jax's
+    protocol then finds the first place that none of them has passed.
     """
+    global _agreed
+    if hosts.alone():
+        return signals.requested() is not None
+    _agreed = _agreed or multihost_utils.reached_preemption_sync_point(next(_places))
+    return _agreed
 
-    requested = False
 
-    def __enter__(self) -> Self:
-        # With several processes SIGTERM is left to jax, whose handler tells the others.
-        numbers = (signal.SIGTERM, signal.SIGINT) if hosts.alone() else (signal.SIGINT,)
-        self._previous = {number: signal.signal(number, self._request) for number in numbers}
-        return self
+def stopped(how: str) -> Stopped:
+    """What to raise where it was asked, with `how` the work is left; where another process got the signal, as SIGTERM."""
+    return signals.stopped(signals.requested() or signal.SIGTERM, how)
 
-    def asked(self, step: int) -> bool:
-        """Whether to stop after this step; call it at every step."""
-        return self.requested if hosts.alone() else multihost_utils.reached_preemption_sync_point(step)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+def check() -> None:
+    """A safe place within work that has nothing to save itself, such as an evaluation.
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        if not hosts.alone():
-            os.kill(os.getpid(), signal.SIGTERM)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    Raises:
+        Stopped: a signal asked for it.
+    """
+    if asked():
+        raise stopped(signals.NOTHING_NEW)

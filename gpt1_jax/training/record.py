@@ -1,0 +1,135 @@
+"""What a training leaves in its run directory while it goes on: logged steps, evaluations, checkpoints."""
+
+import math
+from typing import Any
+
+import jax
+
+from gpt1_jax.config import TrainConfig
+from gpt1_jax.errors import Stopped
+from gpt1_jax.run import Run
+from gpt1_jax.training import divergence, hosts, stopping
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.divergence import Guard
+from gpt1_jax.training.evaluation import perplexity
+from gpt1_jax.training.metrics import MetricsLog, Stopwatch, device_memory, model_flops_utilization
+from gpt1_jax.training.stage import Stage
+from gpt1_jax.training.step import State
+
+
+class Record:
+    """The log, the checkpoints and the evaluations of a run, from the step at which it goes on.
+
+    Metrics of step n are on disk before checkpoint n is. Its evaluation comes after the checkpoint, since a stop may
+    leave no time for both: an evaluation that is missing is made up by the next start.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: TrainConfig,
+        run: Run,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        first: int,
+    ) -> None:
+        self._stage, self._config, self._run = stage, config, run
+        self._checkpoints, self._log = checkpoints, log
+        self._saved = first
+        self._evaluated = False
+        self.watch = Stopwatch()
+        self.guard = Guard(first)
+        self._best: dict[str, Any] | None = run.results().get("best")
+        checkpoints.best = self._best["step"] if self._best else None
+
+    def read(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Waits for a step that was dispatched, watches over it, logs it where that is due."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self.watch.step()
+        if not self.guard.look(step, values):
+            self._log.tell(
+                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; the update is skipped"
+            )
+        if step % self._config.log_every == 0 or step in (1, self._config.num_steps):
+            self._write(step, values)
+        self._log.advance(step)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        seconds = self.watch.lap()
+        speed = self._stage.tokens_per_step / seconds
+        nats = values["loss"] if self._stage.task is None else values.get("lm_loss")
+        shown = {"loss": values["loss"]} | ({} if nats is None else {"perplexity": perplexity(nats)})
+        values = shown | values | {"tokens_per_second": speed, "seconds_per_step": seconds}
+        told = {
+            "mfu": model_flops_utilization(speed, self._stage.flops_per_token, jax.device_count()),
+            "memory_gb": device_memory(),
+        }
+        self._log.write(step, "train", values | {name: x for name, x in told.items() if x is not None})
+
+    def save(self, step: int, state: State) -> None:
+        """Starts to save a step, unless it is saved; older checkpoints go only while steps are finite."""
+        if self._saved != step:
+            self._checkpoints.prunes = not self.guard.failed
+            self._checkpoints.save(step, state)
+            self._saved = step
+
+    def act(self, step: int, state: State, *, stop: bool, saving: bool, evaluating: bool) -> None:
+        """Does what is due after a step that was read.
+
+        Raises:
+            Stopped: a signal asked for it; the step is saved.
+            Diverged, DivergedAgain: too many steps in a row were not finite.
+        """
+        self.watch.pause()
+        if self.guard.lost:
+            raise divergence.give_up(self.guard, self._run, self._checkpoints)
+        # The first evaluation compiles, for minutes where the model is large: no stop can wait for that.
+        first = evaluating and not self._evaluated
+        if stop or ((saving or first) and not self.guard.failed) or step == self._config.num_steps:
+            self.save(step, state)
+        if stop:
+            raise self._leave(step)
+        if evaluating:
+            self.evaluate(step, state)
+        self.watch.resume()
+
+    def evaluate(self, step: int, state: State) -> None:
+        """Measures, logs and writes results.json; the best so far is saved, and stays when older ones go.
+
+        Raises:
+            Stopped: a signal asked for it meanwhile; the step is saved.
+        """
+        try:
+            values = self._stage.evaluate(state.params)
+            self._evaluated = True
+            self._log.write(step, "eval", values)
+            self._judge(step, values)
+            if self._checkpoints.best == step:
+                self.save(step, state)
+            if self._stage.sample is not None:
+                self._log.write_text(step, "sample", self._stage.sample(state.params))
+        except Stopped:
+            self.save(step, state)
+            raise self._leave(step) from None
+
+    def _judge(self, step: int, values: dict[str, float]) -> None:
+        """Tells results.json the last and the best evaluation."""
+        best, score = self._best, self._stage.score
+        sign = 1 if score == "loss" else -1
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}  # as JSON has it
+        # A best of a later step was undone by a crash, and one without a score is none.
+        known = None if best is None or best["step"] >= step else best[score]
+        new = finite[score]
+        if best is None or known is None or (new is not None and sign * new < sign * known):
+            best = {"step": step, **finite}
+        self._best, self._checkpoints.best = best, best["step"]
+        if hosts.first():
+            about = {"kind": self._stage.kind, "task": self._stage.task, "step": step}
+            results = about | {"validation": finite, "best": best}
+            if self._stage.positive_label is not None:
+                results["positive_label"] = self._stage.positive_label
+            self._run.write_results(results)
+
+    def _leave(self, step: int) -> Stopped:
+        self._checkpoints.wait()
+        return stopping.stopped(f"with step {step} saved in {self._run.directory}")
