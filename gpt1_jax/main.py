@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
-from gpt1_jax import config_flag
+from gpt1_jax import config_flag, signals
 from gpt1_jax.config import from_dict
 from gpt1_jax.door import door
 from gpt1_jax.huge_pages import use_huge_pages
@@ -35,6 +35,7 @@ def main(_: list[str]) -> None:
     from gpt1_jax.training import hosts
 
     hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    signals.listen_again()
     if config.finetune is None:
         from gpt1_jax.training.pretraining import pretrain
 

@@ -90,7 +90,7 @@ def check() -> None:
 
 
 def stopped(number: signal.Signals, how: str) -> Stopped:
-    """What is raised to stop, with the line that the user reads; from now on nothing but Ctrl-C hurries this process."""
+    """What is raised to stop, with the line that the user reads; from now on only Ctrl-C hurries this process."""
     _state.leaving = True
     return Stopped(number, f"Stopped by {NAMES[number]} {how}; run the same command again to go on.")
 
@@ -138,7 +138,9 @@ def _hear(number: signal.Signals) -> None:
             say(f"{NAMES[number]}: saving; {again} leaves without.")
         _state.tell_others()
     elif number == signal.SIGINT and now - _state.heard > ONE_PRESS:
-        _leave(number, "Ctrl-C again: left without saving; the same command goes on from the newest checkpoint.")
+        _leave(
+            number, "Ctrl-C again: left without saving; the same command goes on from the newest checkpoint."
+        )
 
 
 def _leave(number: signal.Signals, sentence: str) -> None:

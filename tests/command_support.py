@@ -84,15 +84,19 @@ class Runner:
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def interrupt(self, workdir: Path, number: int, step: int, delay: float) -> tuple[int, str]:
-        """Runs until `step` is logged and `delay` seconds more, then sends the signal."""
+        """Runs until `step` is logged and `delay` seconds more, then sends the signal.
+
+        Returns:
+            The exit code, and what was said.
+        """
         process = self.start(workdir)
         deadline = time.monotonic() + 120
         while process.poll() is None and last_step(workdir) < step and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(delay)
         process.send_signal(number)
-        out, _ = process.communicate(timeout=120)
-        return process.returncode, out
+        said = "".join(process.communicate(timeout=120))
+        return process.returncode, said
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

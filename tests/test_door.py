@@ -78,13 +78,14 @@ def test_wrong_input_is_a_sentence_and_exit_code_2(
         ("pass", 0, ""),
         ("raise UserError('The field is wrong.')", 2, "error: The field is wrong.\n"),
         ("raise Fault('The run failed.')", 1, "error: The run failed.\n"),
-        ("raise KeyboardInterrupt", 130, ""),
-        ("os.kill(os.getpid(), signal.SIGTERM)", 0, "Stopped"),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", 143, "Stopped by SIGTERM"),
+        ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(60)", 129, "Stopped by SIGHUP"),
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", 130, "Stopped by Ctrl-C"),
     ],
 )
 def test_a_command_ends_with_its_exit_code(raised: str, code: int, stderr: str, tmp_path: Path) -> None:
     program = f"""
-import os, signal
+import os, signal, time
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
 def main(_): {raised}

@@ -40,6 +40,7 @@ class Checkpoints:
     """The checkpoints of one run directory: RUN/checkpoints/STEP/."""
 
     best: int | None = None  # the step that stays however old it grows
+    prunes = True  # else a save removes nothing
 
     def __init__(self, directory: epath.Path, keep: int | None = None) -> None:
         """Opens RUN/checkpoints; saving keeps the newest `keep` and the best, without it they are only read.
@@ -98,7 +99,7 @@ class Checkpoints:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints stay, as orbax asks its preservation policy; `checkpoints` ascend."""
-        newest = len(checkpoints) - (self._keep or 0)
+        newest = len(checkpoints) - (self._keep or 0) if self.prunes else 0
         return [i >= newest or checkpoint.step == self.best for i, checkpoint in enumerate(checkpoints)]
 
     def watch(self) -> None:

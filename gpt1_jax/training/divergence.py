@@ -89,13 +89,13 @@ def go_back(run: Run, checkpoints: Checkpoints, tell: Callable[[str], None]) -> 
     found = read(run)
     if not found or found["gone_back"]:
         return
-    aside = [step for step in checkpoints.steps() if step > found["back_to"]]
     first, last = found["steps"]
     tell(
         f"steps {first} to {last} were not finite: going back to "
         + (f"step {found['back_to']}" if found["back_to"] else "the beginning")
     )
-    checkpoints.set_aside(aside, tell)
+    for step in checkpoints.go_back(found["back_to"]):
+        tell(f"checkpoint {step}, of parameters that gave none, is moved to {run.directory}/diverged")
     hosts.on_first(lambda: write_json(_path(run), found | {"gone_back": True}))
 
 

@@ -15,7 +15,7 @@ from gpt1_jax.model.losses import token_log_probabilities
 from gpt1_jax.model.trunk import Trunk
 from gpt1_jax.tasks.batches import TaskEvaluationBatches
 from gpt1_jax.tasks.encoding import EncodedExamples
-from gpt1_jax.training import sharding
+from gpt1_jax.training import sharding, stopping
 from gpt1_jax.training.objectives import Objective
 
 
@@ -30,7 +30,7 @@ def make_evaluate(
         num_batches: how many to look at; 0 is all.
 
     Returns:
-        params → mean loss in nats a token.
+        params → mean loss in nats a token; it raises Stopped between batches where a signal asked for it.
     """
     place = sharding.replicated(mesh)
     sums = jax.jit(
@@ -41,6 +41,7 @@ def make_evaluate(
     def evaluate(params: Any) -> float:
         parts = []
         for step in range(count):
+            stopping.check()
             batch = sharding.place_rows(
                 lambda start, stop, step=step: batches.rows(step, start, stop), batches.batch_size, mesh
             )
@@ -96,10 +97,13 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Pre
         batches = TaskEvaluationBatches(examples, rows)
         parts = []
         for step in range(batches.num_batches):
+            stopping.check()
             batch = sharding.place_rows(
                 lambda start, stop, step=step: batches.rows(step, start, stop), rows, mesh
             )
             parts.append(compiled(params, batch))
+            if step >= 2:
+                parts[step - 2].block_until_ready()  # so that a stop is not far behind
         predicted[batches.order] = np.concatenate(jax.device_get(parts))[: len(examples)]
         return predicted
 

@@ -24,7 +24,6 @@ from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
 from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_predict
-from gpt1_jax.training.loop import Stage
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.pretraining import check_table
@@ -38,6 +37,7 @@ from gpt1_jax.training.session import (
     settle,
     tell,
 )
+from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
 from gpt1_jax.training.transfer import check_start, load_trunk, transfer
 
@@ -45,11 +45,12 @@ from gpt1_jax.training.transfer import check_start, load_trunk, transfer
 def finetune(config: Config, workdir: str) -> None:
     """Fine-tunes in the run directory `workdir`, going on from its newest checkpoint where it has one.
 
-    Leaves scores, predictions and checkpoints. A signal to stop saves the state, and a line says how to go on.
+    Leaves scores, predictions and checkpoints.
 
     Raises:
+        Stopped: a signal asked for it; the state is saved.
         UserError: something in the config, the task's data or the directories is not as it must be.
-        Diverged: the loss stayed without finite values.
+        Diverged, DivergedAgain: the loss stayed without finite values.
     """
     settings, init_from = config.finetune, config.init_from
     assert settings is not None and init_from is not None
@@ -146,8 +147,6 @@ def finetune(config: Config, workdir: str) -> None:
         )
 
         # ── Predictions ──────────────────────────────────────────────────────────────────────────────────────
-        if final is None:
-            return
         for split, examples, encoded in (
             ("validation", data.validation, validation),
             ("test", data.test, test),

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+from typing import Any
 
 import jax
 from etils import epath
@@ -56,8 +57,12 @@ def peak_memory() -> str:
 class MetricsLog:
     """Writes metrics of a run that may be resumed; only process 0 writes."""
 
-    def __init__(self, directory: epath.Path, step: int, num_steps: int) -> None:
-        """Opens the log of a run at `step`; entries of later steps, from before a crash, are dropped."""
+    def __init__(self, directory: epath.Path, step: int, num_steps: int, unevaluated: bool = False) -> None:
+        """Opens the log of a run at `step`.
+
+        Entries of later steps, from before a crash, are dropped, and the evaluation at `step` where it is to be
+        made up.
+        """
         self._writes = jax.process_index() == 0
         self._path = directory / "metrics.jsonl"
         self._num_steps = num_steps
@@ -66,7 +71,7 @@ class MetricsLog:
         self._progress = None
         if not self._writes:
             return
-        kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
+        kept = [line for line in _lines(self._path) if _keeps(json.loads(line), step, unevaluated)]
         self._file = LineFile(self._path, kept, appends="://" not in str(directory))
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1, flush_secs=30)
         if self._console.is_terminal:
@@ -202,6 +207,10 @@ def _lines(path: epath.Path) -> list[str]:
     if not path.exists():
         return []
     return [line for line in path.read_text().split("\n")[:-1] if line]
+
+
+def _keeps(entry: dict[str, Any], step: int, unevaluated: bool) -> bool:
+    return entry["step"] < step + (not unevaluated or entry["kind"] != "eval")
 
 
 def _short(name: str, value: float) -> str:

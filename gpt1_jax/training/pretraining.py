@@ -16,12 +16,11 @@ from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
-from gpt1_jax.training import hosts, sharding
+from gpt1_jax.training import hosts, sharding, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
 from gpt1_jax.training.generation import Generator
 from gpt1_jax.training.generation_settings import Generation
-from gpt1_jax.training.loop import Stage
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.session import (
@@ -33,6 +32,7 @@ from gpt1_jax.training.session import (
     settle,
     tell,
 )
+from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
 from gpt1_jax.training.transfer import check_start, load_trunk
 
@@ -40,11 +40,10 @@ from gpt1_jax.training.transfer import check_start, load_trunk
 def pretrain(config: Config, workdir: str) -> None:
     """Pre-trains in the run directory `workdir`, going on from its newest checkpoint where it has one.
 
-    A signal to stop saves the state, and a line says how to go on.
-
     Raises:
+        Stopped: a signal asked for it; the state is saved.
         UserError: something in the config, the text or the directory is not as it must be.
-        Diverged: the loss stayed without finite values.
+        Diverged, DivergedAgain: the loss stayed without finite values.
     """
     # ── Mesh ─────────────────────────────────────────────────────────────────────────────────────────────────
     keep_compiled(config.data.cache_dir)
@@ -157,7 +156,8 @@ def _make_sample(model: Transformer, corpus: corpora.Corpus, mesh: Mesh) -> Call
     settings = Generation(max_new_tokens=48, temperature=0.8)
 
     def sample(params: Any) -> str:
-        ((found,),) = Generator(model, mesh, params)([prompt], settings)
+        generator = Generator(model, mesh, params)
+        ((found,),) = generator([prompt], settings, watch=lambda _: stopping.check(), every=8)
         decode = corpus.tokenizer.decode
         return f"{decode(prompt)} … {decode(found.tokens)}"
 

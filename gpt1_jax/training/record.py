@@ -17,6 +17,12 @@ from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
 
 
+def lacks_evaluation(run: Run, config: TrainConfig, step: int) -> bool:
+    """Whether a checkpoint was saved, and a stop or a crash left no time for the evaluation that was due then."""
+    due = step > 0 and (step % config.eval_every == 0 or step == config.num_steps)
+    return due and run.results().get("step") != step
+
+
 class Record:
     """The log, the checkpoints and the evaluations of a run, from the step at which it goes on.
 
@@ -37,13 +43,15 @@ class Record:
         self._checkpoints, self._log = checkpoints, log
         self._saved = first
         self._evaluated = False
+        self.directory = run.directory
+        self.lacks_evaluation = lacks_evaluation(run, config, first)
         self.watch = Stopwatch()
         self.guard = Guard(first)
         self._best: dict[str, Any] | None = run.results().get("best")
         checkpoints.best = self._best["step"] if self._best else None
 
     def read(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Waits for a step that was dispatched, watches over it, logs it where that is due."""
+        """Waits for a step that was dispatched, watches over it and the save at work, logs it where that is due."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.watch.step()
         if not self.guard.look(step, values):
@@ -53,6 +61,7 @@ class Record:
         if step % self._config.log_every == 0 or step in (1, self._config.num_steps):
             self._write(step, values)
         self._log.advance(step)
+        self._checkpoints.watch()
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         seconds = self.watch.lap()
@@ -116,7 +125,9 @@ class Record:
         """Tells results.json the last and the best evaluation."""
         best, score = self._best, self._stage.score
         sign = 1 if score == "loss" else -1
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}  # as JSON has it
+        finite = {
+            name: value if math.isfinite(value) else None for name, value in values.items()
+        }  # as JSON has it
         # A best of a later step was undone by a crash, and one without a score is none.
         known = None if best is None or best["step"] >= step else best[score]
         new = finite[score]

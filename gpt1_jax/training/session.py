@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from gpt1_jax import signals
 from gpt1_jax.config import Config, ModelConfig, to_dict
 from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.errors import UserError
@@ -17,14 +18,15 @@ from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.paths import expand
 from gpt1_jax.run import Run, write_json
-from gpt1_jax.training import hosts, sharding
+from gpt1_jax.training import divergence, hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.loop import Stage, train
+from gpt1_jax.training.loop import train
 from gpt1_jax.training.metrics import MetricsLog, peak_memory
 from gpt1_jax.training.objectives import Objective
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
+from gpt1_jax.training.record import Record, lacks_evaluation
+from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State, abstract_state, compile_step, initial_state, make_train_step
-from gpt1_jax.training.stopping import StopRequest
 
 
 def tell(sentence: str) -> None:
@@ -139,7 +141,7 @@ def run_stage(
     start: Callable[[State], State],
     samples: Sequence[Any],
     lines: Sequence[str],
-) -> State | None:
+) -> State:
     """Carries out a stage under its mesh, going on from the run's newest checkpoint where there is one.
 
     Args:
@@ -154,71 +156,59 @@ def run_stage(
         lines: told when the log is open.
 
     Returns:
-        The final state; None where a signal stopped the run, its state saved.
+        The final state.
 
     Raises:
-        Diverged: the loss stayed without finite values.
+        Stopped: a signal asked for it; the state is saved.
+        Diverged, DivergedAgain: the loss stayed without finite values.
         UserError: every checkpoint is damaged.
     """
-    with StopRequest() as stop:
-        schedule = make_schedule(config.optimizer, config.train.num_steps)
-        optimizer = make_optimizer(config.optimizer, schedule)
-        abstract = abstract_state(model, optimizer, mesh)
+    schedule = make_schedule(config.optimizer, config.train.num_steps)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    abstract = abstract_state(model, optimizer, mesh)
 
-        # ── Restore: this run's newest sound checkpoint, else a start ────────────────────────────────────────
-        checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
-        restored = checkpoints.restore_newest(abstract, tell)
-        state: State = (
-            start(initial_state(model, optimizer, mesh, config.seed)) if restored is None else restored
-        )
-        step, last = int(state.step), config.train.num_steps
-        evaluated = run.results().get("step") == step  # else a stop left no time for it
-        if step > last or (step == last and evaluated):
-            tell(
-                f"{run.directory} is done: step {step} of {last}; raise train.num_steps or num_epochs to go on."
-            )
-            return state
+    # ── Restore: this run's newest sound checkpoint, else a start ────────────────────────────────────────────
+    checkpoints = Checkpoints(run.checkpoints, config.train.keep_checkpoints)
+    divergence.go_back(run, checkpoints, tell)
+    restored = checkpoints.restore_newest(abstract, tell)
+    state: State = start(initial_state(model, optimizer, mesh, config.seed)) if restored is None else restored
+    step, last = int(state.step), config.train.num_steps
+    unevaluated = lacks_evaluation(run, config.train, step)
+    if step > last or (step == last and not unevaluated):
+        tell(f"{run.directory} is done: step {step} of {last}; raise train.num_steps or num_epochs to go on.")
+        return state
 
-        # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────
-        log = MetricsLog(run.directory, step, last)
-        resuming = f"resuming at step {step}" if step else "from the beginning"
-        count = parameter_count(state.params, vocab_size)
-        log.tell(
-            f"{count:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}"
-        )
-        placed = sharding.placements(abstract.params) if mesh.size > 1 else []
-        for line in [*placed, *lines]:
-            log.tell(line)
-        train_step = make_train_step(
-            objective, optimizer, schedule, mesh, abstract, config.train.accumulation
-        )
-        programs = {
-            sample.tokens.shape[1:]: _compile(
-                train_step, abstract, sample, config.train.batch_size, mesh, log
-            )
-            for sample in samples
-        }
+    # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────────
+    log = MetricsLog(run.directory, step, last, unevaluated)
+    resuming = f"resuming at step {step}" if step else "from the beginning"
+    count = parameter_count(state.params, vocab_size)
+    log.tell(f"{count:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}")
+    placed = sharding.placements(abstract.params) if mesh.size > 1 else []
+    for line in [*placed, *lines]:
+        log.tell(line)
+    train_step = make_train_step(objective, optimizer, schedule, mesh, abstract, config.train.accumulation)
+    programs = {
+        sample.tokens.shape[1:]: _compile(train_step, abstract, sample, config.train.batch_size, mesh, log)
+        for sample in samples
+    }
 
-        # ── Train ────────────────────────────────────────────────────────────────────────────────────────────
-        hosts.wait()  # some compile faster than others
+    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
+    hosts.wait()  # some compile faster than others
+    with signals.something_to_save():
+        record = Record(stage, config.train, run, checkpoints, log, step)
         try:
             final = train(
                 stage,
                 lambda state, batch: programs[batch.tokens.shape[1:]](state, batch),
                 config.train,
-                run,
                 state,
-                checkpoints,
-                log,
+                record,
                 mesh,
-                stop,
             )
             log.tell(f"peak memory {peak_memory()}")
         finally:
             checkpoints.close()
             log.close()
-    if final is None:
-        tell(f"Stopped at a signal, the state saved in {run.directory}; run the same command again to go on.")
     return final
 
 

@@ -27,7 +27,7 @@ def asked() -> bool:
 
 
 def stopped(how: str) -> Stopped:
-    """What to raise where it was asked, with `how` the work is left; where another process got the signal, as SIGTERM."""
+    """What to raise where it was asked, `how` telling how the work is left; another process' signal is a SIGTERM."""
     return signals.stopped(signals.requested() or signal.SIGTERM, how)
 
 

@@ -93,16 +93,19 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(runner: Runne
     assert_same_end(workdir, undisturbed)
 
 
-def test_sigterm_saves_and_says_how_to_go_on(runner: Runner, undisturbed: Path) -> None:
-    workdir = runner.directory / "stopped"
-    code, out = runner.interrupt(workdir, signal.SIGTERM, 9, 0.0)
-    assert code == 0, out
-    assert "run the same command again" in out.splitlines()[-1]
-    stopped = last_step(workdir)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_saves_and_says_how_to_go_on(
+    runner: Runner, undisturbed: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    code, said = runner.interrupt(tmp_path, number, 9, 0.0)
+    assert code == 128 + number, said
+    assert "leaves without" in said.splitlines()[-2]
+    assert "run the same command again" in said.splitlines()[-1]
+    stopped = last_step(tmp_path)
     assert 9 <= stopped < STEPS
-    assert str(stopped) in {path.name for path in (workdir / "checkpoints").iterdir()}
-    assert f"resuming at step {stopped}" in runner.run(workdir)
-    assert_same_end(workdir, undisturbed)
+    assert str(stopped) in {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert f"resuming at step {stopped}" in runner.run(tmp_path)
+    assert_same_end(tmp_path, undisturbed)
 
 
 def test_init_from_begins_with_the_other_runs_parameters(runner: Runner, undisturbed: Path) -> None:

@@ -81,7 +81,7 @@ def test_devices_and_a_stop(runner: Runner, tmp_path: Path) -> None:
     children = pod.children()
     pod.process.send_signal(signal.SIGTERM)
     out = pod.finish()
-    assert "mesh {'data': 4" in out and "Stopped at a signal" in out and "start again" not in out
+    assert "mesh {'data': 4" in out and "Stopped by SIGTERM" in out and "start again" not in out
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert (workdir / "checkpoints" / str(last_step(workdir))).exists()
 

@@ -183,7 +183,7 @@ def test_tasks_find_each_other_stop_at_the_time_limit_and_resume(
         job.kill()
     assert job.returncode == 0, out
     assert requeues(slurm) == 1
-    assert "Stopped at a signal" in out and "resuming at step" in out
+    assert "Stopped by SIGTERM" in out and "resuming at step" in out
     assert "mesh {'data': 2" in out
     assert last_step(workdir) == 400
 

@@ -2,7 +2,9 @@
 
 import gc
 import json
+import math
 import os
+import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +15,17 @@ import pytest
 from etils import epath
 from support import tiny_config, use_mesh
 
+from gpt1_jax import signals
+from gpt1_jax.errors import Stopped
 from gpt1_jax.run import Run
+from gpt1_jax.training import divergence, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.loop import PATIENCE, Diverged, Stage, train
+from gpt1_jax.training.divergence import PATIENCE, Diverged, DivergedAgain
+from gpt1_jax.training.loop import train
 from gpt1_jax.training.metrics import MetricsLog
+from gpt1_jax.training.record import Record, lacks_evaluation
+from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
-from gpt1_jax.training.stopping import StopRequest
 
 
 class Rows(NamedTuple):
@@ -52,7 +59,10 @@ class Trial:
         self.settings = quiet | settings
         self.bad: set[int] = set()  # the steps whose loss is not finite
         self.held_out: dict[int, float] = {}  # by the number of good steps the parameter tells
-        self.stop_at = 0
+        self.stop_at = 0  # the step, in one training
+        self.stop_while_evaluating = 0  # the same, while this number of good steps is evaluated
+        self.evaluated: list[int] = []
+        self.told: list[str] = []
         self.task: str | None = None
         self.score = "loss"
         self.asked: list[int] = []
@@ -61,7 +71,7 @@ class Trial:
     def train(self, **settings: int) -> bool:
         overrides = {f"train.{name}": value for name, value in (self.settings | settings).items()}
         config = tiny_config(**overrides).train
-        run, stop = Run(str(self.directory)), StopRequest()
+        run = Run(str(self.directory))
         run.directory.mkdir(exist_ok=True)
 
         def rows(step: int, start: int, end: int) -> Rows:
@@ -72,26 +82,39 @@ class Trial:
                 saved = len(list((self.directory / "checkpoints").iterdir()))
                 self.held[step] = files, threads, len(gc.get_objects()), saved
             if step + 1 == self.stop_at:
-                stop.requested = True
+                signals._state.requested = signal.SIGTERM
             return Rows(np.full(end - start, np.nan if step + 1 in self.bad else 10.0 - step, np.float32))
 
         def evaluate(params: dict[str, jax.Array]) -> dict[str, float]:
-            return {self.score: self.held_out.get(int(params["good"]), 1.0)}
+            good = int(params["good"])
+            self.evaluated.append(good)
+            if good == self.stop_while_evaluating:
+                signals._state.requested = signal.SIGTERM
+            stopping.check()
+            return {self.score: self.held_out.get(good, 1.0)}
 
         with use_mesh() as mesh:
             checkpoints = Checkpoints(run.checkpoints, 2)
+            divergence.go_back(run, checkpoints, self.told.append)
             state = checkpoints.restore_newest(abstract_of(mesh), pytest.fail)
             if state is None:
                 place = jax.NamedSharding(mesh, jax.P())
                 state = jax.device_put(State(jnp.int32(0), {"good": jnp.float32(0)}, {}), place)
-            log = MetricsLog(run.directory, int(state.step), config.num_steps)
+            first = int(state.step)
+            log = MetricsLog(run.directory, first, config.num_steps, lacks_evaluation(run, config, first))
             stage = Stage("pretrain", self.task, rows, evaluate, self.score, 128, 1e6)
+            record = Record(stage, config, run, checkpoints, log, first)
             try:
-                end = train(stage, fake_step, config, run, state, checkpoints, log, mesh, stop)
-                return end is not None
+                train(stage, fake_step, config, state, record, mesh)
+                return True
+            except Stopped as stop:
+                assert stop.code == 143 and str(self.directory) in str(stop)
+                return False
             finally:
                 checkpoints.close()
                 log.close()
+                signals._state.requested = None
+                self.stop_at = self.stop_while_evaluating = 0
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
         lines = map(json.loads, (self.directory / "metrics.jsonl").read_text().splitlines())
@@ -105,9 +128,19 @@ class Trial:
             return Checkpoints(epath.Path(self.directory) / "checkpoints", 2).restore(step, abstract_of(mesh))
 
     def steps(self) -> list[int]:
-        return sorted(int(path.name) for path in (self.directory / "checkpoints").iterdir())
+        return Checkpoints(epath.Path(self.directory) / "checkpoints").steps()
+
+    def left(self) -> tuple[Any, ...]:
+        """What a run leaves, without what depends on the clock."""
+        clock = ("tokens_per_second", "seconds_per_step")
+        entries = [entry for kind in ("train", "eval") for entry in self.entries(kind)]
+        values = [{name: x for name, x in entry.items() if name not in clock} for entry in entries]
+        good = [float(self.checkpoint(step).params["good"]) for step in self.steps()]
+        return values, self.results(), self.steps(), good
 
     def results(self) -> dict[str, Any]:
+        if not (self.directory / "results.json").exists():
+            return {}
         return json.loads((self.directory / "results.json").read_text())
 
 
@@ -136,16 +169,71 @@ def test_things_are_done_when_they_are_due(tmp_path: Path, num_steps: int) -> No
 
 
 @pytest.mark.parametrize("num_steps", [4, 7])
-def test_an_evaluation_that_a_stop_left_no_time_for_is_made_up(tmp_path: Path, num_steps: int) -> None:
-    trial = Trial(tmp_path, num_steps=num_steps, eval_every=4)
-    trial.stop_at = 4
-    trial.train()
-    entries = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "metrics.jsonl").write_text("".join(line for line in entries if '"eval"' not in line))
-    (tmp_path / "results.json").unlink()  # as if it had been killed behind its save
-    trial.stop_at = 0
+@pytest.mark.parametrize("during", ["step", "evaluation"])
+def test_a_stop_saves_first_and_the_evaluation_is_made_up(
+    tmp_path: Path, num_steps: int, during: str
+) -> None:
+    undisturbed, trial = (
+        Trial(tmp_path / name, num_steps=num_steps, eval_every=4) for name in ("one", "other")
+    )
+    assert undisturbed.train()
+    if during == "step":
+        trial.stop_at = 4
+    else:
+        trial.stop_while_evaluating = 4
+    assert not trial.train()
+    assert trial.steps() == [4] and trial.logged("eval") == [] and trial.results() == {}
     assert trial.train()
-    assert trial.logged("eval") == sorted({4, num_steps}) and trial.results()["step"] == num_steps
+    assert trial.left() == undisturbed.left()
+
+
+class Crash(BaseException):
+    """As if the process had been killed."""
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_whatever_a_crash_leaves_out_is_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    """Killed before or behind each write in turn: the run ends with the same lines, results and checkpoints."""
+    settings = {"num_steps": 6, "log_every": 1, "eval_every": 2, "checkpoint_every": 3}
+    held_out = {2: 3.0, 4: 2.0, 6: 2.5}
+    undisturbed = Trial(tmp_path / "undisturbed", **settings)
+    undisturbed.held_out = held_out
+    writes = [0, -1]  # how many there were, and which one kills
+
+    def wrap(owner: type, name: str) -> None:
+        write = getattr(owner, name)
+
+        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            writes[0] += 1
+            if writes[0] == writes[1] and not behind:
+                raise Crash
+            result = write(self, *args, **kwargs)
+            if writes[0] == writes[1]:
+                raise Crash
+            return result
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for owner, name in (
+        (Checkpoints, "save"),
+        (MetricsLog, "write"),
+        (Run, "write_results"),
+    ):
+        wrap(owner, name)
+    assert undisturbed.train()
+    count = writes[0]
+    assert count > 12
+    for place in range(1, count + 1):
+        trial = Trial(tmp_path / str(place), **settings)
+        trial.held_out = held_out
+        writes[:] = [0, place]
+        with pytest.raises(Crash):
+            trial.train()
+        writes[1] = -1
+        assert trial.train(), place
+        assert trial.left() == undisturbed.left(), place
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts what Linux tells")
@@ -159,17 +247,54 @@ def test_a_longer_run_holds_no_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begin", [1, 2, 8])
 @pytest.mark.parametrize("every", [100, 1, 4])
-def test_ten_steps_in_a_row_that_are_not_finite_end_the_run_and_keep_the_last_good_state(
+def test_ten_steps_in_a_row_that_are_not_finite_end_the_run_and_it_goes_back_to_proven_parameters(
     tmp_path: Path, begin: int, every: int
 ) -> None:
+    """Nothing is saved or pruned from then on: what the update before them made is good for nothing."""
     end = begin + PATIENCE - 1
-    trial = Trial(tmp_path, num_steps=40, eval_every=every, checkpoint_every=every)
+    trial = Trial(tmp_path, num_steps=40, eval_every=100, checkpoint_every=every)
     trial.bad = set(range(begin, 41))
-    with pytest.raises(Diverged, match=f"Steps {begin} to {end} were not finite"):
+    saved = [step for step in range(1, begin) if step % every == 0][-2:]
+    proven = max((step for step in saved if step < begin - 1), default=0)
+    back = f"back to step {proven}" if proven else "back to the beginning"
+    with pytest.raises(Diverged, match=f"Steps {begin} to {end} of .* were not finite.*{back}"):
         trial.train()
-    assert max(trial.steps()) == end
-    saved = trial.checkpoint(end)
-    assert (int(saved.step), float(saved.params["good"])) == (end, begin - 1)
+    assert trial.steps() == saved
+    with pytest.raises(DivergedAgain, match=r"lower optimizer\.learning_rate"):  # as often as it is tried
+        trial.train()
+    assert any(back in line for line in trial.told)
+    assert proven == 0 or proven in trial.steps()
+    trial.bad = set()
+    trial.asked.clear()
+    assert trial.train()
+    assert trial.asked[0] == proven and float(trial.checkpoint(40).params["good"]) == 40
+
+
+def test_a_divergence_further_on_is_another_one(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, num_steps=60, checkpoint_every=5)
+    for begin in (13, 33):
+        trial.bad = set(range(begin, 61))
+        with pytest.raises(Diverged):
+            trial.train()
+    with pytest.raises(DivergedAgain):
+        trial.train()
+
+
+def test_checkpoints_of_restarts_while_steps_are_not_finite_remove_none(tmp_path: Path) -> None:
+    """A stop saves the step at hand, but proven checkpoints stay, however often it is started and stopped."""
+    trial = Trial(tmp_path, num_steps=60, checkpoint_every=10)
+    trial.bad = set(range(22, 61))
+    for stop in (25, 28, 31, 34):
+        trial.stop_at = stop
+        assert not trial.train()
+    assert trial.steps() == [10, 20, 25, 28, 31, 34]
+    with pytest.raises(Diverged, match="back to step 31"):
+        trial.train()
+    for back in (28, 25, 20):
+        with pytest.raises(Diverged, match=f"back to step {back}"):
+            trial.train()
+    trial.bad = set()
+    assert trial.train() and float(trial.checkpoint(60).params["good"]) == 60
 
 
 def test_nine_in_a_row_are_survived_however_often(tmp_path: Path) -> None:
@@ -238,10 +363,20 @@ def test_a_stop_request_saves_the_step_at_hand_and_going_on_repeats_nothing(tmp_
     assert float(trial.checkpoint(7).params["good"]) == 7
 
 
-def test_a_stop_request_in_the_last_step_is_the_end(tmp_path: Path) -> None:
+def test_a_stop_request_in_the_last_step_saves_it_and_leaves_the_evaluation_to_the_next_start(
+    tmp_path: Path,
+) -> None:
     trial = Trial(tmp_path)
     trial.stop_at = 7
+    assert not trial.train() and trial.steps() == [7] and trial.evaluated == []
+    assert trial.train() and trial.asked == list(range(7)) and trial.evaluated == [7]
+
+
+def test_an_evaluation_without_a_score_is_never_the_best_of_several(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, num_steps=4, eval_every=1)
+    trial.held_out = {1: math.nan, 2: 2.0, 3: math.nan, 4: 2.5}
     assert trial.train()
+    assert trial.results()["best"] == {"step": 2, "loss": 2.0}
 
 
 def test_a_longer_run_goes_on_from_the_end(tmp_path: Path) -> None:
