@@ -238,10 +238,10 @@ def test_whatever_a_crash_leaves_out_is_computed_again(
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts what Linux tells")
 def test_a_longer_run_holds_no_more(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, num_steps=301, log_every=1, eval_every=10, checkpoint_every=10)
-    trial.held = {100: (), 300: ()}
+    trial = Trial(tmp_path, num_steps=310, log_every=1, eval_every=10, checkpoint_every=10)
+    trial.held = {109: (), 309: ()}  # long after a save has begun
     assert trial.train()
-    grown = np.subtract(trial.held[300], trial.held[100])
+    grown = np.subtract(trial.held[309], trial.held[109])
     assert (grown < (10, 10, 1000, 2)).all()  # 200 steps, 20 evaluations, 20 checkpoints later
 
 
