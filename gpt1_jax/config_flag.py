@@ -2,6 +2,8 @@
 
     --config=configs/pretrain.py:tiny --config.train.batch_size=16 --config.seed 7
 
+A name without .py, such as pretrain:tiny, is one of the package's own files, wherever the command runs.
+
 What is written there is checked against the schema before absl and ml_collections see it, whose errors name no key.
 """
 
@@ -97,12 +99,13 @@ class _FileParser(flags.ArgumentParser):
     """FILE.py[:PRESET] → the ConfigDict that its get_config gives, or gives of the preset."""
 
     def parse(self, argument: str) -> ConfigDict:
-        """Runs the file.
+        """Runs the file, FILE.py or the NAME of a packaged one.
 
         Raises:
             UserError: there is no such file, or it fails, with the line; or what it gives is no ConfigDict.
         """
-        path, colon, preset = argument.partition(":")
+        name, colon, preset = argument.partition(":")
+        path = str(packaged().get(name, name))
         _check_file(argument, Path(path))
         given = f"--config={argument}"
         try:
@@ -137,10 +140,17 @@ class _FileParser(flags.ArgumentParser):
         return "FILE.py[:PRESET]"
 
 
+def packaged() -> dict[str, Path]:
+    """The config files that come with the package, by their names without .py."""
+    here = Path(__file__).parent
+    # A wheel holds them within the package, a clone beside it.
+    places = [place for place in (here / "configs", here.parent / "configs") if place.is_dir()]
+    return {file.stem: file for place in reversed(places) for file in place.glob("[!_]*.py")}
+
+
 def _check_file(value: str, file: Path) -> None:
+    expected = f"name a Python file such as configs/pretrain.py:tiny, or one of {', '.join(packaged())}."
     if file.suffix == ".py" and not file.exists():
-        raise UserError(
-            f"--config={value}: {file} does not exist; name a Python file such as configs/pretrain.py:tiny."
-        )
+        raise UserError(f"--config={value}: {file} does not exist; {expected}")
     if file.suffix != ".py" or not file.is_file():
-        raise UserError(f"--config={value} is no Python file; name one such as configs/pretrain.py:tiny.")
+        raise UserError(f"--config={value} is no Python file; {expected}")

@@ -1,0 +1,69 @@
+"""The commands by name: `gpt1 COMMAND`, which is `python -m gpt1_jax COMMAND`; without a name, what there is."""
+
+import ast
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+from gpt1_jax.huge_pages import use_huge_pages
+
+COMMANDS = {
+    "train": "main",
+    "evaluate": "evaluate",
+    "predict": "predict",
+    "generate": "generate",
+    "tokenize": "tokenize",
+    "prepare": "prepare",
+    "convert": "convert",
+    "compile": "compile",
+}
+
+
+def main() -> None:
+    """Runs the command that the first argument names, with the others as its own; exits with 2 where there is none."""
+    name, *arguments = sys.argv[1:] or ["help"]
+    if name in ("help", "--help", "-h"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gpt1 | head` ends as other programs do
+        print(describe())
+    elif name in COMMANDS:
+        if name == "train":
+            use_huge_pages()
+        sys.argv = [f"gpt1 {name}", *arguments]
+        runpy.run_module(f"gpt1_jax.{COMMANDS[name]}", run_name="__main__")
+    else:
+        print(f"error: gpt1 has no command {name!r:.80}; it has {', '.join(COMMANDS)}.", file=sys.stderr)
+        sys.exit(2)
+
+
+def describe() -> str:
+    """The commands with what each says of itself, the presets and the tasks."""
+    from gpt1_jax.config_flag import packaged
+    from gpt1_jax.tasks.catalog import CATALOG
+
+    presets = runpy.run_path(str(packaged()["pretrain"]))["PRESETS"]
+    return "\n".join(
+        [
+            "Commands (gpt1 COMMAND --help lists the flags of one):",
+            *(f"  {name:10} {_sentence(module)}" for name, module in COMMANDS.items()),
+            "",
+            "Presets of pre-training (gpt1 train --config=pretrain[:PRESET]):",
+            *(
+                f"  {name or '(none)':10} {preset.__doc__.partition('. ')[0].rstrip('.')}"
+                for name, preset in presets.items()
+            ),
+            "",
+            "Tasks (gpt1 train --config=finetune:TASK --config.init_from=RUN):",
+            f"  {' '.join(CATALOG)}",
+        ]
+    )
+
+
+def _sentence(module: str) -> str:
+    """What the first line of a command's module says, without the command itself."""
+    source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition(": ")[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""What is installed: the commands by name, and the config files beside the code."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gpt1_jax.__main__ import COMMANDS, describe
+from gpt1_jax.config_flag import packaged
+from gpt1_jax.tasks.catalog import CATALOG
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def call(*arguments: str, directory: Path = ROOT) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt1_jax", *arguments],
+        cwd=directory, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_every_module_that_is_a_command_has_a_name() -> None:
+    commands = {path.stem for path in (ROOT / "gpt1_jax").glob("*.py") if "    door(main" in path.read_text()}
+    assert set(COMMANDS.values()) == commands
+
+
+def test_without_a_name_there_is_a_list_of_commands_presets_and_tasks() -> None:
+    told = describe()
+    assert all(f"\n  {name} " in told for name in COMMANDS)
+    assert "(none)" in told and "\n  tiny " in told and "\n  small " in told
+    assert all(task in told.split() for task in CATALOG)
+
+
+def test_a_command_by_its_name_is_the_module() -> None:
+    code, out, err = call("tokenize")
+    assert (code, out) == (2, "") and "--workdir=RUN" in err
+    code, _, err = call("trane")
+    assert code == 2 and "no command 'trane'" in err and "train" in err
+
+
+@pytest.mark.parametrize("name", ["pretrain:tiny", "finetune:cola"])
+def test_a_config_is_found_by_its_name_from_any_directory(name: str, tmp_path: Path) -> None:
+    """The key that is no key is noticed only once the file has been found and run."""
+    code, _, err = call("train", f"--config={name}", "--config.train.num_stepz=1", directory=tmp_path)
+    assert code == 2 and "train.num_stepz" in err
+    code, _, err = call("train", "--config=pretrain:tinny", directory=tmp_path)
+    assert code == 2 and "tinny" in err and "tiny" in err
+
+
+def test_the_wheel_has_every_room_and_the_config_files() -> None:
+    setup = PROJECT["tool"]["setuptools"]
+    rooms = {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "gpt1_jax").rglob("__init__.py")
+    }
+    assert set(setup["packages"]) == rooms | {"gpt1_jax.configs"}
+    assert setup["package-dir"] == {"gpt1_jax.configs": "configs"}
+    assert (
+        set(packaged()) == {path.stem for path in (ROOT / "configs").glob("*.py")} >= {"pretrain", "finetune"}
+    )
+    assert (ROOT / "gpt1_jax" / "py.typed").exists() and "py.typed" in setup["package-data"]["gpt1_jax"]
