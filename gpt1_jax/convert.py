@@ -34,4 +34,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    door(main, positional=("IN", "OUT"))
+    door(main, positional=("IN", "OUT"), fields={"data.tokenizer": "tokenizer"})

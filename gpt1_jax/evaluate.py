@@ -42,4 +42,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    door(main)
+    door(main, fields={"data.source": "source", "finetune.task": "zero_shot"})

@@ -57,4 +57,5 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    door(main)
+    names = ("source", "tokenizer", "vocab_size", "tfds_dir")
+    door(main, fields={"data.cache_dir": "output"} | {f"data.{name}": name for name in names})

@@ -52,4 +52,4 @@ def _decode(tokenizer: Tokenizer, line: str, number: int) -> str:
 
 
 if __name__ == "__main__":
-    door(main)
+    door(main, fields={"data.tokenizer": "tokenizer"})
