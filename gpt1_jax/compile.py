@@ -24,6 +24,10 @@ def main(_: list[str]) -> None:
     if _CONFIG.value is None or _TOPOLOGY.value is None:
         raise UserError("--config=FILE.py and --topology=GENERATION:SHAPE are both needed.")
     values = config_flag.read(_CONFIG)
+    if values.get("finetune"):
+        raise UserError(
+            "--config is a fine-tuning's, whose shapes depend on its data; name one of pre-training."
+        )
     values["mesh"]["slices"] = _SLICES.value
     config = from_dict(values)
 

@@ -21,9 +21,10 @@ from gpt1_jax.data.batches import Batch
 from gpt1_jax.data.tokenizers import open_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.transformer import parameter_count
-from gpt1_jax.model.trunk import make_trunk
+from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.training import sharding
 from gpt1_jax.training.chips import TPUS, Chip
+from gpt1_jax.training.memory import abstract_params, advise, memory_needed
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
@@ -91,7 +92,10 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
     tokenizer = open_tokenizer(config.data.tokenizer)
     vocab_size = config.data.vocab_size if tokenizer is None else tokenizer.vocab_size
     model, _ = fit_attention(config.model, mesh)
-    lowered, parameters = _lower(dataclasses.replace(config, model=model), mesh, vocab_size)
+    config = dataclasses.replace(config, model=model)
+    trunk, chip = make_trunk(model, vocab_size), TPUS[topology.partition(":")[0]]
+    params = abstract_params(trunk, mesh)
+    kept, passing = memory_needed(params, config, mesh, model.context_length)
     tokens = config.train.batch_size * model.context_length
     found = {
         "topology": topology,
@@ -99,18 +103,21 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
         "mesh": dict(mesh.shape),
         "remat": model.remat,
         "batch_size": config.train.batch_size,
-        "parameters": parameters,
+        "parameters": parameter_count(params, vocab_size),
         "flops": training_flops_per_token(model, vocab_size) * tokens,
     }
+    if kept + passing > chip.memory:
+        found |= {"fits": False, "memory": kept + passing, "memory_limit": chip.memory}
+        return found | {"advice": advise(kept > chip.memory), "compile_seconds": 0.0}
     try:
-        compiled = lowered.compile()
+        compiled = _lower(trunk, config, mesh).compile()
     except jax.errors.JaxRuntimeError as error:
         if (memory := memory_wanted(str(error))) is None:
             raise
         found |= {"fits": False, "memory": memory[0], "memory_limit": memory[1]}
         found["advice"] = _advise(config, mesh.size)
     else:
-        memory, chip = cast(Any, compiled.memory_analysis()), TPUS[topology.partition(":")[0]]
+        memory = cast(Any, compiled.memory_analysis())
         used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         found |= {"fits": True, "memory": used, "memory_limit": chip.memory}
         found |= _estimate(_read(compiled, topology), chip, model, vocab_size, tokens / mesh.size)
@@ -140,12 +147,11 @@ def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:
     return sharding.make_mesh(config, devices)
 
 
-def _lower(config: Config, mesh: Mesh, vocab_size: int) -> tuple[jax.stages.Lowered, int]:
-    """The train step, ready to be compiled for a mesh, and the number of parameters."""
+def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
+    """The train step, ready to be compiled for a mesh."""
     shape = (config.train.batch_size, 1, config.model.context_length)
     place = sharding.batch_sharding(mesh)
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-        model = make_trunk(config.model, vocab_size)
         schedule = make_schedule(config.optimizer, config.train.num_steps or 1)
         optimizer = make_optimizer(config.optimizer, schedule)
         state = abstract_state(model, optimizer, mesh)
@@ -154,8 +160,7 @@ def _lower(config: Config, mesh: Mesh, vocab_size: int) -> tuple[jax.stages.Lowe
         ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place)
         weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
         noise = jax.ShapeDtypeStruct(shape[:2], jnp.uint32, sharding=place)
-        lowered = step.lower(state, cast(Any, Batch)(ids, ids, weights, noise))
-    return lowered, parameter_count(state.params, vocab_size)
+        return step.lower(state, cast(Any, Batch)(ids, ids, weights, noise))
 
 
 def _estimate(

@@ -24,6 +24,7 @@ from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
 from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_predict
+from gpt1_jax.training.memory import check_memory
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.pretraining import check_table
@@ -85,11 +86,11 @@ def finetune(config: Config, workdir: str) -> None:
     config = settle(config, batches.steps_per_epoch)
 
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
+    model = make_classifier(dataclasses.replace(config, model=fitted), task, tokenizer.vocab_size)
+    check_memory(model, config, mesh, batches.widths[0])
     changes = begin(run, config, _fingerprint(train), tokenizer, {"task.json": task.to_dict()})
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-        # ── Model ────────────────────────────────────────────────────────────────────────────────────────────
-        model = make_classifier(dataclasses.replace(config, model=fitted), task, tokenizer.vocab_size)
         predict = make_predict(model, mesh)
         rows = config.train.batch_size // config.train.accumulation
 

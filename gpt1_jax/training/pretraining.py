@@ -21,6 +21,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
 from gpt1_jax.training.generation import Generator
 from gpt1_jax.training.generation_settings import Generation
+from gpt1_jax.training.memory import check_memory
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.session import (
@@ -69,11 +70,11 @@ def pretrain(config: Config, workdir: str) -> None:
     config = settle(config, batches.examples_per_epoch / config.train.batch_size)
 
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
+    model = make_trunk(fitted, tokenizer.vocab_size)
+    check_memory(model, config, mesh, length)
     changes = begin(run, config, corpus.fingerprint, tokenizer)
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-        # ── Model ────────────────────────────────────────────────────────────────────────────────────────────
-        model = make_trunk(fitted, tokenizer.vocab_size)
         lines = [f"{len(corpus.train):,} training tokens", *attention] + [
             f"changed since the run was begun: {x}" for x in changes
         ]
