@@ -34,16 +34,16 @@ def main(_: list[str]) -> None:
     # jax and the rest are imported once the input is known to be right
     from gpt1_jax.training import hosts
 
-    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    signals.listen_again()
-    if config.finetune is None:
-        from gpt1_jax.training.pretraining import pretrain
+    with hosts.joined(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
+        signals.listen_again()
+        if config.finetune is None:
+            from gpt1_jax.training.pretraining import pretrain
 
-        pretrain(config, workdir)
-    else:
-        from gpt1_jax.training.finetuning import finetune
+            pretrain(config, workdir)
+        else:
+            from gpt1_jax.training.finetuning import finetune
 
-        finetune(config, workdir)
+            finetune(config, workdir)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Several processes that train one model: joining them, waiting for each other, agreeing, failing together."""
 
+import contextlib
 import hashlib
 import itertools
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,59 +13,47 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-import gpt1_jax
 from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.training import roll_call
+from gpt1_jax.training.places import find_place
 from gpt1_jax.troubles import explain
 
 T = TypeVar("T")
 
 _PATIENCE = 24 * 3600 * 1000  # milliseconds; tokenizing a large corpus takes hours
+_HEARTBEAT = 60  # seconds after which a process that is there, but stands still, is lost
 _SENTENCE = 2000  # bytes of an error that all are told
 _barriers = itertools.count()
 
 
-def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins this process to the others, before anything of jax is used.
+@contextlib.contextmanager
+def joined(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Iterator[None]:
+    """Within its context this process trains with the others, if there are any; enter it before jax is used.
 
-    Without arguments they are found as jax finds them: on a TPU pod, in GKE, by Slurm or Open MPI, or through
-    JAX_COORDINATOR_ADDRESS; where there are none this process is alone.
+    When one of them is lost or fails, the others end as well, within seconds.
 
     Args:
         coordinator: HOST:PORT of process 0.
         num_processes: how many there are.
-        process_id: which this is, from 0.
+        process_id: which this is, from 0. What is None is found by `places.find_place`.
 
     Raises:
-        UserError: some are given and others not, or they do not fit each other.
+        UserError, Fault: as `places.find_place` and `roll_call.meet`.
     """
-    given = (coordinator, num_processes, process_id)
-    if given == (None, None, None):
-        if _one_tpu_host():
-            return
-        try:
-            jax.distributed.initialize()
-        except ValueError as error:
-            if "should be defined" not in str(error):  # it is where no cluster is found
-                raise
+    place = find_place(coordinator, num_processes, process_id)
+    if place is None:
+        yield
         return
-    if coordinator is None or num_processes is None or process_id is None:
-        raise UserError(
-            "--coordinator=HOST:PORT, --num_processes=N and --process_id=I go together; give all three."
+    with roll_call.meet(place):
+        jax.distributed.initialize(
+            place.coordinator,
+            place.count,
+            place.number,
+            place.devices,
+            cluster_detection_method="deactivate",
+            heartbeat_timeout_seconds=_HEARTBEAT,
         )
-    if not coordinator.rpartition(":")[2].isdigit() or ":" not in coordinator:
-        raise UserError(f"--coordinator={coordinator} has no port; write HOST:PORT, such as 10.0.0.1:1234.")
-    if not 0 <= process_id < num_processes:
-        raise UserError(
-            f"--process_id={process_id} is none of --num_processes={num_processes}; number them from 0."
-        )
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-
-
-def _one_tpu_host() -> bool:
-    """Whether the environment tells of a lone TPU host, as Colab's does; jax would ask a server that is not there."""
-    told = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    others = ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS")
-    return bool(told) and "," not in told and not any(name in os.environ for name in others)
+        yield
 
 
 def alone() -> bool:
@@ -146,7 +134,7 @@ def check_same(**facts: Any) -> None:
 def code_version() -> dict[str, str]:
     """What must be equal for processes to compute the same: the versions of jax and of this package's source."""
     digest = hashlib.sha256()
-    for path in sorted(Path(gpt1_jax.__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return {"jax": jax.__version__, "gpt1_jax": digest.hexdigest()}
 
