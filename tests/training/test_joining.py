@@ -197,7 +197,7 @@ def test_alone_jax_is_not_asked_to_join(monkeypatch: pytest.MonkeyPatch) -> None
     ("theirs", "raised"),
     [
         (UserError("there is no such file"), UserError),
-        (NotADirectoryError(20, "Not a directory"), UserError),
+        (NotADirectoryError(20, "Not a directory", "a/b"), UserError),
         (ConnectionResetError("503"), Fault),
         (OSError(28, "No space left on device"), Fault),
     ],
