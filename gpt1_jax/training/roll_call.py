@@ -114,16 +114,14 @@ class Company:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception | KeyboardInterrupt):
+        if not isinstance(error, Exception):
             self._say(left=True)
             return
         time.sleep(
             VERDICT
         )  # what failed here may be the consequence of a loss, which ends this process meanwhile
         self._failed.set()
-        code = (
-            2 if isinstance(explain(error), UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
-        )
+        code = 2 if isinstance(explain(error), UserError) else 1
         reason = f"{error}" or type(error).__name__
         self._say(left=True, failed=f"Process {self._number}: {reason}"[:2000], code=code, grace=GRACE)
         # JAX would wait for the others at the end, and abort where process 0 does not wait for them.
