@@ -23,6 +23,7 @@ from gpt1_jax.tasks.summary import describe_labels
 from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
 from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.compile_cache import keep_compiled
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.memory import check_memory
 from gpt1_jax.training.metrics import training_flops_per_token
@@ -33,7 +34,6 @@ from gpt1_jax.training.session import (
     begin,
     check_processes,
     fit_attention,
-    keep_compiled,
     run_stage,
     settle,
     tell,

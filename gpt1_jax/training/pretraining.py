@@ -18,6 +18,7 @@ from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.training import hosts, sharding, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.compile_cache import keep_compiled
 from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
 from gpt1_jax.training.generation import Generator
 from gpt1_jax.training.generation_settings import Generation
@@ -28,7 +29,6 @@ from gpt1_jax.training.session import (
     begin,
     check_processes,
     fit_attention,
-    keep_compiled,
     run_stage,
     settle,
     tell,

@@ -16,7 +16,6 @@ from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
-from gpt1_jax.paths import expand
 from gpt1_jax.run import Run, write_json
 from gpt1_jax.training import divergence, hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -33,12 +32,6 @@ def tell(sentence: str) -> None:
     """Prints a line, once for all processes."""
     if jax.process_index() == 0:
         print(sentence, flush=True)
-
-
-def keep_compiled(cache_dir: str) -> None:
-    """Keeps compiled programs in `cache_dir`, so that the next start finds them."""
-    jax.config.update("jax_compilation_cache_dir", str(expand(cache_dir, "data.cache_dir") / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def settle(config: Config, steps_per_epoch: float) -> Config:

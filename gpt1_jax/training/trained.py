@@ -39,12 +39,13 @@ from gpt1_jax.training.arguments import (
     shown,
 )
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.training.compile_cache import keep_compiled
 from gpt1_jax.training.continuation import Continued, describe, growing_text, read_prompts
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.finetuning import make_classifier
 from gpt1_jax.training.generation import Generator
 from gpt1_jax.training.generation_settings import BeyondContext, Generation, Settings
-from gpt1_jax.training.session import fit_attention, keep_compiled
+from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.step import abstract_state
 
 EXAMPLES_AT_ONCE = 32
