@@ -23,7 +23,7 @@ def spell_label(value: Any) -> str | None:
         raise ValueError(f"is {value!r:.80}, expected a text or a number")
     text = str(value).strip()
     text.encode()  # JSON can spell half of a surrogate pair, which no file can hold
-    return None if text.lower().lstrip("+-") in ("", "nan") else text
+    return None if text.lower() in ("", "nan", "+nan", "-nan") else text
 
 
 def distinct_classes(labels: Iterable[str]) -> tuple[str, ...]:

@@ -65,29 +65,37 @@ def read_task(finetune: FinetuneConfig, data: DataConfig, begun: Task | None = N
     return TaskData(_choose_positive(task, finetune.positive_label), train, validation, test)
 
 
-def read_validation(task: Task, finetune: FinetuneConfig, data: DataConfig, source: str) -> list[Example]:
+def read_validation(
+    task: Task, finetune: FinetuneConfig, data: DataConfig, source: str | None
+) -> list[Example]:
     """What a fine-tuned run is scored on: what was held out of its own source, or what another one has to score.
 
-    Of another source a lone file is taken whole, and neither has to have every class or the range of scores.
+    A lone file that is named is taken whole. Neither it nor a directory has to have every class or the range of scores.
 
     Args:
         task: the run's.
         finetune, data: the run's settings.
-        source: tfds, demo, or files:PATH.
+        source: tfds, demo, or files:PATH; None is the run's own.
 
     Raises:
         UserError: as `read_task`.
     """
-    other = replace(data, source=source)
+    other = data if source is None else replace(data, source=source)
     if task.name != "custom":
         examples = read_split(task, other, "validation")
-    elif (path := _directory(other)).is_file() and path.resolve() == _directory(data).resolve():
-        examples = read_custom(finetune, path, data.split_seed, task)[1]["validation"]
+    elif source is None:
+        examples = read_custom(finetune, _directory(data), data.split_seed, task)[1]["validation"]
     else:
-        examples = read_custom_validation(finetune, path, task)
+        examples = read_custom_validation(finetune, _directory(other), task)
     if not examples:
-        raise UserError(f"--source={source} has no example of {task.name} to score; name one that has.")
+        raise UserError(f"--source={other.source} has no example of {task.name} to score; name one that has.")
     return examples
+
+
+def is_training_file(data: DataConfig, source: str) -> bool:
+    """Whether a source is the lone file of `custom` that a run was fine-tuned on."""
+    paths = [Path(text.removeprefix("files:")).expanduser() for text in (data.source, source)]
+    return paths[0].is_file() and paths[1].is_file() and paths[0].samefile(paths[1])
 
 
 def read_split(task: Task, data: DataConfig, split: Split) -> list[Example]:

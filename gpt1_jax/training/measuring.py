@@ -12,7 +12,7 @@ from gpt1_jax.run import Run
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.demo import DEMO_TASKS
 from gpt1_jax.tasks.predictions import predict_labels
-from gpt1_jax.tasks.reading import read_split, read_validation
+from gpt1_jax.tasks.reading import is_training_file, read_split, read_validation
 from gpt1_jax.tasks.task import Example
 from gpt1_jax.tasks.zero_shot import choose_answers, encode_queries, fit_threshold
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -47,7 +47,11 @@ def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
     """The scores of what was held out, or of what another source has to score, see `score_predictions`."""
     settings, data, task = trained.config.finetune, trained.config.data, trained.task
     assert settings is not None and task is not None
-    examples = read_validation(task, settings, data, source or data.source)
+    examples = read_validation(task, settings, data, source)
+    if source is not None and is_training_file(data, source):
+        warn_once(f"{source} is the file that the run was fine-tuned on: most of its rows were learned from.")
+    if "f1" in task.metrics:
+        warn_once(f"f1 is that of the class {task.labels[task.positive]!r}")
     predictions = predict_labels(task, trained.predict_logits(examples), settings.scores)
     return score_predictions(task, predictions, examples)
 
