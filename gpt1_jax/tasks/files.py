@@ -74,6 +74,12 @@ def _read_snli(path: Path) -> Iterator[Row]:
     return (row for row in read_jsonl(path) if row.fields.get("gold_label") != "-")
 
 
+def _read_snli_test(path: Path) -> Iterator[Row]:
+    """All of SNLI's pairs, so that each row has its prediction; the label of these is not known."""
+    for where, fields in read_jsonl(path):
+        yield Row(where, {**fields, "gold_label": None} if fields.get("gold_label") == "-" else fields)
+
+
 def _read_numbered(path: Path) -> Iterator[Row]:
     """A JSON object of records by their number."""
     for number, record in read_json_file(path).items():
@@ -180,7 +186,7 @@ LAYOUTS: dict[str, Layout] = {
     "snli": {
         "train": (File("snli_1.0_train.jsonl", _read_snli), _SAMPLE),
         "validation": (File("snli_1.0_dev.jsonl", _read_snli), File("dev.jsonl", read_jsonl, _BY_ROLE)),
-        "test": (File("snli_1.0_test.jsonl", _read_snli),),
+        "test": (File("snli_1.0_test.jsonl", _read_snli_test),),
     },
     "scitail": {"train": _scitail("train"), "validation": _scitail("dev"), "test": _scitail("test")},
     "race": _race("middle", "high"),

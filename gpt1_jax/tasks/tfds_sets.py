@@ -59,11 +59,12 @@ def _read(task: Task, builder: Any, split: str) -> Iterator[Row]:
         ) from error
     records = [_decode(record, name) for record in source.__getitems__(range(len(source)))]
     records.sort(key=lambda record: record.get("idx", 0))  # GLUE's own order, which TFDS shuffles
-    # A split has labels or it has none, which TFDS writes as -1: the few among others are SNLI's undecided.
+    # A split has labels or it has none, which TFDS writes as -1: the few among others are SNLI's undecided, which a
+    # test part keeps, so that every row has its prediction.
     labeled = [record for record in records if record.get("label") != -1]
-    for number, record in enumerate(labeled or records):
+    for number, record in enumerate(records if split.startswith("test") else labeled or records):
         where = f"example {record.get('idx', number)} of {name}"
-        if not labeled:
+        if record.get("label") == -1:
             del record["label"]
         elif task.labels:
             record["label"] = task.labels[record["label"]]  # TFDS numbers them in the same order

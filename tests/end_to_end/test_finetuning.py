@@ -71,6 +71,7 @@ def test_it_ends_with_scores_of_every_epoch_predictions_and_checkpoints(finetune
     results = json.loads((finetuned / "results.json").read_text())
     steps = 3 * 30  # three epochs of 240 examples in batches of 8
     assert (results["kind"], results["task"], results["step"]) == ("finetune", "custom", steps)
+    assert results["positive_label"] == "good"
     assert results["validation"]["examples"] == 21 and results["validation"]["accuracy"] > 0.9
     evaluated = [entry["step"] for entry in read_metrics(finetuned) if entry["kind"] == "eval"]
     assert evaluated == [30, 60, 90]
@@ -97,12 +98,25 @@ def test_evaluate_gives_the_score_again_and_the_perplexity_of_a_text(
     assert done.returncode == 0 and json.loads(done.stdout)["perplexity"] > 1, done.stderr
 
 
+def test_evaluate_scores_all_rows_of_a_file_that_lacks_a_class(
+    runner: Runner, finetuned: Path, reviews: Path
+) -> None:
+    rows = [json.loads(line) for line in (reviews / "train.jsonl").read_text().splitlines()]
+    bad = [row for row in rows if row["label"] == "bad"]
+    file = runner.directory / "bad.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in bad) + "\n")
+    done = command(runner, "gpt1_jax.evaluate", f"--workdir={finetuned}", f"--source=files:{file}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["examples"] == len(bad)
+    assert "f1 is that of the class 'good'" in done.stderr
+
+
 def test_predict_labels_each_line_in_order_and_python_says_the_same(
     runner: Runner, finetuned: Path, tmp_path: Path
 ) -> None:
     texts = ["the old song again", "under the stone", "the", "light light", "river again"]
     given, written = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    given.write_text("".join(json.dumps({"text": text, "id": 3}) + "\n" for text in texts))
+    given.write_text("".join(json.dumps({"text": text, "id": 3}) + "\n" for text in texts) + "\n \n")
     flags = [f"--workdir={finetuned}", f"--input={given}", f"--output={written}"]
     done = command(runner, "gpt1_jax.predict", *flags)
     assert done.returncode == 0, done.stderr

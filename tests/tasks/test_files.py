@@ -128,13 +128,15 @@ def test_the_official_file_comes_before_a_sample_of_it(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------ other sets
 
 
-def test_snli_drops_the_pairs_without_a_gold_label(tmp_path: Path) -> None:
+def test_snlis_pairs_without_a_gold_label_are_predicted_but_not_learned(tmp_path: Path) -> None:
     pairs = [
         {"gold_label": label, "sentence1": "p", "sentence2": "h", "annotator_labels": ["neutral"]}
         for label in ("-", "contradiction", "-")
     ]
-    (tmp_path / "snli_1.0_train.jsonl").write_text("\n".join(map(json.dumps, pairs)))
-    assert read(tmp_path, "snli") == [Example(("p", "h"), 2)]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"snli_1.0_{split}.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    assert read(tmp_path, "snli") == read(tmp_path, "snli", "validation") == [Example(("p", "h"), 2)]
+    assert [example.label for example in read(tmp_path, "snli", "test")] == [None, 2, None]
 
 
 def test_scitail_is_found_in_its_root_or_its_folder(tmp_path: Path) -> None:

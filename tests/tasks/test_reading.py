@@ -14,8 +14,14 @@ from gpt1_jax.config import Config
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import reading
 from gpt1_jax.tasks.catalog import find_task
-from gpt1_jax.tasks.reading import TaskData, read_split, read_task
-from gpt1_jax.tasks.task import Example
+from gpt1_jax.tasks.reading import (
+    TaskData,
+    is_training_file,
+    read_split,
+    read_task,
+    read_validation,
+)
+from gpt1_jax.tasks.task import Example, Task
 
 
 def config(task: str, source: str, kind: str | None = None, split_seed: int = 0) -> Config:
@@ -112,6 +118,87 @@ def test_the_users_own_task_has_the_labels_that_are_found(tmp_path: Path) -> Non
     data = read("custom", f"files:{tmp_path}/mine.jsonl", kind="classification")
     assert data.task.labels == ("no", "yes")
     assert (len(data.train), len(data.validation), data.test) == (18, 2, [])
+
+
+# ── What a run is scored on, and a run that goes on ──────────────────────────────────────────────────────────
+
+
+def write_reviews(path: Path, labels: str) -> Path:
+    path.write_text("".join(json.dumps({"text": f"a {n}", "label": x}) + "\n" for n, x in enumerate(labels)))
+    return path
+
+
+def test_a_run_is_scored_on_what_it_held_out_and_a_named_file_whole(tmp_path: Path) -> None:
+    own = f"files:{write_reviews(tmp_path / 'mine.jsonl', 'ab' * 20)}"
+    settings = config("custom", own, "classification")
+    assert settings.finetune
+    data = read("custom", own, "classification")
+
+    def scored_on(source: str | None) -> list[Example]:
+        assert settings.finetune
+        return read_validation(data.task, settings.finetune, settings.data, source)
+
+    assert scored_on(None) == data.validation and len(data.validation) == 4
+    assert len(scored_on(own)) == 40
+    other = write_reviews(tmp_path / "other.jsonl", "b" * 7)  # without one of the classes
+    assert [example.label for example in scored_on(f"files:{other}")] == [1] * 7
+    (tmp_path / "parts").mkdir()
+    write_reviews(tmp_path / "parts" / "validation.jsonl", "ab")  # alone: nothing is learned from it
+    assert [example.label for example in scored_on(f"files:{tmp_path}/parts")] == [0, 1]
+    write_reviews(other, "abc")
+    with pytest.raises(UserError, match=r"line 3 of .*'label' is 'c', expected one of 'a', 'b'"):
+        scored_on(f"files:{other}")
+    assert is_training_file(settings.data, f"files:{tmp_path}/parts/../mine.jsonl")
+    assert not is_training_file(settings.data, f"files:{other}")
+
+
+def test_a_file_to_score_may_have_a_narrower_or_a_wider_range_of_scores(tmp_path: Path) -> None:
+    def write(name: str, *scores: float) -> str:
+        rows = [{"sentence1": "a", "sentence2": "b", "label": score} for score in scores]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+        return f"files:{tmp_path}/{name}"
+
+    settings = config("custom", write("mine.jsonl", 0.5, 4, 2, 5), "similarity")
+    assert settings.finetune
+    task = read("custom", settings.data.source, "similarity").task
+    for scores in ([1.5, 2], [-2, 7.5]):
+        other = write("other.jsonl", *scores)
+        found = read_validation(task, settings.finetune, settings.data, other)
+        assert [example.label for example in found] == scores
+
+
+def test_a_run_that_goes_on_keeps_its_classes_and_scores(tmp_path: Path) -> None:
+    path = write_reviews(tmp_path / "mine.jsonl", "ba" * 10)
+    settings = config("custom", f"files:{path}", "classification", split_seed=-1)
+    assert settings.finetune
+    before = json.loads(json.dumps(read("custom", f"files:{path}", "classification").task.to_dict()))
+    del before["positive_label"]  # which runs of earlier days do not have
+    begun = Task.from_dict(before | {"labels": ["b", "a", "c"]})
+    data = read_task(settings.finetune, settings.data, begun)
+    assert data.task == begun and data.task.positive == 1
+    assert [example.label for example in data.validation] == [1, 1]  # every tenth
+    assert [example.label for example in data.train] == ([0, 1] * 4 + [0]) * 2
+
+
+@pytest.mark.parametrize(("label", "positive"), [("", 1), ("a", 0), ("b", 1)])
+def test_the_positive_class_can_be_chosen(tmp_path: Path, label: str, positive: int) -> None:
+    path = write_reviews(tmp_path / "mine.jsonl", "ab" * 10)
+    settings = config("custom", f"files:{path}", "classification")
+    assert settings.finetune
+    task = read_task(replace(settings.finetune, positive_label=label), settings.data).task
+    assert (task.positive, task.positive_label) == (positive, label)
+
+
+def test_a_positive_class_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = write_reviews(tmp_path / "mine.jsonl", "ab" * 10)
+    settings = config("custom", f"files:{path}", "classification")
+    assert settings.finetune
+    chosen = replace(settings.finetune, positive_label="c")
+    with pytest.raises(UserError, match=r"finetune.positive_label is 'c', expected one of 'a', 'b'"):
+        read_task(chosen, settings.data)
+    write_reviews(path, "abc" * 10)
+    with pytest.raises(UserError, match=r"finetune.positive_label='c' goes with a task of two classes"):
+        read_task(chosen, settings.data)
 
 
 def test_an_embedded_task_is_read_from_demo_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
+from gpt1_jax.tasks.predictions import named, predict_labels
 from gpt1_jax.tasks.task import Example, Metric, Task
 from gpt1_jax.training.scoring import compute_metrics, score_predictions
 
@@ -178,3 +179,38 @@ def test_without_a_headline_all_groups_together_stand_for_the_task() -> None:
 def test_a_group_without_a_known_label_is_left_out() -> None:
     scores = score_predictions(ENTAILMENT, np.array([0, 1]), examples([0, None], ["high", "middle"]))
     assert scores == {"accuracy": 1, "examples": 1, "accuracy_high": 1, "examples_high": 1}
+
+
+# ── The positive class, and what has no correlation ──────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("label", "positive"), [("", 1), ("spam", 1), ("ham", 0)])
+def test_f1_is_that_of_the_positive_class(label: str, positive: int) -> None:
+    task = Task("any", "classification", ("f1",), labels=("ham", "spam"), positive_label=label)
+    truth, predictions = np.array([1, 0, 0, 1, 0, 0]), np.array([1, 1, 0, 0, 0, 0])
+    found = score_predictions(task, predictions, examples(truth.tolist()))
+    assert found["f1"] == pytest.approx(sklearn.metrics.f1_score(truth, predictions, pos_label=positive))
+    assert (found["f1"] == pytest.approx(0.5)) == (positive == 1)
+
+
+@pytest.mark.parametrize("truth", [[0, 0, 0], [1, 1, 1]])
+@pytest.mark.parametrize("said", [[0, 0, 0], [1, 1, 1]])
+@pytest.mark.parametrize("positive", [0, 1])
+def test_f1_is_defined_for_one_class_alone(truth: list[int], said: list[int], positive: int) -> None:
+    found = compute_metrics(("f1",), np.array(said), np.array(truth), positive)["f1"]
+    assert found == (1 if said == truth == [positive] * 3 else 0)
+
+
+def test_a_single_example_has_no_correlation(recwarn: pytest.WarningsRecorder) -> None:
+    assert compute_metrics(SCORE_METRICS, np.array([2.5]), np.array([3.0])) == {"pearson": 0, "spearman": 0}
+    assert not recwarn.list
+
+
+def test_scores_beyond_the_range_are_all_its_end_and_have_no_correlation() -> None:
+    task = Task("any", "similarity", ("pearson", "spearman"), score_range=(0, 3))
+    labels = [0.0, 1.0, 2.0, 3.0]
+    logits = np.array([[3.1], [3.4], [3.2], [3.9]], np.float32)
+    predictions = predict_labels(task, logits, "regression")
+    assert [named(task, prediction) for prediction in predictions.tolist()] == ["3.000"] * 4
+    found = score_predictions(task, predictions, examples(labels))
+    assert found == {"pearson": 0, "spearman": 0, "examples": 4}
