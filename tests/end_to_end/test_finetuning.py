@@ -114,7 +114,7 @@ def test_evaluate_scores_all_rows_of_a_file_that_lacks_a_class(
 def test_predict_labels_each_line_in_order_and_python_says_the_same(
     runner: Runner, finetuned: Path, tmp_path: Path
 ) -> None:
-    texts = ["the old song again", "under the stone", "the", "light light", "river again"]
+    texts = ["song again the old", "under again", "the", "light light", "river again"]
     given, written = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     given.write_text("".join(json.dumps({"text": text, "id": 3}) + "\n" for text in texts) + "\n \n")
     flags = [f"--workdir={finetuned}", f"--input={given}", f"--output={written}"]
