@@ -291,7 +291,7 @@ class TrainedRun:
             return restored
         if step not in checkpoints.steps():
             known = ", ".join(map(str, checkpoints.steps())) or "none"
-            raise UserError(f"{self.run.directory} has no checkpoint of step {step}; it has {known}.")
+            raise UserError(f"{self.run.directory} has no checkpoint of step {shown(step)}; it has {known}.")
         try:
             return checkpoints.restore(step, abstract)
         except Damaged as error:
