@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -53,21 +53,6 @@ def door(
         sys.exit(2 if isinstance(told, UserError) else 1)
     finally:
         signals.ignore()
-
-
-def input_lines() -> Iterator[str]:
-    """The lines of standard input, as they come, without their line breaks.
-
-    Raises:
-        UserError: a line is not UTF-8.
-    """
-    try:
-        for line in sys.stdin or ():
-            yield line.removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"Standard input is not UTF-8 ({error.reason} at byte {error.start}); convert it."
-        ) from error
 
 
 def _speak_utf8() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from absl import flags
 
+from gpt1_jax import signals
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.standard_input import read_lines
+from gpt1_jax.inputs import standard_lines
 from gpt1_jax.training.arguments import check_text
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
@@ -51,7 +52,7 @@ def main(_: list[str]) -> None:
         _continue(run, _PROMPT.value, settings)
         return
     talking = sys.stdin is not None and sys.stdin.isatty()
-    lines = read_lines()
+    lines = standard_lines()
     for number in itertools.count():
         print("> " if talking else "", end="", flush=True)
         line = next(lines, None)
@@ -77,6 +78,7 @@ def _continue(run: Any, prompt: str, settings: dict[str, Any]) -> None:
 
     def write(texts: list[str]) -> None:
         nonlocal written
+        signals.check()
         text = prompt + texts[0]
         print(text.removeprefix(written), end="", flush=True)
         written = text

@@ -4,6 +4,7 @@ Everything that is named by a user comes through here, so that a file without an
 or a gzip file that unpacks to a thousand times its size is refused before it fills the memory.
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -11,6 +12,7 @@ import os
 import re
 import select
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -117,6 +119,25 @@ def read_lines(file: IO[bytes], where: str) -> Iterator[bytes]:
         yield line
 
 
+def standard_lines() -> Iterator[str]:
+    """The texts of standard input's lines, as they come, without their line breaks.
+
+    Raises:
+        UserError: a line is too long or not UTF-8, or there is no standard input.
+    """
+    if sys.stdin is None:
+        raise UserError("There is no standard input; give one, such as `< FILE`.")
+    try:
+        for number, line in enumerate(read_lines(sys.stdin.buffer, "Standard input"), start=1):
+            text = decode(line, f"Line {number} of standard input")
+            mark = (
+                "\ufeff" if number > 1 and line.startswith(codecs.BOM_UTF8) else ""
+            )  # one within is a character
+            yield mark + text.removesuffix("\n")
+    except OSError as error:
+        raise UserError(f"Standard input cannot be read ({error.strerror}); give a file of text.") from error
+
+
 def decode(data: bytes, where: str) -> str:
     """The text that bytes are in UTF-8, without a byte-order mark; `where` names them.
 
@@ -138,10 +159,11 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
     """The JSON object that a text is, of a line or a file that `where` names.
 
     Raises:
-        UserError: it is no JSON, nested too deep, no object, or spells half of a surrogate pair, which is no text.
+        UserError: it is no JSON, nested too deep, no object, gives a name two values, or spells half of a surrogate
+            pair, which is no text.
     """
     try:
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         raise UserError(
             f"{where} is not JSON that can be read, since it is nested too deep: mend it"
@@ -157,6 +179,16 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
             raise UserError(
                 f"{where} spells half of a surrogate pair (\\ud800 to \\udfff): mend it"
             ) from None
+    return record
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dictionary, unless it would drop one of two values in silence."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        for name, value in pairs:
+            if record[name] != value:
+                raise ValueError(f"{name!r:.80} has two values")
     return record
 
 

@@ -7,8 +7,8 @@ from absl import flags
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.inputs import standard_lines
 from gpt1_jax.run import Run
-from gpt1_jax.standard_input import read_lines
 
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "sentencepiece:FILE.model or openai:DIR")
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run directory, whose tokenizer is used")
@@ -18,7 +18,7 @@ _DECODE = flags.DEFINE_bool("decode", False, "JSON lists of ids to lines of text
 def main(_: list[str]) -> None:
     """Reads standard input to its end: a line of text gives a JSON list of ids, or with --decode the reverse."""
     tokenizer = _open()
-    for number, line in enumerate(read_lines(), start=1):
+    for number, line in enumerate(standard_lines(), start=1):
         print(_decode(tokenizer, line, number) if _DECODE.value else json.dumps(tokenizer.encode(line)))
 
 
