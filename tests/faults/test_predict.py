@@ -17,7 +17,6 @@ from faults.commands import ROOT, Commands, Ended
 from run_support import make_run
 
 import gpt1_jax
-from gpt1_jax.predict import read_records
 from gpt1_jax.tasks.task import Task
 
 GENRES = Task("custom", "classification", ("accuracy",), labels=("bad", "good"))
@@ -199,13 +198,3 @@ def test_a_signal_leaves_no_output(run: Path, tmp_path: Path, number: signal.Sig
         _, err = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in err, err
     assert left(tmp_path) == {"pipe"}
-
-
-def test_an_endless_line_is_refused_before_it_fills_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gpt1_jax.inputs.LONGEST_LINE", 1000)
-    path = tmp_path / "in.jsonl"
-    path.write_text('{"text": "' + "a" * 2000)
-    with pytest.raises(Exception, match="a record a line"):
-        read_records(path)  # pyright: ignore[reportArgumentType]
