@@ -166,7 +166,9 @@ def _score_range(finetune: FinetuneConfig, rows: list[Row], label: str) -> tuple
     for row in rows:
         scores.append(find_score(text := _spell(row, label)))
         if math.isnan(scores[-1]):
-            raise _wrong_label(row, label, ValueError(f"is {text!r:.80}, expected a score, as others are"))
+            raise _wrong_label(
+                row, label, ValueError(f"is {text!r:.80}, expected a score such as 3.5, as others are")
+            )
     low, high = math.floor(min(scores)), math.ceil(max(scores))
     if finetune.scores == "classes" and high - low >= MOST_CLASSES:
         raise UserError(

@@ -46,7 +46,7 @@ def find_class(label: str, classes: tuple[str, ...]) -> int:
         ValueError: one clause; there is no such class.
     """
     numbers = _class_numbers(classes)
-    number = numbers.get(label, numbers.get(_class_key(label)))
+    number = numbers[label] if label in numbers else numbers.get(_class_key(label))
     if number is None:
         raise ValueError(f"is {label!r:.80}, expected one of {', '.join(map(repr, classes)):.200}")
     return number
@@ -79,8 +79,12 @@ def find_score(label: str) -> float:
 
 
 def are_scores(labels: list[str]) -> bool:
-    """Whether labels are scores and no classes: most are numbers, of which one has a fraction."""
-    scores = [score for label in labels if math.isfinite(score := find_score(label))]
+    """Whether labels are scores and no classes: most are numbers, of which one has a fraction.
+
+    A decimal comma counts here, so that such a score is refused by its row and becomes no class.
+    """
+    points = [re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", label) for label in labels]
+    scores = [score for label in points if math.isfinite(score := find_score(label))]
     return 2 * len(scores) > len(labels) and any(score % 1 for score in scores)
 
 

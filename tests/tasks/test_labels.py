@@ -203,6 +203,7 @@ def test_minus_one_is_a_class_where_training_has_it(tmp_path: Path) -> None:
         (["1", "2.5", "x"], True),  # the third is refused by its row
         (["2.5", "x"], False),
         (["1e-1", "2"], True),
+        (["1,5", "2,0", "3"], True),  # refused by its row too
     ],
 )
 def test_most_labels_of_a_scored_task_are_numbers_and_one_has_a_fraction(
