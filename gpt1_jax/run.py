@@ -1,12 +1,16 @@
 """The run directory: everything a run leaves, self-contained, and the interface between the commands."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+from absl import logging
 from etils import epath
 
 from gpt1_jax.config import Config, fill_before, from_dict, keep_before, to_dict
 from gpt1_jax.errors import UserError
+from gpt1_jax.history import Stretch, extend, read_history, read_json, seal, write_history
 from gpt1_jax.locks import lock
 from gpt1_jax.paths import expand
 from gpt1_jax.whole_files import write_whole
@@ -36,6 +40,10 @@ FIXED = (
     "finetune.positive_label",
 )
 
+NO_FILES: Mapping[str, Any] = MappingProxyType({})
+
+_HISTORY = "history.json"
+
 
 class Run:
     """Paths and small files of one run directory."""
@@ -48,23 +56,40 @@ class Run:
 
     def exists(self) -> bool:
         """Whether a run was begun here."""
-        return (self.directory / "config.json").exists()
+        return any((self.directory / name).exists() for name in ("config.json", _HISTORY))
 
     def config(self) -> Config:
-        """The config of the run.
+        """The config of the run: config.json, or the history's newest where a crash has damaged that.
+
+        What decides shapes or batches is always the history's, which is sealed.
 
         Raises:
             UserError: there is no run here, or its config cannot be read.
         """
-        path = self.directory / "config.json"
-        if not path.exists():
+        if not self.exists():
             raise UserError(
                 f"{self.directory} is not a run directory: it has no config.json; name one that has."
             )
+        recorded = self._recorded()
         try:
-            return from_dict(fill_before(json.loads(path.read_text())))
-        except ValueError as error:
-            raise UserError(f"{path} is not readable JSON ({error}); restore it from a copy.") from error
+            written = self._config_file()
+        except UserError as error:
+            if recorded is None:
+                raise
+            logging.warning("%s Its config in %s serves.", error, _HISTORY)
+            return recorded
+        if recorded is None:
+            return written
+        different = [change for change in _differences(recorded, written) if change.key in FIXED]
+        if different:
+            logging.warning(
+                "%s is damaged (%s); the config in %s serves.",
+                self.directory / "config.json",
+                "; ".join(map(str, different)),
+                _HISTORY,
+            )
+            return recorded
+        return written
 
     def changes(self, config: Config) -> list[str]:
         """The keys of this run's config that are others in `config`, as "key: old → new".
@@ -72,50 +97,139 @@ class Run:
         Raises:
             UserError: among them is one that decides the parameters' shapes or the order of batches.
         """
-        changed = []
-        old, new = _flatten(to_dict(self.config())), _flatten(to_dict(config))
-        for key in [key for key in old | new if old.get(key) != new.get(key)]:
-            if key in FIXED:
+        changed = _differences(self._recorded() or self.config(), config)
+        for change in changed:
+            if change.key in FIXED:
                 raise UserError(
-                    f"{self.directory} was begun with {key}={old.get(key)}, not {new.get(key)}, and cannot go on with "
-                    "another; set it back, or start a new run with another --workdir."
+                    f"{self.directory} was begun with {change.key}={change.old}, not {change.new}, and cannot go on "
+                    "with another; set it back, or start a new run with another --workdir."
                 )
-            changed.append(f"{key}: {old.get(key)} → {new.get(key)}")
-        return changed
+        return [str(change) for change in changed]
 
-    def begin(self, config: Config, identity: dict[str, Any]) -> list[str]:
-        """Makes the directory, or opens it to go on; then its config is the new one.
+    def check(self, config: Config, identity: dict[str, Any]) -> list[str]:
+        """Whether the run can go on with a config and a text; nothing is written.
 
         Args:
             config: the resolved config.
             identity: what the corpus and the tokenizer are, compared with what they were.
 
         Returns:
-            What `changes` tells of a run that goes on.
+            A sentence for each key that has changed since the run was begun, or at this start.
 
         Raises:
             UserError: as `changes`, or the text or the tokenizer is another.
         """
-        changed = []
-        if self.exists():
-            changed = self.changes(config)
-            before = self.identity()
-            for name in identity:
-                if before.get(name) != identity[name]:
-                    raise UserError(
-                        f"data.source={config.data.source} is not what {self.directory} was begun with (its {name} "
-                        f"was {before.get(name)}, now {identity[name]}); bring the text back as it was, or start a "
-                        "new run with another --workdir."
-                    )
+        self.changes(config)
+        before = self.identity()
+        for name in identity if before else ():
+            if before.get(name) != identity[name]:
+                raise UserError(
+                    f"data.source={config.data.source} is not what {self.directory} was begun with (its {name} "
+                    f"was {before.get(name)}, now {identity[name]}); bring the text back as it was, or start a "
+                    "new run with another --workdir."
+                )
+        stretches, _ = self._history()
+        last = self._recorded() or self.config()
+        first = _parsed(stretches[0].config) if stretches else last
+        now = {change.key: change for change in _differences(last, config)}
+        lines = []
+        for change in _differences(first, config):
+            if change.key in now and first != last:
+                lines.append(f"changed since the run was begun: {change}, at this start")
+            else:
+                lines.append(f"changed since the run was begun: {change}")
+            now.pop(change.key, None)
+        return lines + [f"changed at this start: {change}, as it was at first" for change in now.values()]
+
+    def record(
+        self, config: Config, identity: dict[str, Any], step: int = 0, files: Mapping[str, Any] = NO_FILES
+    ) -> None:
+        """Writes what the steps behind `step` are trained with: the small files, their seals, the config last.
+
+        Args:
+            config: the resolved config.
+            identity: what the corpus and the tokenizer are.
+            step: where the run goes on; 0 for a new one.
+            files: further JSON files of the run, by their names.
+        """
+        stretches, _ = self._history()
+        if not stretches and self.exists():  # begun before there were histories
+            stretches = [Stretch(0, to_dict(self.config()), self.identity(), {})]
+        seals = {name: seal(value) for name, value in files.items()}
+        now = Stretch(step, to_dict(config), identity, seals)
         self.directory.mkdir(parents=True, exist_ok=True)
+        for name, value in files.items():
+            write_json(self.directory / name, value)
         write_json(self.directory / "corpus.json", identity)
+        write_history(self.directory / _HISTORY, extend(stretches, now))
         write_json(self.directory / "config.json", to_dict(config))
-        return changed
+
+    def mend(self, identity: dict[str, Any], files: Mapping[str, Any] = NO_FILES) -> list[str]:
+        """Makes small files again that are damaged or missing, and returns their names.
+
+        Args:
+            identity: what the corpus and the tokenizer are, where it is not known what they were.
+            files: further JSON files of the run as they should be, by their names.
+        """
+        stretches, damaged = self._history()
+        mended = []
+        config = self.config()
+        try:
+            sound = not any(change.key in FIXED for change in _differences(self._config_file(), config))
+        except UserError:
+            sound = False
+        if not sound:
+            write_json(self.directory / "config.json", to_dict(config))
+            mended.append("config.json")
+        for name, value in {**files, "corpus.json": self.identity() or identity}.items():
+            if self.read_file(name) is None:
+                write_json(self.directory / name, value)
+                mended.append(name)
+        if damaged:
+            first = Stretch(0, to_dict(config), self.identity(), {name: seal(files[name]) for name in files})
+            write_history(self.directory / _HISTORY, stretches or [first])
+            mended.append(_HISTORY)
+        return mended
 
     def identity(self) -> dict[str, Any]:
         """What the corpus and the tokenizer were when the run was begun; empty where that is lost."""
-        path = self.directory / "corpus.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        stretches, _ = self._history()
+        if stretches:
+            return stretches[-1].identity
+        found = read_json(self.directory / "corpus.json")
+        return found if isinstance(found, dict) else {}
+
+    def read_file(self, name: str) -> dict[str, Any] | None:
+        """What a further JSON file of the run holds; None where it is missing, or not what the run wrote."""
+        found = read_json(self.directory / name)
+        if not isinstance(found, dict):
+            return None
+        stretches, _ = self._history()
+        if not stretches:
+            return found
+        newest = stretches[-1]
+        if name == "corpus.json":
+            return found if found == newest.identity else None
+        return found if newest.files.get(name, seal(found)) == seal(found) else None
+
+    def _history(self) -> tuple[list[Stretch], bool]:
+        return read_history(self.directory / _HISTORY)
+
+    def _recorded(self) -> Config | None:
+        """The newest config of the history; None where there is none."""
+        stretches, _ = self._history()
+        return _parsed(stretches[-1].config) if stretches else None
+
+    def _config_file(self) -> Config:
+        path = self.directory / "config.json"
+        try:
+            return _parsed(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; restore it from a copy.") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not readable JSON ({error}); restore it from a copy.") from error
+        except (UserError, TypeError, AttributeError, KeyError) as error:
+            raise UserError(f"{path} is damaged ({error}); restore it from a copy.") from error
 
     def lock(self) -> None:
         """Holds the directory for this process until it ends; a remote directory is not locked.
@@ -134,8 +248,8 @@ class Run:
 
     def results(self) -> dict[str, Any]:
         """The last and the best evaluation; empty before the first."""
-        path = self.directory / "results.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        found = read_json(self.directory / "results.json")
+        return found if _is_result(found) else {}
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Replaces results.json, whole."""
@@ -177,6 +291,36 @@ def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes JSON so that the file is the old or the new one at every moment."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+class _Change(NamedTuple):
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old} → {self.new}"
+
+
+def _differences(old: Config, new: Config) -> list[_Change]:
+    one, other = _flatten(to_dict(old)), _flatten(to_dict(new))
+    return [
+        _Change(key, one.get(key), other.get(key)) for key in one | other if one.get(key) != other.get(key)
+    ]
+
+
+def _parsed(values: Any) -> Config:
+    return from_dict(fill_before(values))
+
+
+def _is_result(found: Any) -> bool:
+    """Whether it has the form of results.json."""
+    if not isinstance(found, dict) or type(found.get("step")) is not int:
+        return False
+    best = found.get("best")
+    return isinstance(found.get("validation"), dict) and (
+        best is None or (isinstance(best, dict) and type(best.get("step")) is int)
+    )
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -71,7 +71,7 @@ def make_run(directory: Path, tokenizer: Tokenizer, task: Task | None = None, **
         **values | {"data.cache_dir": str(directory.parent / "cache")} | finetuned | overrides
     )
     run = Run(str(directory))
-    run.begin(config, {"text": "some", "tokenizer": tokenizer.fingerprint()})
+    run.record(config, {"text": "some", "tokenizer": tokenizer.fingerprint()})
     tokenizer.save(run.tokenizer)
     if task is None:
         model = make_trunk(config.model, tokenizer.vocab_size)

@@ -81,7 +81,7 @@ def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
         UserError: the model is of a size that no run can have.
     """
     config, run = _make_config(model, origin), Run(str(directory))
-    run.begin(config, {"tokenizer": model.tokenizer.fingerprint()})
+    run.record(config, {"tokenizer": model.tokenizer.fingerprint()})
     model.tokenizer.save(run.tokenizer)
     state = {"step": np.zeros((), np.int32), "params": _stack(model)}
     checkpoints = Checkpoints(run.checkpoints, keep=config.train.keep_checkpoints)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from gpt1_jax.config import Config
-from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
+from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
 from gpt1_jax.model.heads import Classifier, Head, Pooling
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
@@ -40,7 +39,7 @@ from gpt1_jax.training.session import (
 )
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
-from gpt1_jax.training.transfer import check_start, load_trunk, transfer
+from gpt1_jax.training.transfer import begun_tokenizer, check_start, load_trunk, transfer
 
 
 def finetune(config: Config, workdir: str) -> None:
@@ -70,7 +69,7 @@ def finetune(config: Config, workdir: str) -> None:
         if not Checkpoints(run.checkpoints).steps():
             check_start(config, init_from, tokenizer)
         check_table(tokenizer, mesh)
-        return tokenizer, read_task(settings, config.data, _begun_task(run))
+        return tokenizer, read_task(settings, config.data, begun_task(run))
 
     tokenizer, data = hosts.first_then_others(read)
     task, length = data.task, config.model.context_length
@@ -88,7 +87,7 @@ def finetune(config: Config, workdir: str) -> None:
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
     model = make_classifier(dataclasses.replace(config, model=fitted), task, tokenizer.vocab_size)
     check_memory(model, config, mesh, batches.widths[0])
-    changes = begin(run, config, _fingerprint(train), tokenizer, {"task.json": task.to_dict()})
+    opened = begin(run, config, _fingerprint(train), tokenizer, {"task.json": task.to_dict()})
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
         predict = make_predict(model, mesh)
@@ -133,6 +132,7 @@ def finetune(config: Config, workdir: str) -> None:
             vocab_size=tokenizer.vocab_size + len(Specials._fields),
             start=start,
             samples=[batches.sample(width) for width in batches.widths],
+            opened=opened,
             lines=[
                 f"{task.name}: {len(training):,} examples to learn from, {len(data.validation):,} to validate on, "
                 f"{len(data.test):,} to test on",
@@ -143,7 +143,6 @@ def finetune(config: Config, workdir: str) -> None:
                     for line in encoded.describe_cut(length)
                 ),
                 *attention,
-                *(f"changed since the run was begun: {change}" for change in changes),
             ],
         )
 
@@ -180,14 +179,14 @@ def _open_tokenizer(config: Config, run: Run, init_from: str) -> Tokenizer:
         named = open_tokenizer(config.data.tokenizer)
         if named is not None:
             return named
-    return load_tokenizer(begun.tokenizer)
+    return begun_tokenizer(run, init_from)
 
 
-def _begun_task(run: Run) -> Task | None:
+def begun_task(run: Run) -> Task | None:
     """The task of a run that goes on, whose classes keep their numbers; None where it has to be found again."""
     try:
-        return Task.from_dict(json.loads((run.directory / "task.json").read_text()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return Task.from_dict(run.read_file("task.json") or {})
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

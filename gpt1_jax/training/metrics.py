@@ -7,7 +7,6 @@ import resource
 import signal
 import sys
 import time
-from typing import Any
 
 import jax
 from etils import epath
@@ -17,6 +16,7 @@ from tensorboardX import SummaryWriter
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.training.chips import PEAK_FLOPS
+from gpt1_jax.training.entries import read_entries
 from gpt1_jax.whole_files import write_whole
 
 
@@ -71,7 +71,12 @@ class MetricsLog:
         self._progress = None
         if not self._writes:
             return
-        kept = [line for line in _lines(self._path) if _keeps(json.loads(line), step, unevaluated)]
+        entries, damaged = read_entries(self._path, step)
+        kept = [
+            entry.line
+            for entry in entries
+            if not (unevaluated and (entry.values["step"], entry.values["kind"]) == (step, "eval"))
+        ]
         self._file = LineFile(self._path, kept, appends="://" not in str(directory))
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1, flush_secs=30)
         if self._console.is_terminal:
@@ -85,6 +90,9 @@ class MetricsLog:
             )
             self._task = self._progress.add_task("", total=num_steps, completed=step)
             self._progress.start()
+        if damaged:
+            numbers = ", ".join(map(str, damaged[:10])) + ", …" * (len(damaged) > 10)
+            self.tell(f"{self._path}: {len(damaged)} damaged line(s) are left out: {numbers}")
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Records a step's values of one kind, "train" or "eval"; numbers that are not finite become null."""
@@ -200,17 +208,6 @@ class Stopwatch:
         self._steps, self._seconds = 0, 0.0
         self.resume()
         return seconds
-
-
-def _lines(path: epath.Path) -> list[str]:
-    """The whole lines of a file that a crash may have cut short."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().split("\n")[:-1] if line]
-
-
-def _keeps(entry: dict[str, Any], step: int, unevaluated: bool) -> bool:
-    return entry["step"] < step + (not unevaluated or entry["kind"] != "eval")
 
 
 def _short(name: str, value: float) -> str:

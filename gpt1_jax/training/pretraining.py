@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from gpt1_jax.config import Config
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
-from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.transformer import Transformer
@@ -35,7 +35,7 @@ from gpt1_jax.training.session import (
 )
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
-from gpt1_jax.training.transfer import check_start, load_trunk
+from gpt1_jax.training.transfer import begun_tokenizer, check_start, load_trunk
 
 
 def pretrain(config: Config, workdir: str) -> None:
@@ -72,12 +72,10 @@ def pretrain(config: Config, workdir: str) -> None:
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
     model = make_trunk(fitted, tokenizer.vocab_size)
     check_memory(model, config, mesh, length)
-    changes = begin(run, config, corpus.fingerprint, tokenizer)
+    opened = begin(run, config, corpus.fingerprint, tokenizer)
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-        lines = [f"{len(corpus.train):,} training tokens", *attention] + [
-            f"changed since the run was begun: {x}" for x in changes
-        ]
+        lines = [f"{len(corpus.train):,} training tokens", *attention]
 
         def start(state: State) -> State:
             if config.init_from is None:
@@ -109,6 +107,7 @@ def pretrain(config: Config, workdir: str) -> None:
             vocab_size=tokenizer.vocab_size,
             start=start,
             samples=samples,
+            opened=opened,
             lines=lines,
         )
 
@@ -117,8 +116,7 @@ def open_corpus(config: Config, run: Run, progress: Callable[[str], None] | None
     """The tokenized text a run reads, made now or found in the cache; raises as `corpora.prepare`."""
     tokenizer = None
     if config.init_from is not None and config.data.tokenizer == "sentencepiece":
-        begun = run if run.exists() else Run(config.init_from)
-        tokenizer = load_tokenizer(begun.tokenizer)  # the parameters know no other
+        tokenizer = begun_tokenizer(run, config.init_from)  # the parameters know no other
     return corpora.prepare(config.data, tokenizer, progress)
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,13 +13,14 @@ from jax.sharding import Mesh
 
 from gpt1_jax import signals
 from gpt1_jax.config import Config, ModelConfig, to_dict
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
-from gpt1_jax.run import Run, write_json
+from gpt1_jax.run import NO_FILES, Run
 from gpt1_jax.training import divergence, hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.entries import make_results, read_entries
 from gpt1_jax.training.loop import train
 from gpt1_jax.training.metrics import MetricsLog, peak_memory
 from gpt1_jax.training.objectives import Objective
@@ -83,33 +85,54 @@ def check_processes(config: Config, run: Run) -> None:
     hosts.together(lambda: run.changes(config) if run.exists() else [])
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A run directory that this process holds.
+
+    Fields:
+        lines: what has changed since it was begun, to be told.
+        record: step → writes what the steps behind it are trained with, on process 0; nothing is written before there
+            is something to do.
+    """
+
+    lines: list[str]
+    record: Callable[[int], None]
+
+
 def begin(
-    run: Run, config: Config, data: str, tokenizer: Tokenizer, more: dict[str, Any] | None = None
-) -> list[str]:
-    """Makes or opens the run directory, locks it for this process and writes what it begins with.
+    run: Run, config: Config, data: str, tokenizer: Tokenizer, files: Mapping[str, Any] = NO_FILES
+) -> Opened:
+    """Makes or opens the run directory and locks it for this process; a new one gets what it begins with.
 
     Args:
         config: settled.
         data: the fingerprint of what is learned from.
         tokenizer: is kept in the run.
-        more: further JSON files of the run, by their names.
-
-    Returns:
-        As `Run.changes`, on process 0.
+        files: further JSON files of the run, by their names.
 
     Raises:
-        UserError: as `Run.lock` and `Run.begin`; the processes have not the same data, or do not share the directory.
+        UserError: as `Run.lock` and `Run.check`; the processes have not the same data, or do not share the directory.
     """
     identity = {"text": data, "tokenizer": tokenizer.fingerprint()}
     hosts.check_same(**{"The data": data, "The tokenizer": identity["tokenizer"]})
 
-    def write() -> list[str]:
-        run.lock()
-        changes = run.begin(config, identity)
+    def record(step: int) -> None:
         tokenizer.save(run.tokenizer)
-        for name, value in (more or {}).items():
-            write_json(run.directory / name, value)
-        return changes
+        run.record(config, identity, step, files)
+
+    def open_it() -> list[str]:
+        run.lock()
+        if not run.exists():
+            record(0)
+            return []
+        lines = run.check(config, identity)
+        mended = run.mend(identity, files)
+        if not _is_kept(tokenizer, run):
+            tokenizer.save(run.tokenizer)
+            mended.append(run.tokenizer.name)
+        for name in mended:
+            tell(f"{run.directory / name} was missing or damaged; it is made again")
+        return lines
 
     def look() -> None:
         if not run.exists():
@@ -117,9 +140,31 @@ def begin(
                 f"--workdir={run.directory} is not shared; name a directory that all processes see."
             )
 
-    changes = hosts.on_first(write)
+    lines = hosts.on_first(open_it)
     hosts.together(look)
-    return changes or []
+    return Opened(lines or [], lambda step: hosts.on_first(lambda: record(step)))
+
+
+def mend_results(run: Run, stage: Stage, step: int) -> None:
+    """Makes results.json again from the log, up to a step, where a crash has damaged it."""
+    if run.results() or not (run.directory / "results.json").exists():
+        return
+    entries, _ = read_entries(run.directory / "metrics.jsonl", step)
+    about = {"kind": stage.kind, "task": stage.task}
+    if stage.positive_label is not None:
+        about["positive_label"] = stage.positive_label
+    found = make_results(entries, stage.score)
+    if found:
+        run.write_results(about | found)
+    made = "it is made again from the log" if found else "the next evaluation makes it again"
+    tell(f"{run.directory / 'results.json'} was damaged; {made}")
+
+
+def _is_kept(tokenizer: Tokenizer, run: Run) -> bool:
+    try:
+        return load_tokenizer(run.tokenizer).fingerprint() == tokenizer.fingerprint()
+    except UserError:
+        return False
 
 
 def run_stage(
@@ -133,6 +178,7 @@ def run_stage(
     vocab_size: int,
     start: Callable[[State], State],
     samples: Sequence[Any],
+    opened: Opened,
     lines: Sequence[str],
 ) -> State:
     """Carries out a stage under its mesh, going on from the run's newest checkpoint where there is one.
@@ -141,11 +187,12 @@ def run_stage(
         stage: batches and evaluation.
         model, objective: what is trained, and to what end.
         config: settled.
-        run: begun and locked.
+        run: its directory.
         mesh: in use.
         vocab_size: rows of the token table in use, for counting parameters.
         start: what a run that begins makes of the fresh state.
         samples: a row of each shape that the batches come in; the step is compiled for each.
+        opened: what `begin` gave.
         lines: told when the log is open.
 
     Returns:
@@ -166,18 +213,20 @@ def run_stage(
     restored = checkpoints.restore_newest(abstract, tell)
     state: State = start(initial_state(model, optimizer, mesh, config.seed)) if restored is None else restored
     step, last = int(state.step), config.train.num_steps
+    hosts.on_first(lambda: mend_results(run, stage, step))
     unevaluated = lacks_evaluation(run, config.train, step)
     if step > last or (step == last and not unevaluated):
         tell(f"{run.directory} is done: step {step} of {last}; raise train.num_steps or num_epochs to go on.")
         return state
 
     # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────────
+    opened.record(step)
     log = MetricsLog(run.directory, step, last, unevaluated)
     resuming = f"resuming at step {step}" if step else "from the beginning"
     count = parameter_count(state.params, vocab_size)
     log.tell(f"{count:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}")
     placed = sharding.placements(abstract.params) if mesh.size > 1 else []
-    for line in [*placed, *lines]:
+    for line in [*placed, *lines, *opened.lines]:
         log.tell(line)
     train_step = make_train_step(objective, optimizer, schedule, mesh, abstract, config.train.accumulation)
     programs = {

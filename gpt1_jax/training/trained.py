@@ -4,7 +4,6 @@ Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the hea
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -20,7 +19,6 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.config import Config, MeshConfig
-from gpt1_jax.data.tokenizers import load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
@@ -42,11 +40,12 @@ from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.compile_cache import keep_compiled
 from gpt1_jax.training.continuation import Continued, describe, growing_text, read_prompts
 from gpt1_jax.training.evaluation import make_predict
-from gpt1_jax.training.finetuning import make_classifier
+from gpt1_jax.training.finetuning import begun_task, make_classifier
 from gpt1_jax.training.generation import Generator
 from gpt1_jax.training.generation_settings import BeyondContext, Generation, Settings
 from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.step import abstract_state
+from gpt1_jax.training.transfer import sound_tokenizer
 
 EXAMPLES_AT_ONCE = 32
 
@@ -67,9 +66,9 @@ class TrainedRun:
         step = None if step is None else check_integer(step, "step")
         self.config = self.run.config()
         keep_compiled(self.config.data.cache_dir)
-        self.tokenizer = load_tokenizer(self.run.tokenizer)
+        self.tokenizer = sound_tokenizer(self.run)
         self.mesh = _mesh_at_hand(self.config)
-        self.task = Task.from_dict(_read_json(self.run, "task.json")) if self.config.finetune else None
+        self.task = _task(self.run) if self.config.finetune else None
         fitted = _fit_attention(self.config, self.mesh)
         if self.task is None:
             self.classifier = None
@@ -334,10 +333,11 @@ def _mesh_at_hand(config: Config) -> Mesh:
     return mesh
 
 
-def _read_json(run: Run, name: str) -> dict[str, Any]:
-    try:
-        return json.loads((run.directory / name).read_text())
-    except (OSError, ValueError) as error:
+def _task(run: Run) -> Task:
+    task = begun_task(run)
+    if task is None:
         raise UserError(
-            f"{run.directory / name} cannot be read ({error}); restore it from a copy."
-        ) from error
+            f"{run.directory / 'task.json'} is missing or damaged; restore it from a copy, or run the fine-tuning "
+            "command again, which makes it again."
+        )
+    return task

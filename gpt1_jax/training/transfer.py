@@ -1,6 +1,7 @@
 """Parameters of one run as the beginning of another."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -11,6 +12,30 @@ from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
+
+
+def sound_tokenizer(run: Run) -> Tokenizer:
+    """The tokenizer of a run, which must be the one it was begun with.
+
+    Raises:
+        UserError: its files are missing, damaged or others.
+    """
+    found = load_tokenizer(run.tokenizer)
+    known = run.identity().get("tokenizer")
+    if known not in (None, found.fingerprint()):
+        raise UserError(
+            f"{run.tokenizer} is damaged: it is not the tokenizer that the run was begun with; restore it from a "
+            "copy, or run the training command again, which makes it again."
+        )
+    return found
+
+
+def begun_tokenizer(run: Run, init_from: str) -> Tokenizer:
+    """The tokenizer of a run that goes on; of the one it starts from where none was begun, or its own is damaged."""
+    if run.exists():
+        with suppress(UserError):
+            return sound_tokenizer(run)
+    return sound_tokenizer(Run(init_from))
 
 
 def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
@@ -27,7 +52,7 @@ def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
             raise UserError(
                 f"init_from={init_from} has model.{name}={its}, this config has {mine}; set model.{name}={its}."
             )
-    if load_tokenizer(start.tokenizer).fingerprint() != tokenizer.fingerprint():
+    if sound_tokenizer(start).fingerprint() != tokenizer.fingerprint():
         raise UserError(
             f"data.tokenizer={config.data.tokenizer} is not the tokenizer of init_from={init_from}; leave it out, or "
             "set data.tokenizer=sentencepiece, to read with that run's own."

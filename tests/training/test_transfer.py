@@ -77,7 +77,7 @@ def tokenizer() -> SentencePieceTokenizer:
 def begun(tmp_path: Path, tokenizer: SentencePieceTokenizer) -> Iterator[Run]:
     """A run with a checkpoint's directory, as far as `check_start` looks."""
     run = Run(str(tmp_path / "begun"))
-    run.begin(tiny_config(), {})
+    run.record(tiny_config(), {})
     tokenizer.save(run.tokenizer)
     (run.checkpoints / "7").mkdir(parents=True)
     yield run
@@ -152,7 +152,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path, tokenizer: Sentenc
 @pytest.mark.parametrize("fine_tuned", [False, True])
 def test_the_trunk_is_loaded_of_pre_trained_and_fine_tuned_runs(fine_tuned: bool, tmp_path: Path) -> None:
     run = Run(str(tmp_path / "run"))
-    run.begin(tiny_config(**{"finetune.task": "cola"} if fine_tuned else {}), {})
+    run.record(tiny_config(**{"finetune.task": "cola"} if fine_tuned else {}), {})
     with use_mesh():
         trunk = jax.tree.map(lambda leaf: leaf + jnp.arange(leaf.size).reshape(leaf.shape), TRAINED)
         params = {"trunk": trunk, "head": {"bias": jnp.ones(3)}} if fine_tuned else trunk
@@ -167,6 +167,6 @@ def test_the_trunk_is_loaded_of_pre_trained_and_fine_tuned_runs(fine_tuned: bool
 
 def test_there_is_no_trunk_to_load_without_a_checkpoint(tmp_path: Path) -> None:
     run = Run(str(tmp_path / "run"))
-    run.begin(tiny_config(), {})
+    run.record(tiny_config(), {})
     with pytest.raises(UserError, match="has no checkpoint yet"):
         load_trunk(run, FRESH, pytest.fail)

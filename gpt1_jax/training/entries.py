@@ -1,0 +1,73 @@
+"""What metrics.jsonl tells when a run goes on: the sound lines of a file that a crash may have damaged."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+
+class Entry(NamedTuple):
+    """A line of the log, and what it holds: "step", "kind" and numbers."""
+
+    line: str
+    values: dict[str, Any]
+
+
+def read_entries(path: epath.Path, step: int) -> tuple[list[Entry], list[int]]:
+    """The entries up to a step, in order, and the numbers of damaged lines.
+
+    What stands behind the last entry of that step was written before a crash, and will be written again: it is left
+    out. So is a line before it that tells of a later step: it is damaged.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], []
+    found = [(number, _parse(line)) for number, line in enumerate(lines, start=1) if line.strip()]
+    end = max(
+        (i for i, (_, entry) in enumerate(found, 1) if entry and entry.values["step"] <= step), default=0
+    )
+    sound, damaged = [], []
+    for number, entry in found[:end]:
+        if entry and entry.values["step"] <= step:
+            sound.append(entry)
+        else:
+            damaged.append(number)
+    return sound, damaged + [number for number, entry in found[end:] if entry is None]
+
+
+def make_results(entries: Sequence[Entry], score: str) -> dict[str, Any]:
+    """What results.json says of the last and the best evaluation, from the log; empty where there was none.
+
+    Args:
+        entries: the log.
+        score: the metric by which the best is told: a loss, or else the higher the better.
+    """
+    found = [
+        {name: value for name, value in entry.values.items() if name != "kind"}
+        for entry in entries
+        if entry.values["kind"] == "eval"
+    ]
+    if not found:
+        return {}
+    sign = 1 if score == "loss" else -1
+    scored = [values for values in found if isinstance(values.get(score), int | float)]
+    best = min(scored or found[-1:], key=lambda values: sign * (values.get(score) or 0))
+    last = {name: value for name, value in found[-1].items() if name != "step"}
+    return {"step": found[-1]["step"], "validation": last, "best": best}
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        text = line.decode()
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if (
+        not isinstance(values, dict)
+        or type(values.get("step")) is not int
+        or not isinstance(values.get("kind"), str)
+    ):
+        return None
+    return Entry(text, values)
