@@ -55,7 +55,9 @@ def test_the_run_directory_holds_everything(undisturbed: Path) -> None:
     tokenizer = load_tokenizer(undisturbed / "tokenizer")
     assert tokenizer.decode(tokenizer.encode("the old song\n")) == "the old song\n"
     steps = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())
-    assert steps == [STEPS - 8, STEPS - 4, STEPS]  # the three newest
+    best = json.loads((undisturbed / "results.json").read_text())["best"]["step"]
+    # The three newest, and what was or is the best: it is told after the last save.
+    assert steps[-3:] == [STEPS - 8, STEPS - 4, STEPS] and best in steps and len(steps) <= 4
     assert list((undisturbed / "tensorboard").iterdir())
 
     entries = read_metrics(undisturbed)
@@ -77,10 +79,17 @@ def test_the_run_directory_holds_everything(undisturbed: Path) -> None:
     assert {"loss", "perplexity", "bits_per_byte"} <= results["validation"].keys()
 
 
-def test_the_same_command_again_says_done_and_changes_nothing(runner: Runner, undisturbed: Path) -> None:
-    before = (undisturbed / "metrics.jsonl").read_bytes()
-    assert f"done: step {STEPS} of {STEPS}" in runner.run(undisturbed)
-    assert (undisturbed / "metrics.jsonl").read_bytes() == before
+@pytest.mark.parametrize("overrides", [{}, {"train.num_steps": 30, "optimizer.learning_rate": 0.5}])
+def test_a_run_that_is_done_says_so_and_nothing_changes(
+    runner: Runner, undisturbed: Path, overrides: dict[str, Any]
+) -> None:
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in undisturbed.rglob("*") if path.is_file()}
+
+    before = files()
+    said = runner.run(undisturbed, **overrides)
+    assert f"done: step {STEPS} of {overrides.get('train.num_steps', STEPS)}" in said
+    assert files() == before
 
 
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(runner: Runner, undisturbed: Path) -> None:

@@ -49,20 +49,20 @@ def begun_with(**overrides: Any) -> Config:
 def run(tmp_path: Path) -> Run:
     run = Run(str(tmp_path / "run"))
     assert not run.exists()
-    assert run.begin(begun_with(), IDENTITY) == []
+    run.record(begun_with(), IDENTITY)
     assert run.exists()
     return run
 
 
 def test_the_config_comes_back_as_it_was(run: Run) -> None:
     assert run.config() == begun_with()
-    assert run.begin(begun_with(), IDENTITY) == []
+    assert run.check(begun_with(), IDENTITY) == []
 
 
 @pytest.mark.parametrize("key", FIXED)
 def test_what_decides_shapes_or_batches_is_refused_in_a_sentence(run: Run, key: str) -> None:
     config = begun_with(**{key: OTHER[key]})
-    for attempt in (run.changes, lambda config: run.begin(config, IDENTITY)):
+    for attempt in (run.changes, lambda config: run.check(config, IDENTITY)):
         with pytest.raises(UserError) as error:
             attempt(config)
         told = str(error.value)
@@ -86,15 +86,17 @@ def test_other_keys_may_change_and_are_told(run: Run, key: str, value: Any) -> N
     config = begun_with(**{key: value})
     (change,) = run.changes(config)
     assert change.startswith(f"{key}: ") and change.endswith(f" → {value}")
-    assert run.begin(config, IDENTITY) == [change]
+    assert run.check(config, IDENTITY) == [f"changed since the run was begun: {change}"]
+    assert run.config() == begun_with()  # until there is something to do
+    run.record(config, IDENTITY, 7)
     assert run.config() == config and run.changes(config) == []
 
 
 @pytest.mark.parametrize("name", ["text", "tokenizer"])
 def test_another_text_or_tokenizer_is_refused(run: Run, name: str) -> None:
     with pytest.raises(UserError, match=name):
-        run.begin(begun_with(), IDENTITY | {name: "ccc"})
-    assert run.begin(begun_with(), IDENTITY) == []
+        run.check(begun_with(), IDENTITY | {name: "ccc"})
+    assert run.check(begun_with(), IDENTITY) == []
 
 
 def test_a_second_process_is_refused_until_the_first_ends(run: Run) -> None:
@@ -117,15 +119,17 @@ def test_a_directory_without_a_run_or_with_a_broken_one_is_told(tmp_path: Path, 
     with pytest.raises(UserError, match="is not a run directory"):
         Run(str(tmp_path)).config()
     (run.directory / "config.json").write_text('{"seed": ')
+    (run.directory / "history.json").unlink()
     with pytest.raises(UserError, match=r"config\.json is not readable"):
         run.config()
 
 
 def test_results_are_empty_and_then_what_was_written(run: Run) -> None:
     assert run.results() == {}
-    run.write_results({"step": 3})
-    assert run.results() == {"step": 3}
-    assert json.loads((run.directory / "results.json").read_text()) == {"step": 3}
+    results = {"step": 3, "validation": {"loss": 1.0}, "best": {"step": 2, "loss": 0.5}}
+    run.write_results(results)
+    assert run.results() == results
+    assert json.loads((run.directory / "results.json").read_text()) == results
 
 
 def test_a_write_that_fails_leaves_the_old_file(run: Run) -> None:
@@ -175,7 +179,8 @@ def test_the_same_command_goes_on_with_an_old_run_and_again_after_that(tmp_path:
     run = old_run(tmp_path, stage)
     for _ in range(2):
         config = from_dict(inherit(to_dict(STAGES[stage]), str(run.directory)))
-        assert run.begin(config, {}) == []
+        assert run.check(config, {}) == []
+        run.record(config, {})
         assert config.data.split_seed == -1
 
 
