@@ -5,11 +5,12 @@
 #
 #   --num_processes=N  how many
 #   --devices=N        devices in each
-#   --max_restarts=N   how often all of them start again because one died
+#   --max_restarts=N   how often all of them start again because one died, or was stopped and saved
 #   --dry_run          prints the commands instead
 #
-# Ends with 0 when the training is done, or was stopped by SIGTERM or Ctrl-C and is saved; with 2, at once, when its
-# input is wrong; with 1 when it died once too often. Then, too, the same command goes on from the newest checkpoint.
+# Ends with 0 when the training is done; with 143, 130 or 129 when SIGTERM, Ctrl-C or SIGHUP stopped it and it is saved;
+# with 2, at once, when its input is wrong; with 1 when it died once too often. The same command then goes on from the
+# newest checkpoint.
 set -euo pipefail
 
 GRACE=10 # seconds that the others have once one died; they cannot go on without it
@@ -49,11 +50,13 @@ shift
 pids=()
 stopping=
 # shellcheck disable=SC2329 # trap calls it
-stop() {
-  stopping=yes
+stop() { # stop CODE
+  stopping=$1
   ((${#pids[@]} == 0)) || kill -TERM "${pids[@]}" 2>/dev/null || true
 }
-trap stop TERM INT
+trap 'stop 143' TERM
+trap 'stop 130' INT
+trap 'stop 129' HUP
 
 start() { # start TRAINING_FLAGS...: all processes, or their commands on standard output
   local port number command
@@ -70,10 +73,10 @@ start() { # start TRAINING_FLAGS...: all processes, or their commands on standar
       pids+=("$!")
     fi
   done
-  [[ -z $stopping ]] || stop # the signal came before they were there
+  [[ -z $stopping ]] || stop "$stopping" # the signal came before they were there
 }
 
-finish() { # sets `outcome` when all have ended: 0, 2 if any ended with 2, or else 1
+finish() { # sets `outcome` when all have ended: 0, 2 if any ended with 2, else 1, else 143 if they were stopped
   local number code deadline='' codes=()
   while ((${#codes[@]} < num_processes)); do
     for number in "${!pids[@]}"; do
@@ -96,7 +99,7 @@ finish() { # sets `outcome` when all have ended: 0, 2 if any ended with 2, or el
     case "$code" in
       0) ;;
       2) outcome=2 ;;
-      143) [[ -n $stopping || $outcome == 2 ]] || outcome=1 ;; # stopped with nothing to save yet
+      129 | 130 | 143) ((outcome != 0)) || outcome=143 ;;
       *) [[ $outcome == 2 ]] || outcome=1 ;;
     esac
   done
@@ -106,7 +109,8 @@ for ((restart = 0; ; restart++)); do
   start "$@"
   [[ -z $dry_run ]] || exit 0
   finish
-  [[ $outcome == 1 && -z $stopping ]] || exit "$outcome"
+  [[ $outcome != 143 || -z $stopping ]] || exit "$stopping"
+  [[ $outcome != [02] && -z $stopping ]] || exit "$outcome"
   ((restart < max_restarts)) || break
   tell "all start again, from the newest checkpoint ($((restart + 1)) of $max_restarts)"
 done

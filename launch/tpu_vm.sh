@@ -63,11 +63,12 @@ state() { # of the slice: nothing where there is none
 }
 
 script() { # script TRAINING_FLAGS...: what starts the training on a worker
-  printf '%q ' exec bash launch/worker.sh .venv/bin/python -m gpt1_jax.main "$@"
+  printf '%q ' exec .venv/bin/python -m gpt1_jax.main "$@"
   echo
 }
 
 run() ( # run TRAINING_FLAGS...
+  umask 077 # what fetches the data may hold secrets
   parcel=$(mktemp -d)
   trap 'rm -rf "$parcel"' EXIT
   script "$@" >"$parcel/train.sh"

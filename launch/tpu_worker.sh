@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # What tpu_vm.sh does on each worker of a slice: installs the code that this lies in, and starts the training there.
 #
-# It is a systemd service, so it outlives the connection; a crash starts it again after 15 seconds, 20 times a day; exit
-# code 2, the user's input being wrong, does not. Ended with 0 it stays visible as done.
+# It is a systemd service, so it outlives the connection. A crash, or a stop that was saved (143), starts it again after 15
+# seconds, 20 times a day; exit code 2, the user's input being wrong, does not. Ended with 0 it stays visible as done. It
+# comes after the network, so that at a shutdown it ends before: it has a checkpoint to save to gs://.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [[ -f setup.sh ]] || {
@@ -25,4 +26,5 @@ sudo systemd-run --unit=gpt1_jax --description="$(cksum <train.sh)" --uid="$(id 
   --property=Restart=on-failure --property=RestartSec=15 --property=RestartPreventExitStatus=2 \
   --property=StartLimitIntervalSec=1d --property=StartLimitBurst=20 \
   --property=RemainAfterExit=yes --property=LimitMEMLOCK=infinity \
-  bash train.sh
+  --property=Wants=network-online.target --property=After=network-online.target \
+  bash launch/tpu_start.sh

@@ -316,6 +316,22 @@ def test_it_installs_once_what_the_machine_needs(
     assert machine.cloud.calls() == [clone, install, LOOK, LOOK]
 
 
+@pytest.mark.parametrize(
+    ("driver", "extra"),
+    [
+        ("550.54.15", "cuda12"),
+        ("575.1", "cuda12"),
+        ("580.65.06", "cuda"),
+        ("600.1\n600.1", "cuda"),
+        ("?", "cuda"),
+    ],
+)
+def test_an_old_driver_gets_an_old_cuda(machine: Machine, driver: str, extra: str) -> None:
+    machine.cloud.script("nvidia-smi", f"#!/bin/sh\necho '{driver}'\n")
+    machine.install(devices=("/dev/nvidiactl",))
+    assert machine.cloud.calls()[1][-1] == f".[demo,{extra}]"
+
+
 def test_a_clone_around_it_is_taken(machine: Machine) -> None:
     (machine.content / "launch").mkdir()
     (machine.content / "configs").mkdir()

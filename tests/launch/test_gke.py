@@ -94,6 +94,32 @@ def test_all_start_again_but_not_after_exit_code_2(name: str) -> None:
 @each
 def test_there_is_time_to_save_and_spot_is_asked_for(name: str) -> None:
     assert pod(name)["terminationGracePeriodSeconds"] >= 60
+    kubelet = yaml.safe_load((LAUNCH / "gke/nodes.yaml").read_text())["kubeletConfig"]
+    for_pods = kubelet["shutdownGracePeriodSeconds"] - kubelet["shutdownGracePeriodCriticalPodsSeconds"]
+    assert pod(name)["terminationGracePeriodSeconds"] <= for_pods  # else it is promised and not held
+    assert kubelet["shutdownGracePeriodSeconds"] <= 120  # what GKE grants
+    text = (ROOT / "launch/README.md").read_text()
+    pools = [line for line in text.splitlines() if line.startswith("gcloud container node-pools create")]
+    assert len(pools) == 2
+    assert all(
+        "--spot" in line and "--system-config-from-file=launch/gke/nodes.yaml" in line for line in pools
+    )
+
+
+@each
+def test_what_was_tokenized_and_compiled_outlives_the_pods(name: str) -> None:
+    """The bucket is mounted where the cache is."""
+    (volume,) = (volume for volume in pod(name)["volumes"] if volume["name"] == "cache")
+    assert volume["csi"]["driver"] == "gcsfuse.csi.storage.gke.io"
+    assert volume["csi"]["volumeAttributes"]["bucketName"] == "BUCKET"
+    assert (
+        "rename-dir-limit" in volume["csi"]["volumeAttributes"]["mountOptions"]
+    )  # a corpus is made beside its place
+    assert {"name": "cache", "mountPath": "/cache"} in container(name)["volumeMounts"]
+    template = job(name)["template"]
+    assert template["metadata"] == {"annotations": {"gke-gcsfuse/volumes": "true"}}
+    text = (ROOT / "launch/README.md").read_text()
+    assert "--addons=GcsFuseCsiDriver" in text
     assert pod(name)["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
     assert pod(name)["tolerations"] == [
         {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"}
@@ -102,8 +128,9 @@ def test_there_is_time_to_save_and_spot_is_asked_for(name: str) -> None:
 
 @each
 def test_the_training_fits_the_devices(name: str) -> None:
-    config, place, batch, *_ = container(name)["args"]
+    config, place, cache, batch, *_ = container(name)["args"]
     assert config == "--config=configs/pretrain.py:small" and place.startswith("--workdir=gs://BUCKET/")
+    assert cache == "--config.data.cache_dir=/cache"
     (devices,) = container(name)["resources"]["limits"].values()
     assert batch.startswith("--config.train.batch_size=")
     assert int(batch.partition("=")[2]) % (devices * job(name)["parallelism"]) == 0
@@ -151,7 +178,7 @@ def test_what_a_reader_puts_in(tmp_path: Path, name: str) -> None:
     """The command at the manifest's head, kubectl being a stand-in."""
     text = (LAUNCH / f"gke/{name}.yaml").read_text()
     head, _, rest = text.partition("apiVersion")
-    assert rest.count("IMAGE") == 1 and rest.count("BUCKET") == 1
+    assert rest.count("IMAGE") == 1 and rest.count("BUCKET") == 2
     kubectl = Cloud(tmp_path / "bin", "kubectl")
     kubectl.script("kubectl", '#!/bin/sh\necho "$@" >"${0%/*}/said"\ncat >"${0%/*}/got"\n')
     kubectl.run("bash", "-c", " ".join(re.findall(r"^#   +(.*)", head, re.MULTILINE)))
@@ -168,7 +195,7 @@ def test_the_image_has_what_it_copies() -> None:
         if line.startswith("COPY "):
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists(), line
-    assert entrypoint()[0] == "launch/worker.sh"
+    assert entrypoint() == ["python3", "-m", "gpt1_jax.main"]
 
 
 def entrypoint() -> list[str]:
@@ -209,7 +236,7 @@ def test_its_pods_train_together(runner: Runner, tmp_path: Path, name: str) -> N
             re.sub(r"\$\((\w+)\)", lambda found, told=told: told[found[1]], argument).replace(
                 ":8476", f":{port}"
             )
-            for argument in container(name)["args"][3:]  # the small training has its own of the others
+            for argument in container(name)["args"][4:]  # the small training has its own of the others
         ]
         processes.append(
             subprocess.Popen(

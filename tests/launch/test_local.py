@@ -73,14 +73,14 @@ def test_one_is_killed_and_all_go_on(runner: Runner, tmp_path: Path, count: int)
 
 
 def test_devices_and_a_stop(runner: Runner, tmp_path: Path) -> None:
-    """SIGTERM to the script: saved, 0, nothing starts again, nothing is left behind."""
+    """SIGTERM to the script: saved, 143, nothing starts again, nothing is left behind."""
     workdir = tmp_path / "run"
     flags = small_run(runner, workdir, **{"train.num_steps": 100_000, "optimizer.total_steps": 1000})
     pod = Pod(runner, "--devices=2", "--", *flags)
     pod.wait_for(workdir / "checkpoints" / "20")
     children = pod.children()
     pod.process.send_signal(signal.SIGTERM)
-    out = pod.finish()
+    out = pod.finish(expect=143)
     assert "mesh {'data': 4" in out and "Stopped by SIGTERM" in out and "start again" not in out
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert (workdir / "checkpoints" / str(last_step(workdir))).exists()
@@ -136,6 +136,14 @@ def test_a_wrong_code_wins(stand_in: Cloud) -> None:
     stand_in.answer("--process_id=1", (2, ""))
     stand_in.run("launch/local.sh", "--", "--config=x", expect=2)
     assert len(stand_in.calls()) == 2
+
+
+def test_a_process_that_was_preempted_and_saved_starts_again(stand_in: Cloud) -> None:
+    """With the others, which stopped at the same step."""
+    stand_in.answer("--process_id=0", (143, ""), (0, ""))
+    stand_in.answer("--process_id=1", (143, ""), (0, ""))
+    _, err = stand_in.run("launch/local.sh", "--", "--config=x")
+    assert len(stand_in.calls()) == 2 * 2 and "all start again" in err
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def requeues(slurm: Cloud) -> int:
 def test_the_command_of_a_task(slurm: Cloud) -> None:
     slurm.run(*SUBMIT, *TRAINING)
     assert slurm.calls() == [
-        ["srun", "--kill-on-bad-exit=0", "--wait=60", "bash", "launch/worker.sh", "python3", "-m", "gpt1_jax.main",
+        ["srun", "--kill-on-bad-exit=0", "--wait=60", "python3", "-m", "gpt1_jax.main",
          *TRAINING[1:]],
     ]  # fmt: skip
     assert requeues(slurm) == 0
@@ -96,6 +96,13 @@ def test_a_stop_or_a_crash_queues_again(slurm: Cloud, code: int) -> None:
     assert requeues(slurm) == 2
     first, *others = slurm.calls()
     assert others == [first] * 2
+
+
+def test_an_interruption_does_not(slurm: Cloud) -> None:
+    """Somebody wanted it to end."""
+    slurm.answer("srun", (130, ""))
+    slurm.run(*SUBMIT, *TRAINING, expect=130)
+    assert requeues(slurm) == 0
 
 
 def test_wrong_input_does_not(slurm: Cloud) -> None:

@@ -30,9 +30,7 @@ ALIVE = ["-oConnectTimeout=15", "-oServerAliveInterval=30"]
 
 def checksum(*flags: str) -> str:
     """What tells a training from another: of the script that starts it on a worker."""
-    script = shlex.join(
-        ["exec", "bash", "launch/worker.sh", ".venv/bin/python", "-m", "gpt1_jax.main", *flags]
-    )
+    script = shlex.join(["exec", ".venv/bin/python", "-m", "gpt1_jax.main", *flags])
     done = subprocess.run(["cksum"], input=f"{script} \n", capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -139,6 +137,8 @@ def test_what_the_workers_get_is_what_was_typed(cloud: Cloud, tmp_path: Path) ->
     home = tmp_path / "gpt1_jax"
     with tarfile.open(cloud.directory / "parcel") as parcel:
         assert not any("__pycache__" in name for name in parcel.getnames())
+        secret = [parcel.getmember(name) for name in ("setup.sh", "train.sh")]
+        assert [member.mode & 0o777 for member in secret] == [0o600] * 2
         parcel.extractall(home, filter="data")
     for name in (
         "configs/pretrain.py",
@@ -170,12 +170,12 @@ def test_dry_run_prints_all_and_calls_nothing(cloud: Cloud) -> None:
     ]
     (line,) = (line for line in out.splitlines() if line.startswith("exec "))
     words = subprocess.run(
-        ["bash", "-c", line.replace("exec bash", "printf '%s\\0'", 1)],
+        ["bash", "-c", line.replace("exec", "printf '%s\\0'", 1)],
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split("\0")[:-1]
-    assert words == ["launch/worker.sh", ".venv/bin/python", "-m", "gpt1_jax.main", *TRAINING[1:], *AWKWARD]
+    assert words == [".venv/bin/python", "-m", "gpt1_jax.main", *TRAINING[1:], *AWKWARD]
 
 
 @pytest.mark.parametrize("action", ["create", "run", "logs", "delete"])
@@ -230,7 +230,7 @@ def test_workers_that_disagree_start_again_but_not_at_once(cloud: Cloud) -> None
 
 
 def test_workers_that_disagree_for_long_start_again(cloud: Cloud) -> None:
-    """One was stopped, which ended the others with 0."""
+    """One was stopped by hand once the others were done."""
     done = train(cloud, ["ACTIVE"], [RUNNING, MIXED, MIXED, RUNNING, DONE], expect=0)
     assert done == ["look", "look", "look", "copy", "start", "look", "look", "delete"]
 
@@ -307,10 +307,7 @@ def test_a_worker_installs_and_starts_a_service(tmp_path: Path) -> None:
     assert cloud.calls() == []
     (home / "setup.sh").write_text("pwd > setup-was-here\n")
     (home / "train.sh").write_text(
-        shlex.join(
-            ["exec", "bash", "launch/worker.sh", ".venv/bin/python", "-m", "gpt1_jax.main", *TRAINING[1:]]
-        )
-        + " \n"
+        shlex.join(["exec", ".venv/bin/python", "-m", "gpt1_jax.main", *TRAINING[1:]]) + " \n"
     )
     cloud.run("bash", home / "launch/tpu_worker.sh", cwd=tmp_path)
     assert (home / "setup-was-here").read_text().strip() == str(home)
@@ -319,7 +316,7 @@ def test_a_worker_installs_and_starts_a_service(tmp_path: Path) -> None:
     assert reset == ["sudo", "systemctl", "reset-failed", "gpt1_jax"]
     assert installs[-1][-2:] == [".[tpu,demo]", "etils[epath-gcs]"]
     assert service[:3] == ["sudo", "systemd-run", "--unit=gpt1_jax"]
-    assert service[-2:] == ["bash", "train.sh"]
+    assert service[-2:] == ["bash", "launch/tpu_start.sh"]
     assert f"--working-directory={home}" in service
     assert f"--description={checksum(*TRAINING[1:])}" in service
     assert {
@@ -329,4 +326,37 @@ def test_a_worker_installs_and_starts_a_service(tmp_path: Path) -> None:
         "--property=StartLimitBurst=20",
         "--property=RemainAfterExit=yes",
         "--property=LimitMEMLOCK=infinity",
+        "--property=Wants=network-online.target",
+        "--property=After=network-online.target",  # the last save goes to gs://: the network ends after it
     } <= set(service)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Cloud:
+    """A worker on which tpu_start.sh may run: sudo does what it is told, and the training says that it is there."""
+    cloud = Cloud(tmp_path / "bin", "python3")
+    cloud.script("sudo", '#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "train.sh").write_text("echo training\n")
+    (tmp_path / "tmp").mkdir()
+    return cloud
+
+
+def start(cloud: Cloud, place: Path) -> tuple[str, str]:
+    return cloud.run("bash", LAUNCH / "tpu_start.sh", cwd=place, TMPDIR=str(place / "tmp"))
+
+
+def test_a_lock_file_that_libtpu_left_is_removed_at_each_start(started: Cloud, tmp_path: Path) -> None:
+    lock = tmp_path / "tmp" / "libtpu_lockfile"
+    for _ in range(2):
+        lock.touch()
+        assert start(started, tmp_path) == ("training\n", "")
+        assert not lock.exists()
+    assert start(started, tmp_path) == ("training\n", "")
+
+
+def test_a_lock_file_that_a_process_holds_stays_and_is_told(started: Cloud, tmp_path: Path) -> None:
+    lock = tmp_path / "tmp" / "libtpu_lockfile"
+    with lock.open("w"):
+        out, err = start(started, tmp_path)
+    assert out == "training\n" and "another process uses the chips" in err
+    assert lock.exists()
