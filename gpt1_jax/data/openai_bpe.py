@@ -127,7 +127,8 @@ def _read_ids(encoder: bytes) -> dict[str, int]:
 
 def _read_merges(merges: bytes, ids: dict[str, int]) -> list[tuple[str, str]]:
     """The pairs that are merged, the first one first."""
-    header, *lines = merges.decode().removesuffix("\n").split("\n")
+    text = merges.decode("utf-8-sig").replace("\r\n", "\n")  # as editors of Windows save it
+    header, *lines = text.rstrip("\n").split("\n")
     if not header.startswith("#version"):
         raise ValueError("the file of merges does not begin with a line '#version: …'")
     pairs = []

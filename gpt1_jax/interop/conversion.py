@@ -3,9 +3,9 @@
 import dataclasses
 
 from gpt1_jax.data.no_tokenizer import NoTokenizer
-from gpt1_jax.data.tokenizers import open_tokenizer
+from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import check_target, whole_directory
+from gpt1_jax.interop.files import check_target, shown, whole_directory
 from gpt1_jax.interop.huggingface import CLASSIFIER_KINDS, read_huggingface, write_huggingface
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
 from gpt1_jax.interop.published import TOKENS, LanguageModel, check_finite
@@ -43,14 +43,17 @@ def convert(
     if num_heads is not None and source_format != "openai":
         raise UserError(f"--num_heads={num_heads} goes with --from=openai alone; leave it out.")
 
+    named = None if tokenizer is None else _open_named(tokenizer)
+
     # ── Read ─────────────────────────────────────────────────────────────────────────────────────────────────
     if source_format == "openai":
-        model = read_openai(directory, num_heads)
+        model = read_openai(directory, num_heads, named)
     elif source_format == "huggingface":
-        model = read_huggingface(directory, tell)
+        model = read_huggingface(directory, tell, named)
     else:
         model = read_run(str(directory))
-    model = _settle_head(_settle_tokenizer(model, source, tokenizer), target_format)
+        model = dataclasses.replace(model, tokenizer=named or model.tokenizer)
+    model = _settle_head(_settle_tokens(model, source), target_format)
     check_finite(model)
 
     # ── Write ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -67,18 +70,28 @@ def convert(
     tell(f"{sum(array.size for array in model.weights.values()):,} parameters are in {target}.")
 
 
-def _settle_tokenizer(model: LanguageModel, source: str, named: str | None) -> LanguageModel:
-    """The model with the tokenizer that was named or found, and as many rows in its token table as that has pieces."""
-    tokenizer = model.tokenizer if named is None else open_tokenizer(named)
+def _open_named(spec: str) -> Tokenizer:
+    """The tokenizer that --tokenizer names."""
+    tokenizer = open_tokenizer(spec)
     if tokenizer is None:
-        raise UserError(f"--tokenizer={named} names no files; write openai:DIR or sentencepiece:FILE.model.")
-    table, pieces = model.weights[TOKENS], tokenizer.vocab_size
-    if isinstance(tokenizer, NoTokenizer):
+        raise UserError(f"--tokenizer={spec} names no files; write openai:DIR or sentencepiece:FILE.model.")
+    return tokenizer
+
+
+def _settle_tokens(model: LanguageModel, source: str) -> LanguageModel:
+    """The model with as many rows in its token table as its tokenizer has pieces."""
+    table, pieces = model.weights[TOKENS], model.tokenizer.vocab_size
+    if isinstance(model.tokenizer, NoTokenizer):
         tell(
             f"{source} has no tokenizer, so the converted model reads and writes ids alone; give it one with "
             "--tokenizer=openai:DIR or --tokenizer=sentencepiece:FILE.model."
         )
-    if len(table) == pieces + len(Specials._fields):
+    if model.added and len(table) == pieces + len(model.added):
+        tell(
+            f"The last {len(model.added)} rows of {TOKENS} are left out: they are the added tokens "
+            f"{shown(', '.join(model.added))}, which are plain characters for the tokenizer here."
+        )
+    elif len(table) == pieces + len(Specials._fields):
         tell(
             f"The last {len(Specials._fields)} rows of {TOKENS} are left out: they are fine-tuning's special tokens."
         )
@@ -88,7 +101,7 @@ def _settle_tokenizer(model: LanguageModel, source: str, named: str | None) -> L
             "tokenizer that it was trained with by --tokenizer."
         )
     weights = {name: array[:pieces] if name == TOKENS else array for name, array in model.weights.items()}
-    return dataclasses.replace(model, tokenizer=tokenizer, weights=weights)
+    return dataclasses.replace(model, weights=weights)
 
 
 def _settle_head(model: LanguageModel, target_format: str) -> LanguageModel:

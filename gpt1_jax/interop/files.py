@@ -8,12 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from gpt1_jax.data.no_tokenizer import NoTokenizer
-from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES, OPENAI_FILES, OpenAITokenizer, open_openai
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer
 from gpt1_jax.errors import UserError
-
-SENTENCEPIECE = "sentencepiece.model"
 
 _SHOWN = 60
 _JSON_BYTES = 64 * 2**20  # more is no description of a model
@@ -44,43 +39,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing; name a directory that has it.") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); restore it from where it came.") from error
-
-
-def find_tokenizer(directory: Path, rows: int) -> Tokenizer:
-    """The tokenizer whose files lie in a directory: a SentencePiece model, or the published BPE by either names.
-
-    Where there are none it is the one that has `rows` pieces and no text.
-
-    Raises:
-        UserError: they are incomplete or damaged.
-    """
-    path = directory / SENTENCEPIECE
-    if path.exists():
-        try:
-            return SentencePieceTokenizer(path.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{path} cannot be read ({error}); restore it from where it came.") from error
-    if any((directory / name).exists() for name in OPENAI_FILES + HUGGING_FACE_FILES):
-        try:
-            return open_openai(directory)
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                f"{directory} has a vocabulary that cannot be read ({str(error)[:200]}); restore it from where it came."
-            ) from error
-    return NoTokenizer(rows)
-
-
-def write_tokenizer(tokenizer: Tokenizer, directory: Path, names: tuple[str, str]) -> None:
-    """Writes the tokenizer's own bytes, where it has any, so that `find_tokenizer` gives it back.
-
-    Args:
-        names: of the published BPE's two files: its pieces, and its merges.
-    """
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        (directory / SENTENCEPIECE).write_bytes(tokenizer.model)
-    elif isinstance(tokenizer, OpenAITokenizer):
-        (directory / names[0]).write_bytes(tokenizer.encoder)
-        (directory / names[1]).write_bytes(tokenizer.merges)
 
 
 def check_target(target: Path) -> None:

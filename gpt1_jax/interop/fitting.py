@@ -7,7 +7,7 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 
-_TOLERANCE = 1e-4  # of the folded bias, relative
+_TOLERANCE = 1e-6  # of what rounding may add to an output, where states are near 1
 
 
 def widen(name: str, array: np.ndarray, hidden: int) -> np.ndarray:
@@ -44,33 +44,34 @@ def _hidden_axis(name: str) -> int | None:
     return 0 if name.endswith("mlp.c_proj.weight") else None
 
 
-def fold_bias(kernel: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """A head's kernel that does without the bias.
+def fold_bias(
+    kernel: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A head's kernel that does without the bias, and the layer norm that it reads.
 
     The head reads states h = scale · n + shift of the last layer norm, of which n sums to 0. So adding α / scale to a
-    kernel's column adds α · Σ (shift / scale) to its output, whatever n is: α makes that the bias.
+    kernel's column adds α · Σ (shift / scale) to its output, whatever n is: α makes that the bias. Where the sum is too
+    near 0 for float32, the head reads n + 1 instead, by a kernel scale · kernel + β: that adds D · β, and what the
+    shift did besides is in β too. Only the head may read that norm then.
 
     Args:
         kernel, bias: float32 [D, N] and [N].
         scale, shift: float32 [D], of the last layer norm.
 
     Returns:
-        float32 [D, N]: h @ it is h @ kernel + bias.
-
-    Raises:
-        UserError: the sum is too near 0 for float32.
+        float32 [D, N], [D] and [D]: the kernel, and the scale and the shift of the layer norm in front of it. These are
+        `scale` and `shift` themselves wherever they can be.
     """
     if not bias.any():
-        return kernel
-    with np.errstate(all="ignore"):  # a scale of 0 ends as no number, and is refused
-        ratio = shift.astype(np.float64) / scale
-        total = ratio.sum()
-        error = np.finfo(np.float32).eps * (1 + np.abs(ratio)).sum() / np.abs(total)
-        folded = (kernel + bias / total / scale[:, None]).astype(np.float32)
-    if not (error < _TOLERANCE and np.isfinite(folded).all()):
-        raise UserError(
-            "The head's bias cannot be expressed in OpenAIGPTForSequenceClassification, whose layer has none: the last "
-            f"layer norm's biases divided by its gains add up to {total:.3g}, too near 0 to carry it; convert the run "
-            "it was fine-tuned from, or label with gpt1_jax.predict."
-        )
-    return folded
+        return kernel, scale, shift
+    wide, rounding = np.float64, np.finfo(np.float32).eps
+    with np.errstate(all="ignore"):  # a scale of 0 ends as no number, which is no small error either
+        ratio = shift.astype(wide) / scale
+        alpha = bias / ratio.sum()
+        error = rounding * np.abs(alpha).max() * np.sqrt((1 + ratio**2).sum())
+        folded = (kernel + alpha / scale[:, None].astype(wide)).astype(np.float32)
+    if error < _TOLERANCE and np.isfinite(folded).all():
+        return folded, scale, shift
+    scaled = scale[:, None].astype(wide) * kernel
+    beta = (shift.astype(wide) @ kernel + bias - scaled.sum(0)) / len(scale)
+    return (scaled + beta).astype(np.float32), np.ones_like(scale), np.ones_like(shift)

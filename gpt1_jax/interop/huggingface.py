@@ -16,13 +16,14 @@ from safetensors.numpy import save_file
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES, OpenAITokenizer
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer
+from gpt1_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import SENTENCEPIECE, find_tokenizer, is_size, read_json, shown, write_tokenizer
+from gpt1_jax.interop.files import is_size, read_json, shown
 from gpt1_jax.interop.fitting import fold_bias, narrow, widen
 from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, make_config, weight_shapes
-from gpt1_jax.interop.tensors import DTYPES, SAFETENSORS, Tensor, open_tensors
+from gpt1_jax.interop.tensors import DTYPES, SAFETENSORS, Tensor, open_safetensors, open_tensors
 from gpt1_jax.interop.tokenizer_json import why_not, write_no_tokenizer, write_tokenizer_json
+from gpt1_jax.interop.tokenizers import SENTENCEPIECE, find_added, find_tokenizer, write_tokenizer
 from gpt1_jax.model.layers import INIT_STDDEV, LAYER_NORM_EPSILON
 from gpt1_jax.tasks.task import special_ids
 
@@ -30,8 +31,12 @@ from gpt1_jax.tasks.task import special_ids
 CLASSIFIER_KINDS = ("classification", "entailment")
 
 _PREFIX = "transformer."
+# Parts of names that heads, torch.compile and PyTorch's ways to train on several devices put around a model's own.
+_AROUND = {"transformer", "_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _OUTPUT = "lm_head.weight"  # the token table once more
 _HIDDEN_FACTOR = 4
+# A classifier's last norm may be replaced to make room for a bias; then its language model's lies here.
+LAST_NORM = "language_model_norm.safetensors"
 _PADDING = 0  # the id behind shorter sequences, as our own batches have it
 _SIZES = {
     "n_layer": "num_layers",
@@ -51,12 +56,15 @@ _HEADS = ("score.", "multiple_choice_head.")
 # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_huggingface(directory: Path, tell: Callable[[str], None]) -> LanguageModel:
+def read_huggingface(
+    directory: Path, tell: Callable[[str], None], tokenizer: Tokenizer | None = None
+) -> LanguageModel:
     """Reads the layout.
 
     Args:
         directory: holds its files.
         tell: is told what is left out or changed in form.
+        tokenizer: in place of the one that lies there.
 
     Raises:
         UserError: a file is missing or damaged, they do not fit each other, or it is another model.
@@ -70,7 +78,11 @@ def read_huggingface(directory: Path, tell: Callable[[str], None]) -> LanguageMo
         raise UserError(
             f"{directory} has another {_OUTPUT} than {TOKENS}, but GPT-1's are one; convert a model that ties them."
         )
-    return LanguageModel(dataclasses.replace(config, d_ff=hidden), weights, find_tokenizer(directory, rows))
+    config, added = dataclasses.replace(config, d_ff=hidden), []
+    if tokenizer is None:
+        tokenizer = find_tokenizer(directory, rows)
+        added = find_added(directory, tokenizer.vocab_size)
+    return LanguageModel(config, weights, tokenizer, added=added)
 
 
 def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
@@ -120,13 +132,17 @@ def _find_tensors(
     """The model's tensors by their published names, and the output's where the files have it."""
     found: dict[str, Tensor] = {}
     for name, tensor in open_tensors(directory).items():
-        short = name.removeprefix(_PREFIX)
+        short = ".".join(part for part in name.split(".") if part not in _AROUND)
         if short in found:
-            raise UserError(f"{directory} has {shown(short)} both with and without {_PREFIX!r}; remove one.")
+            raise UserError(f"{directory} has {shown(short)} both with and without a prefix; remove one.")
         if short.startswith(_HEADS):
             tell(f"{shown(name)} is left out: only the language model is converted.")
         elif not _BUFFERS.fullmatch(short):
             found[short] = tensor
+    if (path := directory / LAST_NORM).exists():
+        found |= {
+            name: tensor for name, tensor in open_safetensors(path).items() if name in _last_norm(config)
+        }
     if TOKENS not in found and _OUTPUT in found:  # so transformers saves OpenAIGPTDoubleHeadsModel
         found[TOKENS] = found[_OUTPUT]
 
@@ -192,13 +208,25 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
     if config.d_ff < wide:
         values["n_inner"] = config.d_ff
     if model.head is not None:
-        values |= _add_classifier(weights, model.head, config.num_layers - 1, tell)
+        values |= _add_classifier(weights, model.head, _last_norm(config), tell)
+        norm = {name: np.ascontiguousarray(model.weights[name]) for name in _last_norm(config)}
+        if any((weights[_PREFIX + name] != array).any() for name, array in norm.items()):
+            save_file(norm, directory / LAST_NORM)
+            tell(
+                f"The last norm is replaced by one that carries the head's bias, so use {SAFETENSORS} as a classifier "
+                f"alone; converted again, it is the run's language model, whose norm is in {LAST_NORM}."
+            )
     values["vocab_size"] = len(weights[_PREFIX + TOKENS])
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
     contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
     save_file(contiguous, directory / SAFETENSORS, metadata={"format": "pt"})
     write_tokenizer(model.tokenizer, directory, HUGGING_FACE_FILES)
     _write_for_transformers(model, directory, tell)
+
+
+def _last_norm(config: ModelConfig) -> tuple[str, str]:
+    """The gain and the bias of the norm whose output is the model's."""
+    return f"h.{config.num_layers - 1}.ln_2.weight", f"h.{config.num_layers - 1}.ln_2.bias"
 
 
 def _write_for_transformers(model: LanguageModel, directory: Path, tell: Callable[[str], None]) -> None:
@@ -230,11 +258,14 @@ def _write_for_transformers(model: LanguageModel, directory: Path, tell: Callabl
 
 
 def _add_classifier(
-    weights: dict[str, np.ndarray], head: TaskHead, last_layer: int, tell: Callable[[str], None]
+    weights: dict[str, np.ndarray], head: TaskHead, norm: tuple[str, str], tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Puts a head among the weights, and the specials behind the token table; returns what the config says of it."""
-    norm, labels = f"{_PREFIX}h.{last_layer}.ln_2", head.task.labels
-    kernel = fold_bias(head.kernel, head.bias, weights[f"{norm}.weight"], weights[f"{norm}.bias"])
+    """Puts a head among the weights, and the specials behind the token table; returns what the config says of it.
+
+    `norm` is the gain and the bias of the last layer norm, which may be replaced.
+    """
+    scale, shift, labels = *(_PREFIX + name for name in norm), head.task.labels
+    kernel, weights[scale], weights[shift] = fold_bias(head.kernel, head.bias, weights[scale], weights[shift])
     start, delimiter, extract = special_ids(len(weights[_PREFIX + TOKENS]))
     weights[_PREFIX + TOKENS] = np.concatenate([weights[_PREFIX + TOKENS], head.specials])
     weights["score.weight"] = kernel.T

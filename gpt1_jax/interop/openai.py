@@ -13,9 +13,11 @@ import numpy as np
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.data.openai_bpe import OPENAI_FILES
+from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import find_tokenizer, is_size, read_json, shown, write_tokenizer
+from gpt1_jax.interop.files import is_size, read_json, shown
 from gpt1_jax.interop.published import TOKENS, LanguageModel, make_config, weight_shapes
+from gpt1_jax.interop.tokenizers import find_tokenizer, write_tokenizer
 
 SHAPES = "params_shapes.json"
 PARTS = tuple(f"params_{number}.npy" for number in range(10))
@@ -24,11 +26,14 @@ HEAD_WIDTH = 64  # of the published model; the format does not tell the number o
 _TABLES, _BLOCK = 2, 12  # tensors before the blocks, and of each
 
 
-def read_openai(directory: Path, num_heads: int | None = None) -> LanguageModel:
+def read_openai(
+    directory: Path, num_heads: int | None = None, tokenizer: Tokenizer | None = None
+) -> LanguageModel:
     """Reads the format.
 
     Args:
         directory: holds its files.
+        tokenizer: in place of the one that lies there.
         num_heads: None is one for each 64 of the width.
 
     Raises:
@@ -55,7 +60,7 @@ def read_openai(directory: Path, num_heads: int | None = None) -> LanguageModel:
     weights = {
         name: vector.reshape(shape) for (name, shape), vector in zip(expected.items(), vectors, strict=True)
     }
-    return LanguageModel(config, weights, find_tokenizer(directory, len(weights[TOKENS])))
+    return LanguageModel(config, weights, tokenizer or find_tokenizer(directory, len(weights[TOKENS])))
 
 
 def write_openai(model: LanguageModel, directory: Path) -> None:

@@ -3,7 +3,7 @@
 Letters: L layers, D width, F hidden, C context length, V the tokenizer's pieces.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +41,14 @@ class LanguageModel:
         weights: float32, by the names and in the shapes and order of `weight_shapes`.
         tokenizer: what its rows of the token table mean; a NoTokenizer where its files came without one.
         head: of a run that was fine-tuned.
+        added: the names of tokens whose rows of the token table stand behind the tokenizer's pieces.
     """
 
     config: ModelConfig
     weights: Mapping[str, np.ndarray]
     tokenizer: Tokenizer
     head: TaskHead | None = None
+    added: Sequence[str] = ()
 
 
 def weight_shapes(config: ModelConfig, rows: int) -> Iterator[tuple[str, tuple[int, ...]]]:

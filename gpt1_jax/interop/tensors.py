@@ -12,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.files import read_json, shown
 
-SAFETENSORS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+INDEX = ".index.json"  # behind either name, where the tensors are in parts
 # What float32 holds exactly, by safetensors' names.
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": np.dtype(bfloat16).name}
 
@@ -31,23 +32,28 @@ class Tensor(NamedTuple):
 
 
 def open_tensors(directory: Path) -> dict[str, Tensor]:
-    """The tensors by name of model.safetensors, of the parts its index names, or else of pytorch_model.bin.
+    """The tensors by name of model.safetensors or else of pytorch_model.bin, either of them whole or in parts.
 
     Raises:
-        UserError: none of the three is there, or it is damaged, or torch is needed and missing.
+        UserError: none of these is there, or it is damaged, or torch is needed and missing.
     """
-    if (directory / SAFETENSORS).exists():
-        return _open_safetensors(directory / SAFETENSORS)
-    if (directory / INDEX).exists():
-        return _open_parts(directory / INDEX)
-    if (directory / PICKLE).exists():
-        return _open_pickle(directory / PICKLE)
+    for name, opener in ((SAFETENSORS, open_safetensors), (PICKLE, _open_pickle)):
+        if (directory / name).exists():
+            return opener(directory / name)
+        if (directory / f"{name}{INDEX}").exists():
+            return _open_parts(directory / f"{name}{INDEX}", opener)
     raise UserError(
-        f"{directory} has none of {SAFETENSORS}, {INDEX} and {PICKLE}; name one that has weights."
+        f"{directory} has none of {SAFETENSORS}, {SAFETENSORS}{INDEX}, {PICKLE} and {PICKLE}{INDEX}; name one that has "
+        "weights."
     )
 
 
-def _open_safetensors(path: Path) -> dict[str, Tensor]:
+def open_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file.
+
+    Raises:
+        UserError: it is damaged or missing.
+    """
     try:
         file: Any = safe_open(path, framework="np")  # checks all lengths and offsets against the file
     except (SafetensorError, OSError, ValueError) as error:
@@ -66,19 +72,27 @@ def _open_safetensors(path: Path) -> dict[str, Tensor]:
     return {name: describe(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
 
 
-def _open_parts(index: Path) -> dict[str, Tensor]:
+def _open_parts(index: Path, opener: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors that an index names, each out of the file that it names."""
     listed = read_json(index)
-    names = listed.get("weight_map") if isinstance(listed, dict) else None
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+    places = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         raise UserError(f"{index} has no weight_map of file names; restore it from where it came.")
-    tensors = {}
-    for name in sorted(set(names.values())):
-        if Path(name).name != name:  # no other directory's files
+    parts = {}
+    for file in sorted(set(places.values())):
+        if Path(file).name != file:  # no other directory's files
             raise UserError(
-                f"{index} names the file {shown(name)}, which lies elsewhere; restore it from where it came."
+                f"{index} names the file {shown(file)}, which lies elsewhere; restore it from where it came."
             )
-        tensors |= _open_safetensors(index.parent / name)
-    return tensors
+        if not (index.parent / file).is_file():
+            raise UserError(f"{index} names the file {shown(file)}, which is missing; bring all of them.")
+        parts[file] = opener(index.parent / file)
+    for name, file in places.items():
+        if name not in parts[file]:
+            raise UserError(
+                f"{index} places {shown(name)} in {file}, which has no such tensor; bring files that belong together."
+            )
+    return {name: parts[file][name] for name, file in places.items()}
 
 
 def _open_pickle(path: Path) -> dict[str, Tensor]:

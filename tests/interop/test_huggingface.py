@@ -201,6 +201,44 @@ def in_shards(hub: Path, model: Any) -> None:
     assert len(list(hub.glob("*.safetensors"))) > 2
 
 
+def beside_an_older_copy(hub: Path, model: Any) -> None:
+    """A later part has other numbers by the name of a tensor that the index takes from the first."""
+    in_shards(hub, model)
+    places = json.loads((hub / "model.safetensors.index.json").read_text())["weight_map"]
+    name = min(places, key=lambda name: places[name])
+    last = hub / max(places.values())
+    assert places[name] != last.name
+    tensors = load_file(last)
+    save_file(
+        tensors | {name: np.zeros_like(load_file(hub / places[name])[name])}, last, metadata={"format": "pt"}
+    )
+
+
+def in_pickled_shards(hub: Path, model: Any) -> None:
+    """As transformers saved large models before safetensors."""
+    (hub / "model.safetensors").unlink()
+    state, places = list(model.state_dict().items()), {}
+    for number, part in enumerate((state[:9], state[9:]), start=1):
+        file = f"pytorch_model-{number:05}-of-00002.bin"
+        torch.save(dict(part), hub / file)
+        places |= {name: file for name, _ in part}
+    (hub / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+def compiled(hub: Path, model: Any) -> None:
+    rename(hub, lambda tensors: {f"_orig_mod.{name}": array for name, array in tensors.items()})
+
+
+def compiled_and_parallel(hub: Path, model: Any) -> None:
+    rename(
+        hub,
+        lambda tensors: {
+            f"module._orig_mod.{name.replace('h.1.', 'h.1._orig_mod.')}": array
+            for name, array in tensors.items()
+        },
+    )
+
+
 def as_pickle(hub: Path, model: Any) -> None:
     (hub / "model.safetensors").unlink()
     torch.save(model.state_dict(), hub / "pytorch_model.bin")
@@ -215,7 +253,10 @@ def as_old_pickle(hub: Path, model: Any) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [without_prefix, with_output, output_alone, with_buffers, in_shards, as_pickle, as_old_pickle],
+    [
+        *(without_prefix, with_output, output_alone, with_buffers, compiled, compiled_and_parallel),
+        *(in_shards, beside_an_older_copy, as_pickle, as_old_pickle, in_pickled_shards),
+    ],
 )
 def test_the_weights_are_found_in_every_form(
     form: Callable[[Path, Any], None], hub: Path, model: Any, imported: Any, tmp_path: Path
@@ -348,6 +389,15 @@ def pickle_bytes(content: bytes) -> Callable[[Path], None]:
     return damage
 
 
+def misplaced(hub: Path) -> None:
+    """The index names a file that lacks the tensor."""
+    names = list(load_file(hub / "model.safetensors"))
+    (hub / "model.safetensors").rename(hub / "b.safetensors")
+    save_file({"other": np.zeros(2, np.float32)}, hub / "a.safetensors")
+    places = dict.fromkeys(names, "b.safetensors") | {NORM: "a.safetensors"}
+    (hub / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
 def other_vocabulary(hub: Path) -> None:
     (hub / "sentencepiece.model").write_bytes(sentencepiece().model)
 
@@ -393,7 +443,7 @@ def other_vocabulary(hub: Path) -> None:
         (tensors(**{NORM: np.full(32, np.inf, np.float32)}), ["h.0.ln_1.bias holds numbers that are not finite"]),
         (tensors(h__7__ln_1__bias=np.zeros(32, np.float32)), ["'h.7.ln_1.bias' of shape [32]", "no part"]),
         (tensors(**{"a\nb": np.zeros(3, np.float32)}), [r"'a\nb' of shape [3]"]),
-        (tensors(h__0__ln_1__bias=np.zeros(32, np.float32)), ["'h.0.ln_1.bias' both with and without"]),
+        (tensors(h__0__ln_1__bias=np.zeros(32, np.float32)), ["'h.0.ln_1.bias' both with and without a prefix"]),
         (tensors(lm_head__weight=np.zeros((61, 32), np.float32)), ["another lm_head.weight than tokens_embed"]),
         (tensors(lm_head__weight=np.zeros((60, 32), np.float32)), ["lm_head.weight of shape [60, 32]"]),
         (truncate, ["model.safetensors cannot be read"]),
@@ -412,11 +462,12 @@ def other_vocabulary(hub: Path) -> None:
         (safetensors_header(lambda header: header[NORM].__setitem__("dtype", "X1")), ["cannot be read"]),
         (indexed([]), ["no weight_map"]),
         (indexed({"weight_map": {"a": 3}}), ["no weight_map"]),
-        (indexed({"weight_map": {"a": "absent.safetensors"}}), ["absent.safetensors cannot be read"]),
+        (indexed({"weight_map": {"a": "absent.safetensors"}}), ["'absent.safetensors', which is missing"]),
         (indexed({"weight_map": {"a": "../hub/config.json"}}), ["'../hub/config.json', which lies elsewhere"]),
         (indexed({"weight_map": {"a": "/etc/passwd"}}), ["'/etc/passwd', which lies elsewhere"]),
-        (indexed({"weight_map": {"a": "a\0b"}}), ["cannot be read"]),
+        (indexed({"weight_map": {"a": "a\0b"}}), ["which is missing"]),
         (indexed({"weight_map": {}}), ["no positions_embed.weight"]),
+        (misplaced, [f"places '{NORM}' in a.safetensors, which has no such tensor"]),
         (pickled([1, 2]), ["holds a list", "tensors by name"]),
         (pickled({"a": 3}), ["holds 'a', which is no plain tensor"]),
         (pickled({3: torch.zeros(2)}), ["holds 3, which is no plain tensor"]),
