@@ -15,18 +15,16 @@ from gpt1_jax.locks import lock
 from gpt1_jax.paths import expand
 from gpt1_jax.whole_files import write_whole
 
-# What a resumed run must share with its beginning: these decide the state's shapes and which batch is next.
+# What a resumed run must share with its beginning: these decide the state's shapes and which batch is next. Paths are
+# not among them: a text, a tokenizer or a run to start from may have moved, and `begin` compares their content.
 FIXED = (
     "seed",
-    "init_from",
     "model.kind",
     "model.num_layers",
     "model.num_heads",
     "model.d_model",
     "model.d_ff",
     "model.context_length",
-    "data.source",
-    "data.tokenizer",
     "data.vocab_size",
     "data.split_seed",
     "train.batch_size",
@@ -99,7 +97,8 @@ class Run:
         """
         changed = _differences(self._recorded() or self.config(), config)
         for change in changed:
-            if change.key in FIXED:
+            comes_or_goes = change.key == "init_from" and None in (change.old, change.new)
+            if change.key in FIXED or comes_or_goes:
                 raise UserError(
                     f"{self.directory} was begun with {change.key}={change.old}, not {change.new}, and cannot go on "
                     "with another; set it back, or start a new run with another --workdir."
@@ -121,13 +120,10 @@ class Run:
         """
         self.changes(config)
         before = self.identity()
-        for name in identity if before else ():
+        # The tokenizer first, on which the text's tokens depend.
+        for name in sorted(identity, reverse=True) if before else ():
             if before.get(name) != identity[name]:
-                raise UserError(
-                    f"data.source={config.data.source} is not what {self.directory} was begun with (its {name} "
-                    f"was {before.get(name)}, now {identity[name]}); bring the text back as it was, or start a "
-                    "new run with another --workdir."
-                )
+                raise self._foreign(name, config)
         stretches, _ = self._history()
         last = self._recorded() or self.config()
         first = _parsed(stretches[0].config) if stretches else last
@@ -190,6 +186,21 @@ class Run:
             write_history(self.directory / _HISTORY, stretches or [first])
             mended.append(_HISTORY)
         return mended
+
+    def _foreign(self, name: str, config: Config) -> UserError:
+        """Why a run cannot go on whose text or tokenizer has another content than at its beginning."""
+        begun = self.config().data
+        if name == "tokenizer":
+            return UserError(
+                f"data.tokenizer={config.data.tokenizer} is another tokenizer than {self.directory} was begun with; "
+                f"set data.tokenizer={begun.tokenizer}, which its own copy serves, or start a new run with another "
+                "--workdir."
+            )
+        before = "" if begun.source == config.data.source else f" data.source={begun.source}"
+        return UserError(
+            f"data.source={config.data.source} has not the content that {self.directory} was begun with{before}; bring "
+            "the text back as it was, or start a new run with another --workdir."
+        )
 
     def identity(self) -> dict[str, Any]:
         """What the corpus and the tokenizer were when the run was begun; empty where that is lost."""

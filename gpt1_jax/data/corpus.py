@@ -4,7 +4,6 @@ A corpus is a directory: `manifest.json`, `tokenizer/`, and a shard for each par
 `validation-00000.bin` …, little-endian uint16, or uint32 where the vocabulary needs it.
 """
 
-import json
 import shutil
 import zlib
 from bisect import bisect_right
@@ -18,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from gpt1_jax.config import DataConfig
+from gpt1_jax.data.manifest import check_manifest, read_manifest
 from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
-from gpt1_jax.data.tokenizing import FORMAT_VERSION, tokenize
+from gpt1_jax.data.tokenizing import tokenize, trained_corpus
 from gpt1_jax.errors import UserError
 
+_COUNTED_TOKENS = 2**22  # of a split of earlier days, whose manifest has no seal
 _CHECKED_BYTES = 8 * 2**30  # of a split; reading more at every start would take minutes
 
 
@@ -36,6 +37,10 @@ class Split:
     shards: tuple[np.ndarray, ...]  # each [tokens in the shard], uint16 or uint32, memory-mapped
     documents: int
     bytes: int  # of the text as read, in UTF-8
+    compared: int = (
+        0  # characters of the text, with what decoding gives of them, where the tokenizer is not exact
+    )
+    lost: int = 0  # of these, those that it does not give back
 
     def __len__(self) -> int:
         """The number of tokens N."""
@@ -66,6 +71,19 @@ class Corpus:
     fingerprint: str  # of the tokens and the tokenizer, so the same on any machine
     directory: Path
 
+    def loss(self) -> str | None:
+        """A sentence where decoding does not give the text back."""
+        lost, compared = (
+            sum(getattr(split, name) for split in (self.train, self.validation))
+            for name in ("lost", "compared")
+        )
+        if not lost:
+            return None
+        return (
+            f"the tokenizer loses {lost / compared:.2%} of the text's characters: decoding does not give them back, so "
+            "that no bits per byte are told"
+        )
+
 
 def prepare(
     data: DataConfig, tokenizer: Tokenizer | None = None, progress: Callable[[str], None] | None = None
@@ -82,11 +100,24 @@ def prepare(
     with Progress(progress) as reporter:
         directory = Path(tokenize(data, tokenizer, reporter))
         try:
-            return load(directory)
+            corpus = load(directory)
         except UserError as error:
             reporter.say(f"{error}: tokenizing again")
             shutil.rmtree(directory, ignore_errors=True)
-            return load(Path(tokenize(data, tokenizer, reporter)))
+            corpus = load(Path(tokenize(data, tokenizer, reporter)))
+        if told := corpus.loss():
+            reporter.say(told)
+        return corpus
+
+
+def is_prepared(data: DataConfig, tokenizer: Tokenizer) -> bool:
+    """Whether the source is tokenized with a tokenizer that was trained on it, and with the very one that is given."""
+    directory = trained_corpus(data)
+    try:
+        theirs = load_tokenizer(directory / "tokenizer") if directory else None
+        return theirs is not None and theirs.fingerprint() == tokenizer.fingerprint()
+    except UserError:
+        return False
 
 
 def load(directory: Path) -> Corpus:
@@ -95,16 +126,19 @@ def load(directory: Path) -> Corpus:
     Raises UserError where it is missing or damaged.
     """
     try:
-        manifest = json.loads((directory / "manifest.json").read_text())
-        if manifest["format"] != FORMAT_VERSION:
-            raise ValueError(f"its format is {manifest['format']}, expected {FORMAT_VERSION}")
+        manifest = read_manifest(directory)
+        tokenizer = load_tokenizer(directory / "tokenizer")
+        check_manifest(manifest, tokenizer)
         splits = {name: _open_split(directory, manifest, name) for name in ("train", "validation")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if "seal" not in manifest:
+            for split in splits.values():
+                _count_again(split, tokenizer)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory} holds no whole corpus ({error})") from error
     return Corpus(
         train=splits["train"],
         validation=splits["validation"],
-        tokenizer=load_tokenizer(directory / "tokenizer"),
+        tokenizer=tokenizer,
         fingerprint=manifest["fingerprint"],
         directory=directory,
     )
@@ -122,4 +156,16 @@ def _open_split(directory: Path, manifest: dict[str, Any], name: str) -> Split:
         if small and zlib.crc32(tokens.data) != shard["crc32"]:
             raise ValueError(f"the checksum of {path.name} is wrong")
         shards.append(tokens)
-    return Split(tuple(shards), split["documents"], split["bytes"])
+    counts = (split.get(name, 0) for name in ("compared", "lost"))
+    return Split(tuple(shards), split["documents"], split["bytes"], *counts)
+
+
+def _count_again(split: Split, tokenizer: Tokenizer) -> None:
+    """Raises ValueError where a manifest without a seal has other counts than its tokens, if those are not too many."""
+    if len(split) > _COUNTED_TOKENS:
+        return
+    tokens = split.read(0, len(split))
+    if len(tokenizer.decode(tokens.tolist()).encode()) != split.bytes:
+        raise ValueError("manifest.json is damaged: its bytes are not those of the tokens' text")
+    if tokenizer.end_id is not None and np.count_nonzero(tokens == tokenizer.end_id) != split.documents + 1:
+        raise ValueError("manifest.json is damaged: its documents are not those of the tokens")

@@ -15,6 +15,7 @@ class NoTokenizer:
     """So many pieces, none of which has a text."""
 
     end_id = None
+    exact = False
 
     def __init__(self, vocab_size: int) -> None:
         """Raises ValueError where the number of pieces is none."""

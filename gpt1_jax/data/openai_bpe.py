@@ -57,6 +57,8 @@ class OpenAITokenizer:
     What has no piece becomes piece 0, `<unk>`.
     """
 
+    exact = False
+
     def __init__(self, encoder: bytes, merges: bytes) -> None:
         """Takes the content of the files. Raises ValueError where one is damaged or they do not fit each other."""
         self.encoder, self.merges = encoder, merges

@@ -9,6 +9,7 @@ import json
 import sys
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -23,6 +24,9 @@ from gpt1_jax.data.splits import HELD_OUT, SplitName, hold_out
 from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 
+# Of the training part of a text so much is compared with what its tokens decode to, and a share of what is more.
+_COMPARED_CHARACTERS = 2_000_000
+_COMPARED_OF = 16
 _BATCH_CHARACTERS = 4_000_000  # documents are tokenized together until they are this long
 
 
@@ -49,13 +53,15 @@ class Task:
 
 @dataclass
 class Done:
-    """What became of a part: its documents of a split, their UTF-8 bytes, and the shard of their tokens."""
+    """What became of a part: its documents of a split, their UTF-8 bytes, the shard of their tokens, what they lost."""
 
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
     shard_bytes: int = 0
     crc32: int = 0
+    compared: int = 0  # characters of text, with what decoding gives of them
+    lost: int = 0  # of these, those that it does not give back
 
 
 def do(
@@ -133,15 +139,31 @@ def _write_shard(
         if task.part == 0:
             append(end)  # so that the first real token is predicted too
         for texts in _group(documents):
-            for ids in tokenizer.encode_batch(texts, threads):
+            for text, ids in zip(texts, tokenizer.encode_batch(texts, threads), strict=True):
                 append(ids)
                 append(end)
+                _compare(done, split, tokenizer, text, ids)
             done.documents += len(texts)
             done.bytes += sum(len(text.encode()) for text in texts)
             progress(done)
 
     _write_at_once(job, epath.Path(job.directory) / shard_name(split, task.part), write)
     return done
+
+
+def _compare(done: Done, split: SplitName, tokenizer: Tokenizer, text: str, ids: np.ndarray) -> None:
+    """Counts what decoding does not give back: all of validation, by which bytes are measured, and some of the rest."""
+    enough = split == "train" and done.compared > _COMPARED_CHARACTERS + done.bytes // _COMPARED_OF
+    if not (tokenizer.exact or enough):
+        done.compared += len(text)
+        done.lost += count_lost(text, tokenizer.decode(ids.tolist()))
+
+
+def count_lost(text: str, decoded: str) -> int:
+    """The characters of a text that its decoded ids do not have."""
+    if decoded == text:
+        return 0
+    return max(1, (Counter(text) - Counter(decoded)).total())
 
 
 def token_type(tokenizer: Tokenizer) -> str:

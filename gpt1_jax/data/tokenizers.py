@@ -43,6 +43,11 @@ class Tokenizer(Protocol):
         """The piece that ends a document; None where the tokenizer has none."""
         ...
 
+    @property
+    def exact(self) -> bool:
+        """Whether decoding gives back any text; of one that is not, it may give back some."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text; names of special pieces in it are plain characters."""
         ...
@@ -128,8 +133,8 @@ class SentencePieceTokenizer:
         self.end_id: int | None = eos_id if eos_id >= 0 else None
         # As `train_sentencepiece` makes it: texts may be cut at line breaks, and the one character it would lose
         # is spelled in bytes.
-        self._exact = described.exact
-        self._alone = "▁" if self._exact else None
+        self.exact = described.exact
+        self._alone = "▁" if self.exact else None
         self._alone_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
 
     def encode(self, text: str) -> list[int]:
@@ -171,7 +176,7 @@ class SentencePieceTokenizer:
 
         SentencePiece writes spaces as "▁" inside, so that a "▁" in the text would come back as a space.
         """
-        if not self._exact:
+        if not self.exact:
             return [text]
         chunks: list[str] = []
         for part in re.split("(▁)", text):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from gpt1_jax.config import DataConfig
+from gpt1_jax.data.manifest import FORMAT_VERSION, fingerprint, write_manifest
 from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.shards import Done, Job, Task, result, shard_name, token_type
 from gpt1_jax.data.sources import Source, open_source
@@ -24,9 +25,7 @@ from gpt1_jax.data.workers import Workers, local_workers
 from gpt1_jax.errors import UserError
 from gpt1_jax.locks import lock
 from gpt1_jax.paths import expand
-from gpt1_jax.whole_files import write_whole
 
-FORMAT_VERSION = 1
 _PARTS_FOR_PIECES = 256  # 4 GB at least; reading more changes the pieces little
 
 
@@ -44,18 +43,11 @@ def tokenize(
 
     Raises UserError where source, tokenizer or the size of the vocabulary is wrong, or a split has no text.
     """
-    text = open_source(data.source, data.tfds_dir)
-    given = open_tokenizer(data.tokenizer) if tokenizer is None else tokenizer
-    pieces = given.fingerprint() if given else f"sentencepiece {data.vocab_size}"
-    made_from = {"format": FORMAT_VERSION, "source": text.name, "text": text.fingerprint(), "pieces": pieces}
-    if not text.divided and data.split_seed != -1:  # -1 is what corpora without this entry were made with
-        made_from["split_seed"] = data.split_seed
-    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-    cache = expand(data.cache_dir, "data.cache_dir")
-    directory = cache / key
+    text, given, made_from, directory = _plan(data, tokenizer)
     # A bucket gives no directory another name; there a corpus is one as soon as it has a manifest.
-    remote = "://" in str(cache)
-    building, whole = (directory, directory / "manifest.json") if remote else (cache / f".{key}", directory)
+    remote = "://" in str(directory)
+    building = directory if remote else directory.parent / f".{directory.name}"
+    whole = directory / "manifest.json" if remote else directory
 
     if not whole.exists():
         if given is not None:
@@ -65,12 +57,47 @@ def tokenize(
                 job = Job(text.name, data.tfds_dir, data.split_seed, made_from["text"], str(building))
                 _build(_Work(job, text, workers, progress), made_from, given, data.vocab_size)
                 if not remote:
-                    building.rename(directory)
+                    _name(building, directory)
                 return directory
             if not remote:
                 building.rmdir()  # another process had it ready meanwhile
     progress.say(f"reusing the tokens of {data.source} in {directory}")
     return directory
+
+
+def trained_corpus(data: DataConfig) -> epath.Path | None:
+    """Where the corpus lies whose tokenizer was trained on the source; None where it is not made yet."""
+    directory = _plan(data, None).directory
+    return directory if directory.exists() else None
+
+
+class _Plan(NamedTuple):
+    text: Source
+    tokenizer: Tokenizer | None  # None is yet to be trained
+    made_from: dict[str, Any]
+    directory: epath.Path
+
+
+def _plan(data: DataConfig, tokenizer: Tokenizer | None) -> _Plan:
+    """What a corpus is made from, and its directory, which is named by that."""
+    text = open_source(data.source, data.tfds_dir)
+    given = open_tokenizer(data.tokenizer) if tokenizer is None else tokenizer
+    pieces = given.fingerprint() if given else f"sentencepiece {data.vocab_size}"
+    made_from = {"format": FORMAT_VERSION, "source": text.name, "text": text.fingerprint(), "pieces": pieces}
+    if not text.divided and data.split_seed != -1:  # -1 is what corpora without this entry were made with
+        made_from["split_seed"] = data.split_seed
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    return _Plan(text, given, made_from, expand(data.cache_dir, "data.cache_dir") / key)
+
+
+def _name(building: epath.Path, directory: epath.Path) -> None:
+    """Gives the finished work its name, unless another process did, on a disk without locks."""
+    try:
+        building.rename(directory)
+    except OSError:
+        if not (directory / "manifest.json").exists():
+            raise
+        building.rmtree(missing_ok=True)
 
 
 @contextmanager
@@ -125,15 +152,14 @@ def _build(work: _Work, made_from: dict[str, Any], tokenizer: Tokenizer | None, 
         if isinstance(error, UserError) or not any((building / "work").glob("[tv]*")):
             building.rmtree()
         raise
-    content = (tokenizer.fingerprint(), splits["train"]["shards"], splits["validation"]["shards"])
     manifest = made_from | {
-        "fingerprint": hashlib.sha256(repr(content).encode()).hexdigest(),
+        "fingerprint": fingerprint(tokenizer, splits),
         "vocab_size": tokenizer.vocab_size,
         "dtype": token_type(tokenizer),
         "splits": splits,
     }
     (building / "work").rmtree()
-    write_whole(building / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    write_manifest(building, manifest)
 
 
 def _sample(work: _Work, before: list[int], documents: int) -> Iterator[str]:
@@ -187,6 +213,8 @@ def _do_split(work: _Work, split: SplitName, tasks: list[Task], tokenizer: Token
         "documents": total.documents,
         "bytes": total.bytes,
         "tokens": total.tokens,
+        "compared": total.compared,
+        "lost": total.lost,
         "shards": [
             {"file": shard_name(split, task.part), "bytes": done.shard_bytes, "crc32": done.crc32}
             for task, done in zip(tasks, every, strict=True)
@@ -199,3 +227,5 @@ def _add(total: Done, done: Done) -> None:
     total.documents += done.documents
     total.bytes += done.bytes
     total.tokens += done.tokens
+    total.compared += done.compared
+    total.lost += done.lost

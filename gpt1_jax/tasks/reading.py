@@ -94,7 +94,7 @@ def read_validation(
 
 def is_training_file(data: DataConfig, source: str) -> bool:
     """Whether a source is the lone file of `custom` that a run was fine-tuned on."""
-    paths = [Path(text.removeprefix("files:")).expanduser() for text in (data.source, source)]
+    paths = [expand_local(text.removeprefix("files:"), "--source") for text in (data.source, source)]
     return paths[0].is_file() and paths[1].is_file() and paths[0].samefile(paths[1])
 
 

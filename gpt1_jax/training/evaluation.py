@@ -1,7 +1,7 @@
 """Held-out text and labeled examples, exactly counted: each once, however ragged the last batch, on any mesh."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gpt1_jax.data.batches import EvaluationBatches
+from gpt1_jax.data.corpus import Split
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import token_log_probabilities
 from gpt1_jax.model.trunk import Trunk
@@ -108,6 +109,20 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Pre
         return predicted
 
     return predict
+
+
+def score_text(loss: float, splits: Sequence[Split]) -> dict[str, float]:
+    """What a loss over all tokens of some splits is in other measures.
+
+    Returns:
+        "loss" (nats a token), "perplexity", and "bits_per_byte", which is left out where decoding does not give the
+        text back: the bytes count what the tokenizer lost, of which the model was asked nothing.
+    """
+    scores = {"loss": loss, "perplexity": perplexity(loss)}
+    if not any(split.lost for split in splits):
+        tokens = sum(len(split) - 1 for split in splits)
+        scores["bits_per_byte"] = bits_per_byte(loss, sum(split.bytes for split in splits) / tokens)
+    return scores
 
 
 def perplexity(loss: float) -> float:

@@ -39,7 +39,7 @@ from gpt1_jax.training.session import (
 )
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
-from gpt1_jax.training.transfer import begun_tokenizer, check_start, load_trunk, transfer
+from gpt1_jax.training.transfer import check_start, kept_tokenizer, load_trunk, sound_tokenizer, transfer
 
 
 def finetune(config: Config, workdir: str) -> None:
@@ -174,12 +174,14 @@ def make_classifier(config: Config, task: Task, vocab_size: int) -> Classifier:
 
 def _open_tokenizer(config: Config, run: Run, init_from: str) -> Tokenizer:
     """The tokenizer of the run that goes on or is started from, unless the config names a file of its own."""
-    begun = run if run.exists() else Run(init_from)
-    if config.data.tokenizer != begun.config().data.tokenizer:
+    if (kept := kept_tokenizer(config, run)) is not None:
+        return kept
+    start = Run(init_from)
+    if config.data.tokenizer != start.config().data.tokenizer:
         named = open_tokenizer(config.data.tokenizer)
         if named is not None:
             return named
-    return begun_tokenizer(run, init_from)
+    return sound_tokenizer(start)
 
 
 def begun_task(run: Run) -> Task | None:

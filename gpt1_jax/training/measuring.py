@@ -16,7 +16,7 @@ from gpt1_jax.tasks.reading import is_training_file, read_split, read_validation
 from gpt1_jax.tasks.task import Example
 from gpt1_jax.tasks.zero_shot import choose_answers, encode_queries, fit_threshold
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, make_score, perplexity
+from gpt1_jax.training.evaluation import make_evaluate, make_score, score_text
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.pretraining import open_corpus
 from gpt1_jax.training.scoring import score_predictions
@@ -57,7 +57,7 @@ def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
 
 
 def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
-    """{"loss" (nats a token), "perplexity", "bits_per_byte", "tokens", "bytes"} of a text, all of it."""
+    """What `score_text` tells of a text, all of it, and its "tokens" and "bytes"."""
     run, config, tokenizer = trained.run, trained.config, trained.tokenizer
     if source is None:
         corpus = open_corpus(config, run)
@@ -81,13 +81,7 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
             tokens += len(split) - 1
             nats += mean * (len(split) - 1)
     size = sum(split.bytes for split in splits)
-    return {
-        "loss": nats / tokens,
-        "perplexity": perplexity(nats / tokens),
-        "bits_per_byte": bits_per_byte(nats / tokens, size / tokens),
-        "tokens": tokens,
-        "bytes": size,
-    }
+    return score_text(nats / tokens, splits) | {"tokens": tokens, "bytes": size}
 
 
 def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None) -> dict[str, float]:

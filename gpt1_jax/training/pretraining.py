@@ -19,7 +19,7 @@ from gpt1_jax.run import Run
 from gpt1_jax.training import hosts, sharding, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.compile_cache import keep_compiled
-from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
+from gpt1_jax.training.evaluation import make_evaluate, score_text
 from gpt1_jax.training.generation import Generator
 from gpt1_jax.training.generation_settings import Generation
 from gpt1_jax.training.memory import check_memory
@@ -35,7 +35,7 @@ from gpt1_jax.training.session import (
 )
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
-from gpt1_jax.training.transfer import begun_tokenizer, check_start, load_trunk
+from gpt1_jax.training.transfer import check_start, kept_tokenizer, load_trunk, sound_tokenizer
 
 
 def pretrain(config: Config, workdir: str) -> None:
@@ -113,17 +113,23 @@ def pretrain(config: Config, workdir: str) -> None:
 
 
 def open_corpus(config: Config, run: Run, progress: Callable[[str], None] | None = None) -> corpora.Corpus:
-    """The tokenized text a run reads, made now or found in the cache; raises as `corpora.prepare`."""
-    tokenizer = None
-    if config.init_from is not None and config.data.tokenizer == "sentencepiece":
-        tokenizer = begun_tokenizer(run, config.init_from)  # the parameters know no other
+    """The tokenized text a run reads, made now or found in the cache; raises as `corpora.prepare`.
+
+    The run's own copy of its tokenizer serves, whatever became of the file, or of the text that it was trained on.
+    """
+    trained = config.data.tokenizer == "sentencepiece"
+    tokenizer = kept_tokenizer(config, run)
+    if trained and config.init_from is not None:
+        tokenizer = tokenizer or sound_tokenizer(Run(config.init_from))  # the parameters know no other
+    elif trained and tokenizer is not None and corpora.is_prepared(config.data, tokenizer):
+        tokenizer = None  # found under the name it was made by: by training, not with a tokenizer at hand
     return corpora.prepare(config.data, tokenizer, progress)
 
 
 def _make_evaluate(
     model: Trunk, corpus: corpora.Corpus, config: Config, mesh: Mesh
 ) -> Callable[[Any], dict[str, float]]:
-    """Parameters → {"loss" (nats a token), "perplexity", "bits_per_byte"} of the held-out text."""
+    """Parameters → what `score_text` tells of the held-out text."""
     batches = EvaluationBatches(
         corpus.validation,
         batch_size=config.train.batch_size // config.train.accumulation,
@@ -135,17 +141,7 @@ def _make_evaluate(
         config.train.eval_batches * config.train.accumulation,
         mesh,
     )
-    bytes_per_token = corpus.validation.bytes / (len(corpus.validation) - 1)
-
-    def evaluate(params: Any) -> dict[str, float]:
-        loss = mean(params)
-        return {
-            "loss": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_byte": bits_per_byte(loss, bytes_per_token),
-        }
-
-    return evaluate
+    return lambda params: score_text(mean(params), [corpus.validation])
 
 
 def _make_sample(model: Transformer, corpus: corpora.Corpus, mesh: Mesh) -> Callable[[Any], str]:

@@ -30,12 +30,15 @@ def sound_tokenizer(run: Run) -> Tokenizer:
     return found
 
 
-def begun_tokenizer(run: Run, init_from: str) -> Tokenizer:
-    """The tokenizer of a run that goes on; of the one it starts from where none was begun, or its own is damaged."""
-    if run.exists():
+def kept_tokenizer(config: Config, run: Run) -> Tokenizer | None:
+    """A run's own copy of the tokenizer that its config names, so that the original may be replaced or gone.
+
+    None where no run was begun yet, another tokenizer is named now, or the copy is damaged.
+    """
+    if run.exists() and run.config().data.tokenizer == config.data.tokenizer:
         with suppress(UserError):
             return sound_tokenizer(run)
-    return sound_tokenizer(Run(init_from))
+    return None
 
 
 def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:

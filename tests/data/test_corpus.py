@@ -1,9 +1,11 @@
 """Corpora: the stream is the documents; nothing is done twice, nothing half-written or damaged is read."""
 
 import hashlib
+import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 from data_support import data_config, prepare
 
 from gpt1_jax.data import corpus as corpora
@@ -217,12 +220,125 @@ def test_a_damaged_corpus_is_told_and_made_again(texts: Path, damage: str, told:
     assert shard.read_bytes() == content
 
 
+def test_any_flipped_bit_of_a_manifest_is_noticed_or_harmless(texts: Path) -> None:
+    whole = prepare_texts(texts)
+    path = whole.directory / "manifest.json"
+    content = path.read_bytes()
+    splits = ((split.documents, split.bytes, len(split)) for split in (whole.train, whole.validation))
+    facts = (whole.fingerprint, *splits)
+    noticed = 0
+    for position in range(len(content)):
+        bit = 1 << (position % 8)
+        path.write_bytes(content[:position] + bytes([content[position] ^ bit]) + content[position + 1 :])
+        try:
+            found = load(whole.directory)
+        except UserError:
+            noticed += 1
+            continue
+        splits = ((split.documents, split.bytes, len(split)) for split in (found.train, found.validation))
+        assert (found.fingerprint, *splits) == facts, position
+        assert found.train.shards[0].dtype == np.dtype("<u2")
+    assert noticed > 0.9 * len(content)
+
+
+def unseal(corpus: Corpus, **changes: Any) -> Path:
+    """Makes the manifest one of earlier days, with other values of the validation part."""
+    path = corpus.directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["seal"]
+    for split in manifest["splits"].values():
+        del split["compared"], split["lost"]
+    manifest |= {name: changes.pop(name) for name in list(changes) if name in manifest}
+    manifest["splits"]["validation"] |= changes
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    return path
+
+
+def test_a_corpus_of_earlier_days_has_no_seal_and_is_read(texts: Path) -> None:
+    corpus = prepare_texts(texts)
+    unseal(corpus)
+    said: list[str] = []
+    again = prepare_texts(texts, said)
+    assert again.fingerprint == corpus.fingerprint and len(said) == 1 and "reusing" in said[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{"bytes": 3}, {"documents": 9}, {"tokens": 5}, {"dtype": ">u2"}, {"vocab_size": 7}]
+)
+def test_one_that_does_not_fit_itself_is_made_again(texts: Path, change: dict[str, Any]) -> None:
+    corpus = prepare_texts(texts)
+    sealed = (corpus.directory / "manifest.json").read_text()
+    path = unseal(corpus, **change)
+    said: list[str] = []
+    again = prepare_texts(texts, said)
+    assert any("tokenizing again" in line for line in said)
+    assert again.fingerprint == corpus.fingerprint and path.read_text() == sealed
+
+
 def test_another_format_is_refused(texts: Path) -> None:
     corpus = prepare_texts(texts)
     manifest = corpus.directory / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 999}))
     with pytest.raises(UserError, match="format is 999"):
         load(corpus.directory)
+
+
+# ------------------------------------------------------------------------------ what a tokenizer loses
+
+
+@pytest.fixture
+def plain_model(tmp_path: Path) -> str:
+    """A model as a user may bring it, without bytes for what it does not know."""
+    model = io.BytesIO()
+    lines = [f"Document {i} has a few lines, like the others" for i in range(200)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=model, vocab_size=60, model_type="bpe", minloglevel=2
+    )
+    (tmp_path / "plain.model").write_bytes(model.getvalue())
+    return f"sentencepiece:{tmp_path}/plain.model"
+
+
+def test_text_that_a_tokenizer_loses_is_counted_and_told_each_time(tmp_path: Path, plain_model: str) -> None:
+    (tmp_path / "texts").mkdir()
+    for i in range(20):
+        text = "如果你不知道 " * 10 if i % 4 == 0 else "the others like a few lines"
+        (tmp_path / "texts" / f"{i:02}.txt").write_text(text, encoding="utf-8")
+    for _ in range(2):
+        said: list[str] = []
+        corpus = prepare_texts(tmp_path / "texts", said, tokenizer=plain_model)
+        characters = 5 * 70 + 15 * 27
+        assert corpus.train.compared + corpus.validation.compared == characters
+        # Each is lost as such, and the space behind the last of each text.
+        assert corpus.train.lost + corpus.validation.lost == pytest.approx(5 * 60, abs=5)
+        assert re.search(r"loses \d\d\.\d\d% of the text's characters", said[-1])
+
+
+def test_text_that_comes_back_is_not_lost_whatever_the_tokenizer(tmp_path: Path, plain_model: str) -> None:
+    (tmp_path / "texts").mkdir()
+    for i in range(20):
+        (tmp_path / "texts" / f"{i:02}.txt").write_text("the others like a few lines")
+    said: list[str] = []
+    corpus = prepare_texts(tmp_path / "texts", said, tokenizer=plain_model)
+    assert (corpus.train.lost, corpus.train.compared) == (0, 19 * 27)
+    assert not any("loses" in line for line in said)
+
+
+def test_a_corpus_of_earlier_days_that_may_have_lost_text_is_made_again(
+    texts: Path, plain_model: str
+) -> None:
+    corpus = prepare_texts(texts, tokenizer=plain_model)
+    assert corpus.train.lost > 0  # "ü", and line breaks
+    unseal(corpus)
+    assert prepare_texts(texts, tokenizer=plain_model).train.lost == corpus.train.lost
+
+
+def test_of_a_long_text_a_share_is_compared(
+    texts: Path, plain_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_COMPARED_CHARACTERS", 1000)
+    corpus = prepare_texts(texts, tokenizer=plain_model)
+    assert 1000 < corpus.train.compared < corpus.train.bytes / 4
+    assert corpus.validation.compared == len((texts / "19.txt").read_text())
 
 
 # ------------------------------------------------------------------------------ what can go wrong

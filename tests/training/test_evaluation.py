@@ -11,7 +11,7 @@ from training_support import VOCAB_SIZE, make_parts, make_split, place
 from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.data.corpus import Split
 from gpt1_jax.model.transformer import Transformer
-from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity
+from gpt1_jax.training.evaluation import bits_per_byte, make_evaluate, perplexity, score_text
 from gpt1_jax.training.objectives import language_model_loss
 
 CONFIG = tiny_config(**{"model.num_layers": 1})
@@ -71,6 +71,19 @@ def test_fewer_batches_are_a_part_and_more_than_there_are_the_whole(params: dict
     assert measure(params, split, 8, num_batches=100) == whole
     part = measure(params, split, 8, num_batches=1)
     assert part != whole and part == pytest.approx(whole, rel=0.5)
+
+
+def test_a_text_has_bits_per_byte_unless_the_tokenizer_lost_some_of_it() -> None:
+    tokens = np.zeros(11, np.uint16)
+    whole = Split((tokens,), documents=1, bytes=40, compared=40)
+    scores = score_text(1.5, [whole, whole])
+    assert scores == {
+        "loss": 1.5,
+        "perplexity": pytest.approx(math.exp(1.5)),
+        "bits_per_byte": pytest.approx(1.5 * 20 / math.log(2) / 80),
+    }
+    damaged = Split((tokens,), documents=1, bytes=40, compared=40, lost=1)
+    assert score_text(1.5, [whole, damaged]).keys() == {"loss", "perplexity"}
 
 
 def test_bits_per_byte_are_the_same_bits_shared_among_bytes() -> None:

@@ -18,15 +18,12 @@ IDENTITY = {"text": "aaa", "tokenizer": "bbb"}
 BEGUN = {"model.num_layers": 1, "finetune.task": "cola"}
 OTHER: dict[str, Any] = {
     "seed": 5,
-    "init_from": "/some/run",
     "model.kind": "lstm",
     "model.num_layers": 3,
     "model.num_heads": 8,
     "model.d_model": 64,
     "model.d_ff": 96,
     "model.context_length": 32,
-    "data.source": "text:/other/*.txt",
-    "data.tokenizer": "sentencepiece:/other.model",
     "data.vocab_size": 999,
     "data.split_seed": 7,
     "train.batch_size": 16,
@@ -80,6 +77,9 @@ def test_what_decides_shapes_or_batches_is_refused_in_a_sentence(run: Run, key: 
         ("mesh.fsdp", 2),
         ("model.residual_dropout", 0.2),
         ("data.cache_dir", "/elsewhere"),
+        ("data.source", "text:/moved/*.txt"),
+        ("data.tokenizer", "sentencepiece:/moved.model"),
+        ("init_from", "/moved/run"),
     ],
 )
 def test_other_keys_may_change_and_are_told(run: Run, key: str, value: Any) -> None:
@@ -92,11 +92,25 @@ def test_other_keys_may_change_and_are_told(run: Run, key: str, value: Any) -> N
     assert run.config() == config and run.changes(config) == []
 
 
-@pytest.mark.parametrize("name", ["text", "tokenizer"])
-def test_another_text_or_tokenizer_is_refused(run: Run, name: str) -> None:
-    with pytest.raises(UserError, match=name):
-        run.check(begun_with(), IDENTITY | {name: "ccc"})
+def test_another_content_of_text_or_tokenizer_is_refused_each_by_its_own_key(run: Run) -> None:
+    with pytest.raises(UserError, match=r"data\.source=demo has not the content .* bring the text back"):
+        run.check(begun_with(), IDENTITY | {"text": "ccc"})
+    with pytest.raises(UserError, match=r"data\.source=text:x .* data\.source=demo; bring"):
+        run.check(begun_with(**{"data.source": "text:x"}), IDENTITY | {"text": "ccc"})
+    # The tokens of the text are others, too, which is no other text.
+    other = begun_with(**{"data.tokenizer": "sentencepiece:x"})
+    with pytest.raises(
+        UserError, match=r"data\.tokenizer=sentencepiece:x is another .* set data\.tokenizer=sentence"
+    ):
+        run.check(other, {"text": "ccc", "tokenizer": "ddd"})
     assert run.check(begun_with(), IDENTITY) == []
+
+
+def test_a_run_to_start_from_may_move_but_neither_come_nor_go(tmp_path: Path) -> None:
+    run = Run(str(tmp_path / "run"))
+    run.record(tiny_config(), IDENTITY)
+    with pytest.raises(UserError, match=r"init_from=None, not /other"):
+        run.changes(tiny_config(init_from="/other"))
 
 
 def test_a_second_process_is_refused_until_the_first_ends(run: Run) -> None:
