@@ -33,6 +33,6 @@ def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[E
             )
     if len(judged := {example.label for example in validation}) == 1:
         (label,) = judged
-        name = label if task.score_range or label is None else repr(task.labels[int(label)])
+        name = f"{label}" if task.score_range or label is None else f"{task.labels[int(label)]!r:.40}"
         lines.append(f"all validation examples have the label {name}, so that their score says little")
     return lines
