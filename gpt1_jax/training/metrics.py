@@ -2,21 +2,21 @@
 
 import json
 import math
-import os
 import resource
-import signal
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
 from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.training.chips import PEAK_FLOPS
 from gpt1_jax.training.entries import read_entries
+from gpt1_jax.training.showing import Board, lose_output, print_line
 from gpt1_jax.whole_files import write_whole
 
 
@@ -78,7 +78,7 @@ class MetricsLog:
             if not (unevaluated and (entry.values["step"], entry.values["kind"]) == (step, "eval"))
         ]
         self._file = LineFile(self._path, kept, appends="://" not in str(directory))
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1, flush_secs=30)
+        self._board = Board(directory / "tensorboard", step + 1)
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("step"),
@@ -89,7 +89,7 @@ class MetricsLog:
                 console=self._console,
             )
             self._task = self._progress.add_task("", total=num_steps, completed=step)
-            self._progress.start()
+            self._draw(self._progress.start)
         if damaged:
             numbers = ", ".join(map(str, damaged[:10])) + ", …" * (len(damaged) > 10)
             self.tell(f"{self._path}: {len(damaged)} damaged line(s) are left out: {numbers}")
@@ -132,17 +132,20 @@ class MetricsLog:
             self._progress.update(self._task, completed=step)
 
     def tell(self, sentence: str) -> None:
-        """Prints a line for the person watching; where that one is gone, the run is asked to save and stop."""
+        """Prints a line for the person watching, if there still is one."""
         if not self._writes:
             return
+        if self._progress is None:
+            print_line(sentence)
+            return
+        self._draw(lambda: self._console.print(sentence, highlight=False, markup=False))
+
+    def _draw(self, draw: Callable[[], object]) -> None:
         try:
-            if self._progress is not None:
-                self._console.print(sentence, highlight=False, markup=False)
-            else:
-                print(sentence, flush=True)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            os.kill(os.getpid(), signal.SIGTERM)
+            draw()
+        except (OSError, ValueError, SystemExit) as error:  # rich exits where nobody reads
+            self._progress = None
+            lose_output(error)
 
     def close(self) -> None:
         """Flushes and closes every writer."""
@@ -150,7 +153,7 @@ class MetricsLog:
             self._file.close()
             self._board.close()
         if self._progress is not None:
-            self._progress.stop()
+            self._draw(self._progress.stop)
 
 
 class LineFile:
@@ -161,15 +164,21 @@ class LineFile:
         self._path, self._lines = path, lines
         self.save = (lambda: None) if appends else self._replace
         self._replace()
-        self._file = path.open("a") if appends else None
+        # Without a buffer, of which a disk that is full would make an error once more in closing.
+        self._file = Path(path).open("ab", buffering=0) if appends else None  # noqa: SIM115
 
     def add(self, line: str) -> None:
-        """Appends a line."""
+        """Appends a line; raises OSError with the name of the file where that cannot be."""
         if self._file is None:
             self._lines.append(line)
-        else:
-            self._file.write(line + "\n")
-            self._file.flush()
+            return
+        rest = f"{line}\n".encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def close(self) -> None:
         """Saves what is not saved yet."""

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 from etils import epath
 
+from gpt1_jax.training.showing import Showing
+
 
 class Profiler:
     """Records the steps that `train.profile_steps` names, each process its own devices."""
@@ -15,16 +17,17 @@ class Profiler:
         self._first, self._last = first, min(last, num_steps)
         self._directory = directory
         self._running = False
+        self._recording = Showing("the profile")
 
     def before(self, step: int) -> None:
         """Begins the trace where this step is its first."""
         if step == self._first:
-            jax.profiler.start_trace(str(self._directory))
+            self._recording(lambda: jax.profiler.start_trace(str(self._directory)))
             self._running = True
 
     def after(self, step: int, results: Any) -> None:
         """Ends the trace where this step, which was dispatched, is its last: waits for its results."""
         if self._running and step >= self._last:
             jax.block_until_ready(results)
-            jax.profiler.stop_trace()
+            self._recording(jax.profiler.stop_trace)
             self._running = False

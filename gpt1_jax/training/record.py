@@ -13,6 +13,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.divergence import Guard
 from gpt1_jax.training.evaluation import perplexity
 from gpt1_jax.training.metrics import MetricsLog, Stopwatch, device_memory, model_flops_utilization
+from gpt1_jax.training.showing import Showing
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
 
@@ -43,6 +44,7 @@ class Record:
         self._checkpoints, self._log = checkpoints, log
         self._saved = first
         self._evaluated = False
+        self._sampling = Showing("the sample")
         self.directory = run.directory
         self.lacks_evaluation = lacks_evaluation(run, config, first)
         self.watch = Stopwatch()
@@ -115,8 +117,8 @@ class Record:
             self._judge(step, values)
             if self._checkpoints.best == step:
                 self.save(step, state)
-            if self._stage.sample is not None:
-                self._log.write_text(step, "sample", self._stage.sample(state.params))
+            if (sample := self._stage.sample) is not None:
+                self._sampling(lambda: self._log.write_text(step, "sample", sample(state.params)))
         except Stopped:
             self.save(step, state)
             raise self._leave(step) from None

@@ -26,6 +26,7 @@ from gpt1_jax.training.metrics import MetricsLog, peak_memory
 from gpt1_jax.training.objectives import Objective
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
 from gpt1_jax.training.record import Record, lacks_evaluation
+from gpt1_jax.training.showing import print_line
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State, abstract_state, compile_step, initial_state, make_train_step
 
@@ -33,7 +34,7 @@ from gpt1_jax.training.step import State, abstract_state, compile_step, initial_
 def tell(sentence: str) -> None:
     """Prints a line, once for all processes."""
     if jax.process_index() == 0:
-        print(sentence, flush=True)
+        print_line(sentence)
 
 
 def settle(config: Config, steps_per_epoch: float) -> Config:

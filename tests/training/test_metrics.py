@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,24 +93,74 @@ def test_numbers_that_are_not_finite_are_null_in_valid_json(tmp_path: Path) -> N
     ]
 
 
-def test_when_nobody_watches_any_more_the_run_is_asked_to_stop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lines_that_a_disk_damaged_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    entries = [{"step": s, "kind": "train", "loss": 1.0} for s in range(1, 8)]
+    lines: list[bytes] = [json.dumps(entry).encode() for entry in entries]
+    lines[1] = b"\0" * 40
+    lines[2] = b"\xff" + lines[2]
+    lines[3] = b"[" * 100_000
+    lines[4] = b'{"kind": "train"}'
+    lines[5] = b"[1]"
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    MetricsLog(epath.Path(tmp_path), step=7, num_steps=9).close()
+    assert read(tmp_path) == [entries[0], entries[6]]
+    assert "left out: 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_when_nobody_watches_any_more_the_training_goes_on(tmp_path: Path, terminal: bool) -> None:
+    """Its output behind a pipe that nobody reads, or on a terminal that is gone."""
+    program = f"""
+import sys
+from etils import epath
+sys.stdout.isatty = lambda: {terminal}
+from gpt1_jax.training.metrics import MetricsLog
+log = MetricsLog(epath.Path({str(tmp_path)!r}), step=0, num_steps=9)
+for step in range(1, 10):
+    log.write(step, "train", {{"loss": 1.0, "tokens_per_second": 5.0}})
+    log.tell("a line for nobody")
+log.close()
+"""
     reading, writing = os.pipe()
     os.close(reading)
-    stops: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: stops.append(number))
-    try:
-        with os.fdopen(writing, "w") as broken:
-            monkeypatch.setattr(sys, "stdout", broken)
-            log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
-            log.tell("a line for nobody")
-            assert stops == [signal.SIGTERM]
-            log.tell("what is said while it stops")
-            log.close()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert len(stops) == 1
+    with os.fdopen(writing, "w") as broken:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=broken, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("standard output is gone") == 1
+    assert len(read(tmp_path)) == 9
+
+
+def test_a_tensorboard_that_cannot_be_written_is_told_once_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on a disk of 8 KB: after some events each write fails."""
+    written = [0]
+
+    def write(self: object, event: object) -> None:
+        written[0] += 1
+        if written[0] > 50:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gpt1_jax.training.showing.EventsWriter.write_event", write)
+    log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
+    for step in range(30_000):
+        log._board.add_scalar("loss", 1.0, step)
+    log.close()
+    assert capfd.readouterr().err.count("TensorBoard's file failed") == 1
+
+
+def test_a_full_disk_is_an_error_that_names_the_log(tmp_path: Path) -> None:
+    log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
+    with Path("/dev/full").open("ab", buffering=0) as full:
+        log._file._file = full
+        with pytest.raises(OSError, match=r"No space left on device.*metrics\.jsonl"):
+            log.write(1, "train", {"loss": 1.0})
+    log._file._file = None
+    log.close()
 
 
 def test_the_stopwatch_counts_steps_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
