@@ -40,7 +40,7 @@ class Checkpoints:
     """The checkpoints of one run directory: RUN/checkpoints/STEP/."""
 
     best: int | None = None  # the step that stays however old it grows
-    prunes = True  # else a save removes nothing
+    proven: int | None = None  # from this one on all stay: a divergence goes back to it
 
     def __init__(self, directory: epath.Path, keep: int | None = None) -> None:
         """Opens RUN/checkpoints; saving keeps the newest `keep` and the best, without it they are only read.
@@ -99,8 +99,12 @@ class Checkpoints:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints stay, as orbax asks its preservation policy; `checkpoints` ascend."""
-        newest = len(checkpoints) - (self._keep or 0) if self.prunes else 0
-        return [i >= newest or checkpoint.step == self.best for i, checkpoint in enumerate(checkpoints)]
+        newest, proven = len(checkpoints) - (self._keep or 0), self.proven
+
+        def stays(number: int, step: int) -> bool:
+            return number >= newest or step == self.best or (proven is not None and step >= proven)
+
+        return [stays(number, checkpoint.step) for number, checkpoint in enumerate(checkpoints)]
 
     def watch(self) -> None:
         """Looks, without waiting, whether the save in the background has failed.

@@ -5,15 +5,20 @@ A step's loss and gradient judge the parameters it began with, so what an update
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.run import Run, write_json
 from gpt1_jax.training import hosts
 from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.step import State
 
 PATIENCE = 10  # steps in a row that may fail to be finite
+PROOF = 3  # finite steps that prove parameters good: a ruined model may have finite losses once or twice
 
 
 class Diverged(Fault):
@@ -30,7 +35,7 @@ class Guard:
     def __init__(self, first: int) -> None:
         """Begins behind step `first`."""
         self._first = first
-        self._last_finite = first
+        self._last_finite = 0
         self.failed: list[int] = []  # the newest steps, in a row
 
     def look(self, step: int, values: Mapping[str, float]) -> bool:
@@ -53,34 +58,56 @@ class Guard:
         """Whether the step that is not read yet decides."""
         return len(self.failed) == PATIENCE - 1
 
-    @property
-    def proven(self) -> int:
-        """The newest step whose parameters gave a finite step."""
-        return self._last_finite - 1
+    def proven(self, steps: Sequence[int]) -> int:
+        """The newest of some ascending steps after which enough steps were finite; 0 where there is none."""
+        return max((step for step in steps if step <= self._last_finite - PROOF), default=0)
+
+    def where_to_go_back(self, steps: Sequence[int]) -> int:
+        """The same, but where no step was finite since the run went on: the newest before that."""
+        if self._last_finite:
+            return self.proven(steps)
+        return max((step for step in steps if step < self._first), default=0)
 
 
-def give_up(guard: Guard, run: Run, checkpoints: Checkpoints) -> Exception:
+@jax.jit
+def _all_finite(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def is_finite(state: State) -> bool:
+    """Whether all parameters and moments are, on every device; asked before each save, since a step does not look."""
+    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return bool(_all_finite(leaves))
+
+
+def give_up(guard: Guard, step: int, run: Run, checkpoints: Checkpoints) -> Exception:
     """Notes in RUN/diverged.json where the next start is to begin; nothing is saved, and no checkpoint is removed.
 
     Returns:
         What to raise: Diverged, or DivergedAgain where the run had gone back to that very place.
     """
     checkpoints.wait()
-    back = max((step for step in checkpoints.steps() if step <= guard.proven), default=0)
+    back = guard.where_to_go_back(checkpoints.steps())
     again = read(run).get("back_to") == back
     hosts.wait()  # all have read it
-    steps = [guard.failed[0], guard.failed[-1]]
+    if again:  # the next try, with another rate, may not trust it either
+        back = max((other for other in checkpoints.steps() if other < back), default=0)
+    steps = [guard.failed[0], guard.failed[-1]] if guard.lost else [step, step]
     hosts.on_first(lambda: write_json(_path(run), {"steps": steps, "back_to": back, "gone_back": False}))
-    where = f"step {back}, the newest checkpoint after which steps were finite" if back else "the beginning"
-    told = f"Steps {steps[0]} to {steps[1]} of {run.directory} were not finite, {PATIENCE} in a row"
+    where = f"checkpoint {back}" if back else "the beginning"
+    told = (
+        f"Steps {steps[0]} to {steps[1]} of {run.directory} were not finite, {PATIENCE} in a row"
+        if guard.lost
+        else f"The update of step {step} of {run.directory} made parameters that are not finite"
+    )
     if again:
         return DivergedAgain(
-            f"{told}, as they were when it last went on from {where}; set a lower optimizer.learning_rate or a longer "
-            "optimizer.warmup_steps, and run it again."
+            f"{told}, as before from the same checkpoint; set a lower optimizer.learning_rate or a longer "
+            f"optimizer.warmup_steps, and run it again: it goes back to {where}."
         )
     return Diverged(
-        f"{told}; run again, it goes back to {where}. A lower optimizer.learning_rate or a longer "
-        "optimizer.warmup_steps may help."
+        f"{told}; run again, it goes back to {where}, the newest after which steps were finite. A lower "
+        "optimizer.learning_rate or a longer optimizer.warmup_steps may help."
     )
 
 
@@ -90,12 +117,10 @@ def go_back(run: Run, checkpoints: Checkpoints, tell: Callable[[str], None]) -> 
     if not found or found["gone_back"]:
         return
     first, last = found["steps"]
-    tell(
-        f"steps {first} to {last} were not finite: going back to "
-        + (f"step {found['back_to']}" if found["back_to"] else "the beginning")
-    )
+    where = f"checkpoint {found['back_to']}" if found["back_to"] else "the beginning"
+    tell(f"steps {first} to {last} were not finite: going back to {where}")
     for step in checkpoints.go_back(found["back_to"]):
-        tell(f"checkpoint {step}, of parameters that gave none, is moved to {run.directory}/diverged")
+        tell(f"checkpoint {step} is moved to {run.directory}/diverged")
     hosts.on_first(lambda: write_json(_path(run), found | {"gone_back": True}))
 
 

@@ -27,6 +27,7 @@ from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.memory import check_memory
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import finetuning_loss
+from gpt1_jax.training.outlook import look_ahead
 from gpt1_jax.training.pretraining import check_table
 from gpt1_jax.training.scoring import score_predictions
 from gpt1_jax.training.session import (
@@ -87,6 +88,7 @@ def finetune(config: Config, workdir: str) -> None:
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
     model = make_classifier(dataclasses.replace(config, model=fitted), task, tokenizer.vocab_size)
     check_memory(model, config, mesh, batches.widths[0])
+    warnings = look_ahead(config, run)
     opened = begin(run, config, _fingerprint(train), tokenizer, {"task.json": task.to_dict()})
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
@@ -143,6 +145,7 @@ def finetune(config: Config, workdir: str) -> None:
                     for line in encoded.describe_cut(length)
                 ),
                 *attention,
+                *warnings,
             ],
         )
 

@@ -25,6 +25,7 @@ from gpt1_jax.training.generation_settings import Generation
 from gpt1_jax.training.memory import check_memory
 from gpt1_jax.training.metrics import training_flops_per_token
 from gpt1_jax.training.objectives import language_model_loss
+from gpt1_jax.training.outlook import look_ahead
 from gpt1_jax.training.session import (
     begin,
     check_processes,
@@ -72,10 +73,11 @@ def pretrain(config: Config, workdir: str) -> None:
     # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
     model = make_trunk(fitted, tokenizer.vocab_size)
     check_memory(model, config, mesh, length)
+    warnings = look_ahead(config, run, len(corpus.train))
     opened = begin(run, config, corpus.fingerprint, tokenizer)
 
     with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-        lines = [f"{len(corpus.train):,} training tokens", *attention]
+        lines = [f"{len(corpus.train):,} training tokens", *attention, *warnings]
 
         def start(state: State) -> State:
             if config.init_from is None:

@@ -78,11 +78,18 @@ class Record:
         self._log.write(step, "train", values | {name: x for name, x in told.items() if x is not None})
 
     def save(self, step: int, state: State) -> None:
-        """Starts to save a step, unless it is saved; older checkpoints go only while steps are finite."""
-        if self._saved != step:
-            self._checkpoints.prunes = not self.guard.failed
-            self._checkpoints.save(step, state)
-            self._saved = step
+        """Starts to save a step, unless it is saved; older checkpoints go only while steps are finite.
+
+        Raises:
+            Diverged, DivergedAgain: its update made numbers that are not finite.
+        """
+        if self._saved == step:
+            return
+        if not divergence.is_finite(state):
+            raise divergence.give_up(self.guard, step, self._run, self._checkpoints)
+        self._checkpoints.proven = self.guard.proven(self._checkpoints.steps())
+        self._checkpoints.save(step, state)
+        self._saved = step
 
     def act(self, step: int, state: State, *, stop: bool, saving: bool, evaluating: bool) -> None:
         """Does what is due after a step that was read.
@@ -93,7 +100,7 @@ class Record:
         """
         self.watch.pause()
         if self.guard.lost:
-            raise divergence.give_up(self.guard, self._run, self._checkpoints)
+            raise divergence.give_up(self.guard, step, self._run, self._checkpoints)
         # The first evaluation compiles, for minutes where the model is large: no stop can wait for that.
         first = evaluating and not self._evaluated
         if stop or ((saving or first) and not self.guard.failed) or step == self._config.num_steps:

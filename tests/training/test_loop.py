@@ -20,7 +20,7 @@ from gpt1_jax.errors import Stopped
 from gpt1_jax.run import Run
 from gpt1_jax.training import divergence, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.divergence import PATIENCE, Diverged, DivergedAgain
+from gpt1_jax.training.divergence import PATIENCE, PROOF, Diverged, DivergedAgain
 from gpt1_jax.training.loop import train
 from gpt1_jax.training.metrics import MetricsLog
 from gpt1_jax.training.record import Record, lacks_evaluation
@@ -38,7 +38,8 @@ def fake_step(state: State, batch: Rows) -> tuple[State, dict[str, jax.Array]]:
     loss = batch.losses[0]
     good = jnp.isfinite(loss).astype(jnp.float32)
     metrics = {"loss": loss, "grad_norm": jnp.abs(loss), "learning_rate": jnp.float32(0.5)}
-    return State(state.step + 1, {"good": state.params["good"] + good}, {}), metrics
+    good = jnp.where(jnp.isinf(batch.losses[-1]), jnp.inf, state.params["good"] + good)
+    return State(state.step + 1, {"good": good}, {}), metrics
 
 
 def abstract_of(mesh: Any) -> State:
@@ -58,6 +59,7 @@ class Trial:
         quiet = {"num_steps": 7, "log_every": 100, "eval_every": 100, "checkpoint_every": 100}
         self.settings = quiet | settings
         self.bad: set[int] = set()  # the steps whose loss is not finite
+        self.ruined = 0  # the step whose update makes the parameter infinite
         self.held_out: dict[int, float] = {}  # by the number of good steps the parameter tells
         self.stop_at = 0  # the step, in one training
         self.stop_while_evaluating = 0  # the same, while this number of good steps is evaluated
@@ -83,7 +85,9 @@ class Trial:
                 self.held[step] = files, threads, len(gc.get_objects()), saved
             if step + 1 == self.stop_at:
                 signals._state.requested = signal.SIGTERM
-            return Rows(np.full(end - start, np.nan if step + 1 in self.bad else 10.0 - step, np.float32))
+            losses = np.full(end - start, np.nan if step + 1 in self.bad else 10.0 - step, np.float32)
+            losses[-1] = np.inf if step + 1 == self.ruined else losses[-1]
+            return Rows(losses)
 
         def evaluate(params: dict[str, jax.Array]) -> dict[str, float]:
             good = int(params["good"])
@@ -161,8 +165,11 @@ def test_things_are_done_when_they_are_due(tmp_path: Path, num_steps: int) -> No
     steps = range(1, num_steps + 1)
     assert trial.logged("train") == [s for s in steps if s % 3 == 0 or s in (1, num_steps)]
     assert trial.logged("eval") == [s for s in steps if s % 4 == 0 or s == num_steps]
-    saved = [s for s in steps if s % 5 == 0 or s == num_steps][-2:]
-    assert trial.steps() == sorted({trial.results()["best"]["step"], *saved})
+    saved = [s for s in steps if s % 5 == 0 or s == num_steps]
+    proven = max((s for s in saved if s <= num_steps - PROOF), default=0)
+    assert trial.steps() == sorted(
+        {trial.results()["best"]["step"], *saved[-2:], *(s for s in saved if s >= proven)}
+    )
     for entry, step in zip(trial.entries("train"), trial.logged("train"), strict=True):
         assert entry["loss"] == 11.0 - step  # each step's own, though read a step later
         assert entry["tokens_per_second"] == pytest.approx(128 / entry["seconds_per_step"])
@@ -242,7 +249,7 @@ def test_a_longer_run_holds_no_more(tmp_path: Path) -> None:
     trial.held = {109: (), 309: ()}  # long after a save has begun
     assert trial.train()
     grown = np.subtract(trial.held[309], trial.held[109])
-    assert (grown < (10, 10, 1000, 2)).all()  # 200 steps, 20 evaluations, 20 checkpoints later
+    assert (grown < (20, 20, 2000, 2)).all()  # 200 steps, 20 evaluations, 20 checkpoints later
 
 
 @pytest.mark.parametrize("begin", [1, 2, 8])
@@ -254,20 +261,21 @@ def test_ten_steps_in_a_row_that_are_not_finite_end_the_run_and_it_goes_back_to_
     end = begin + PATIENCE - 1
     trial = Trial(tmp_path, num_steps=40, eval_every=100, checkpoint_every=every)
     trial.bad = set(range(begin, 41))
-    saved = [step for step in range(1, begin) if step % every == 0][-2:]
-    proven = max((step for step in saved if step < begin - 1), default=0)
-    back = f"back to step {proven}" if proven else "back to the beginning"
+    saved = [step for step in range(1, begin) if step % every == 0]
+    proven = max((step for step in saved if step < begin - PROOF), default=0)
+    saved = sorted({*saved[-2:], *(step for step in saved if step >= proven)})
+    back = f"back to checkpoint {proven}" if proven else "back to the beginning"
     with pytest.raises(Diverged, match=f"Steps {begin} to {end} of .* were not finite.*{back}"):
         trial.train()
     assert trial.steps() == saved
-    with pytest.raises(DivergedAgain, match=r"lower optimizer\.learning_rate"):  # as often as it is tried
+    with pytest.raises(DivergedAgain, match=r"lower optimizer\.learning_rate"):
         trial.train()
     assert any(back in line for line in trial.told)
     assert proven == 0 or proven in trial.steps()
     trial.bad = set()
     trial.asked.clear()
     assert trial.train()
-    assert trial.asked[0] == proven and float(trial.checkpoint(40).params["good"]) == 40
+    assert trial.asked[0] <= proven and float(trial.checkpoint(40).params["good"]) == 40
 
 
 def test_a_divergence_further_on_is_another_one(tmp_path: Path) -> None:
@@ -280,6 +288,15 @@ def test_a_divergence_further_on_is_another_one(tmp_path: Path) -> None:
         trial.train()
 
 
+def test_parameters_that_an_update_made_infinite_are_never_saved(tmp_path: Path) -> None:
+    """Though loss and gradient of its step were finite, as of the last step."""
+    trial = Trial(tmp_path, num_steps=12, checkpoint_every=4)
+    trial.ruined = 12
+    with pytest.raises(Diverged, match=r"update of step 12 .* not finite.*back to checkpoint 8"):
+        trial.train()
+    assert trial.steps() == [4, 8] and trial.evaluated == []
+
+
 def test_checkpoints_of_restarts_while_steps_are_not_finite_remove_none(tmp_path: Path) -> None:
     """A stop saves the step at hand, but proven checkpoints stay, however often it is started and stopped."""
     trial = Trial(tmp_path, num_steps=60, checkpoint_every=10)
@@ -288,10 +305,10 @@ def test_checkpoints_of_restarts_while_steps_are_not_finite_remove_none(tmp_path
         trial.stop_at = stop
         assert not trial.train()
     assert trial.steps() == [10, 20, 25, 28, 31, 34]
-    with pytest.raises(Diverged, match="back to step 31"):
+    with pytest.raises(Diverged, match="back to checkpoint 31"):
         trial.train()
     for back in (28, 25, 20):
-        with pytest.raises(Diverged, match=f"back to step {back}"):
+        with pytest.raises(Diverged, match=f"back to checkpoint {back}"):
             trial.train()
     trial.bad = set()
     assert trial.train() and float(trial.checkpoint(60).params["good"]) == 60
@@ -332,7 +349,7 @@ def test_the_best_is_saved_and_stays(tmp_path: Path) -> None:
     trial = Trial(tmp_path, num_steps=9, eval_every=1, checkpoint_every=3)
     trial.held_out = {1: 3.0, 2: 2.0} | dict.fromkeys(range(3, 20), 2.5)
     trial.stop_at = 4
-    assert not trial.train() and trial.steps() == [2, 3, 4]
+    assert not trial.train() and trial.steps() == [1, 2, 3, 4]  # 1 is the newest that steps have proven
     assert trial.train() and trial.steps() == [2, 6, 9]
 
 

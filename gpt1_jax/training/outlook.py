@@ -1,0 +1,100 @@
+"""What can be told before the first step: schedules that do not arrive, and texts that are read too often."""
+
+import math
+
+import numpy as np
+
+from gpt1_jax.config import Config, OptimizerConfig
+from gpt1_jax.run import Run
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.optimizers import make_schedule
+
+MOST_EPOCHS = 100  # the paper's own; beyond, a model learns its text by heart
+REACHED = 0.9  # of the peak, below which a schedule is said not to arrive
+
+
+def look_ahead(config: Config, run: Run, tokens: int | None = None) -> list[str]:
+    """Warnings about a run that begins or goes on.
+
+    Args:
+        config: settled.
+        run: before its config is replaced.
+        tokens: of the training text; None for a task's examples.
+    """
+    found = _of_schedule(config.optimizer, config.train.num_steps)
+    if tokens is not None:
+        found += _of_epochs(config, tokens)
+    steps = Checkpoints(run.checkpoints).steps()
+    if run.exists() and steps:
+        found += _of_longer_run(run.config(), config, steps[-1])
+    return [f"warning: {line}" for line in found]
+
+
+def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
+    peak = optimizer.learning_rate
+    if not peak:
+        return []
+    found = []
+    total = optimizer.total_steps or num_steps
+    warmup = optimizer.warmup_steps or optimizer.warmup_fraction * total
+    # Where a rate can be highest: of the linear schedule within a warm-up too long for it, in its middle.
+    updates = {
+        0,
+        math.floor(warmup),
+        math.ceil(warmup),
+        total // 2,
+        (total + 1) // 2,
+        total - 1,
+        num_steps - 1,
+    }
+    rates = _rates(optimizer, num_steps, [x for x in updates if 0 <= x < num_steps])
+    highest = max(rates)
+    if not highest:
+        found.append(
+            f"all of the {num_steps} updates have learning rate 0, so that nothing is learned: there are too few for "
+            f"the schedule; raise train.num_steps or num_epochs, or take a smaller train.batch_size."
+        )
+    elif highest < REACHED * peak:
+        found.append(
+            f"the learning rate reaches {highest:.3g} at most, not optimizer.learning_rate={peak:g}: {num_steps} "
+            f"updates are too few for a warm-up of {warmup:g} in a schedule of {total}; lower optimizer.warmup_steps, "
+            "or raise train.num_steps."
+        )
+    end = total if optimizer.schedule == "linear" else max(total, math.ceil(warmup) + 1)
+    if num_steps > end and highest:
+        found.append(
+            f"the last {num_steps - end} of {num_steps} steps have learning rate 0 and learn nothing, since "
+            f"optimizer.total_steps={optimizer.total_steps} ends the schedule; set it to 0, which is the run's own "
+            "length."
+        )
+    return found
+
+
+def _of_epochs(config: Config, tokens: int) -> list[str]:
+    train = config.train
+    epochs = train.num_steps * train.batch_size * config.model.context_length / tokens
+    if epochs <= MOST_EPOCHS + 1:
+        return []
+    return [
+        f"{train.num_steps:,} steps read the text of {tokens:,} tokens {epochs:,.0f} times, and the model will know "
+        "it by heart; name more text, or set a lower train.num_steps."
+    ]
+
+
+def _of_longer_run(before: Config, config: Config, step: int) -> list[str]:
+    """Whether another number of steps makes another schedule, so that the rate jumps where the run goes on."""
+    old, new = before.train.num_steps, config.train.num_steps
+    if before.optimizer != config.optimizer or config.optimizer.total_steps or old == new:
+        return []
+    (was,), (is_now,) = (_rates(config.optimizer, steps, [step]) for steps in (old, new))
+    if abs(was - is_now) < 0.01 * config.optimizer.learning_rate:
+        return []
+    return [
+        f"train.num_steps={new} instead of {old} makes another schedule: at step {step} the learning rate goes on with "
+        f"{is_now:.3g} instead of {was:.3g}; optimizer.total_steps={old} keeps the one that the run was begun with."
+    ]
+
+
+def _rates(optimizer: OptimizerConfig, num_steps: int, updates: list[int]) -> list[float]:
+    schedule = make_schedule(optimizer, num_steps)
+    return np.asarray(schedule(np.array(updates, np.float32))).tolist()
