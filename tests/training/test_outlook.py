@@ -60,7 +60,7 @@ def test_a_rate_of_zero_that_was_asked_for_is_nobodys_mistake(tmp_path: Path) ->
 def test_a_longer_run_whose_rate_jumps_is_told(tmp_path: Path, total: int, expected: bool) -> None:
     before = tiny_config(**{"optimizer.total_steps": total})
     run = Run(str(tmp_path))
-    run.begin(before, {})
+    run.record(before, {})
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     longer = tiny_config(**{"optimizer.total_steps": total, "train.num_steps": 8})
     said = "\n".join(look_ahead(longer, run))
