@@ -12,7 +12,7 @@ from support import tiny_config, use_mesh
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.data.tokenizers import Tokenizer, train_sentencepiece
 from gpt1_jax.model.trunk import make_trunk
-from gpt1_jax.run import Run, write_json
+from gpt1_jax.run import Run
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.finetuning import make_classifier
@@ -46,13 +46,13 @@ def make_run(directory: Path, task: Task | None = None, **overrides: Any) -> Pat
 def save_run(directory: Path, config: Any, tokenizer: Tokenizer, task: Task | None) -> Path:
     """Writes all files of a run with random parameters, so large that the model is neither sure nor even."""
     run = Run(str(directory))
-    run.begin(config, {})
+    files = {} if task is None else {"task.json": task.to_dict()}
+    run.record(config, {"tokenizer": tokenizer.fingerprint()}, files=files)
     tokenizer.save(run.tokenizer)
     if task is None:
         model = make_trunk(config.model, tokenizer.vocab_size)
     else:
         assert isinstance(config.finetune, FinetuneConfig)
-        write_json(run.directory / "task.json", task.to_dict())
         model = make_classifier(config, task, tokenizer.vocab_size)
     generator = np.random.default_rng(0)
 

@@ -19,6 +19,7 @@ from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.model.trunk import Trunk
 from gpt1_jax.training import sharding
 from gpt1_jax.training.generation_settings import Generation
+from gpt1_jax.training.memory import memory_at_hand
 
 Watch = Callable[[list[list[int]]], None]
 
@@ -78,7 +79,7 @@ class Generator:
             return []
         texts = [list(prompt) for prompt in prompts]
         if settings.num_beams > 1:
-            some = max(1, self._rows_at_once(texts, settings) // settings.num_beams)
+            some = self._beams_at_once(texts, settings)
             groups = [texts[start : start + some] for start in range(0, len(texts), some)]
             return [beams for group in groups for beams in self._search(group, settings)]
         return self._draw(texts, settings, watch, every, first)
@@ -98,14 +99,30 @@ class Generator:
                     f"{context}; shorten it, or set beyond_context=slide."
                 )
 
+    # ── Memory ───────────────────────────────────────────────────────────────────────────────────────────────
+
     def _rows_at_once(self, texts: list[list[int]], settings: Generation) -> int:
-        """How many rows of caches and logits are made together, at least one for each part of the mesh."""
+        """How many rows are continued together, at least one for each part of the mesh."""
+        return max(1, _MEMORY // self._row_bytes(texts, settings)) * self._parts
+
+    def _beams_at_once(self, texts: list[list[int]], settings: Generation) -> int:
+        """How many prompts are searched for together; raises UserError where not even one can be."""
+        needed = settings.num_beams * self._row_bytes(texts, settings)
+        room = memory_at_hand(self._mesh)
+        if room is not None and needed > room:
+            raise UserError(
+                f"num_beams={settings.num_beams} needs at least {needed / 1e9:,.3g} GB a device, and "
+                f"{room / 1e9:,.3g} GB are there; set fewer."
+            )
+        return max(1, _MEMORY // needed) * self._parts
+
+    def _row_bytes(self, texts: list[list[int]], settings: Generation) -> int:
+        """What a row takes of its device: the caches, and the logits with what sorting and drawing make of them."""
         config = self._model.config
         longest = min(max(map(len, texts)), config.context_length)
         slots = _bucket(longest) + _bucket(min(settings.max_new_tokens, config.context_length))
         caches = 2 * config.num_layers * config.d_model * slots * jnp.dtype(config.dtype).itemsize
-        logits = 32 * self._model.vocab_size  # float32, and what sorting and drawing make of them
-        return max(1, _MEMORY // (caches + logits)) * self._parts
+        return caches + 8 * 4 * self._model.vocab_size
 
     # ── Sampling ─────────────────────────────────────────────────────────────────────────────────────────────
 
