@@ -1,6 +1,7 @@
 """What `gpt1_jax.load` returns, as Python calls it: what is taken, what comes back, what is a sentence."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ from gpt1_jax.training.continuation import Prompt, growing_text, sample_text
 from gpt1_jax.training.trained import TrainedRun
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def spelled(value: object) -> str:
+    """The same in every test process: without an address."""
+    return re.sub(" at 0x[0-9a-f]+", "", repr(value))
+
 
 GENRES = Task("custom", "classification", ("accuracy",), labels=("bad", "good"))
 
@@ -125,7 +132,7 @@ class Path8:
         return b"runs"
 
 
-@pytest.mark.parametrize("wrong", [None, 3, b"runs", ["runs"], Path8(), "runs\0"], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 3, b"runs", ["runs"], Path8(), "runs\0"], ids=spelled)
 def test_a_directory_of_another_type_is_told(wrong: Any) -> None:
     with pytest.raises(UserError, match="directory="):
         gpt1_jax.load(wrong)
@@ -147,13 +154,13 @@ NO_IDS = [None, 5, "the", b"the", {1: 2}, {1, 2}, [1.0], [True], [None], ["1"], 
           np.array([1.0]), np.array([[1]]), np.array([True]), np.array(3), [np.float32(1)]]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", NO_TEXTS, ids=repr)
+@pytest.mark.parametrize("wrong", NO_TEXTS, ids=spelled)
 def test_what_is_no_text_is_told(run: TrainedRun, wrong: Any) -> None:
     with pytest.raises(UserError, match="text"):
         run.encode(wrong)
 
 
-@pytest.mark.parametrize("wrong", NO_IDS, ids=repr)
+@pytest.mark.parametrize("wrong", NO_IDS, ids=spelled)
 def test_what_are_no_ids_is_told(run: TrainedRun, wrong: Any) -> None:
     for call in (run.decode, run.logits, lambda ids: run.generate([1], max_new_tokens=1, stop=ids)):
         with pytest.raises(UserError, match=r"ids|stop"):
@@ -164,7 +171,7 @@ NO_PROMPTS = [None, 5, b"the", {"text": "the"}, {"the"}, ["the", 5], ["the", Non
               [1.0], [True], SURROGATE, ["the", SURROGATE], np.array([1.5]), np.array([[1]])]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", NO_PROMPTS, ids=repr)
+@pytest.mark.parametrize("wrong", NO_PROMPTS, ids=spelled)
 def test_what_is_no_prompt_is_told(run: TrainedRun, wrong: Any) -> None:
     with pytest.raises(UserError, match="prompt"):
         run.generate(wrong, max_new_tokens=1)
@@ -173,7 +180,7 @@ def test_what_is_no_prompt_is_told(run: TrainedRun, wrong: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [None, 5, "the", b"the", {"text": "the"}, ["the"], [None], [["the"]], [5], np.array(["the"])],
-    ids=repr,
+    ids=spelled,
 )
 def test_what_are_no_records_is_told(classifier: TrainedRun, wrong: Any) -> None:
     with pytest.raises(UserError, match="examples"):
@@ -184,7 +191,7 @@ def test_what_are_no_records_is_told(classifier: TrainedRun, wrong: Any) -> None
     "wrong",
     [{}, {"txt": "a"}, {"text": None}, {"text": 5}, {"text": ["a"]}, {"text": b"a"}, {"text": SURROGATE},
      {SURROGATE: "a"}, {5: "a"}, {"text": float("nan")}],
-    ids=repr,
+    ids=spelled,
 )  # fmt: skip
 def test_a_record_that_is_no_example_is_told_by_its_number(classifier: TrainedRun, wrong: Any) -> None:
     with pytest.raises(UserError, match="2"):
