@@ -109,7 +109,7 @@ def split_address(name: str, text: str) -> tuple[str, int]:
 def _known_alone() -> bool:
     """Whether the environment tells of a lone process where JAX would wait for others, or ask a server for them."""
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    if hosts and "," not in hosts and "MEGASCALE_COORDINATOR_ADDRESS" not in os.environ:
+    if hosts and "," not in hosts and not os.environ.get("MEGASCALE_COORDINATOR_ADDRESS"):
         return True  # Colab's TPU
     # A shell in an allocation: SLURM_NTASKS is what the allocation has room for, not what runs.
     if os.environ.get("SLURM_STEP_NUM_TASKS") == "1" != os.environ.get("SLURM_NTASKS", "1"):

@@ -102,7 +102,7 @@ class Company:
     def __init__(self, place: Place, lines: Iterable[Line]) -> None:
         """Takes process 0's connections to all others, or another process's to process 0."""
         self._number, self._lines = place.number, list(lines)
-        self._failed, self._deserted = threading.Event(), threading.Event()
+        self._failed, self._deserted, self._ending = threading.Event(), threading.Event(), threading.Event()
 
     def __enter__(self) -> Self:
         # JAX's own watch aborts in native code: then, too, this process ends with a sentence and a code.
@@ -117,12 +117,13 @@ class Company:
         if not isinstance(error, Exception):
             self._say(left=True)
             return
-        time.sleep(
-            VERDICT
-        )  # what failed here may be the consequence of a loss, which ends this process meanwhile
+        # What failed here may be the consequence of a loss: then the watch ends this process, and says why.
+        if self._ending.wait(VERDICT):
+            time.sleep(2 * VERDICT)
         self._failed.set()
-        code = 2 if isinstance(explain(error), UserError) else 1
-        reason = f"{error}" or type(error).__name__
+        told = explain(error) or error
+        code = 2 if isinstance(told, UserError) else 1
+        reason = f"{told}" or type(told).__name__
         self._say(left=True, failed=f"Process {self._number}: {reason}"[:2000], code=code, grace=GRACE)
         # JAX would wait for the others at the end, and abort where process 0 does not wait for them.
         atexit.register(self._leave, code)
@@ -176,6 +177,7 @@ class Company:
 
     def _end(self, sentence: str, code: int) -> NoReturn:
         """Ends this process whatever its main thread does: it may wait for the lost one in native code, for ever."""
+        self._ending.set()
         if self._number == 0:
             time.sleep(VERDICT)  # the others hear why before they miss process 0
         os.write(2, f"error: {sentence}\n".encode())

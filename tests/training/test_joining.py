@@ -166,6 +166,7 @@ def test_a_cluster_that_tells_nonsense_is_a_fault(monkeypatch: pytest.MonkeyPatc
     [
         ({}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),  # Colab: jax would ask a server that is not there
+        ({"TPU_WORKER_HOSTNAMES": "t1v-0", "MEGASCALE_COORDINATOR_ADDRESS": ""}, False),
         ({"TPU_WORKER_HOSTNAMES": "t1v-0,t1v-1"}, True),
         ({"TPU_WORKER_HOSTNAMES": "t1v-0", "MEGASCALE_COORDINATOR_ADDRESS": "t1v-0"}, True),
     ],

@@ -52,8 +52,9 @@ class Met(threading.Thread):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PATIENCE", 2)
+    monkeypatch.setattr(places, "PATIENCE", 4)
     monkeypatch.setattr(roll_call, "TELL_AFTER", 0.5)
+    monkeypatch.setattr(roll_call, "TELL_EVERY", 0.5)
     monkeypatch.setattr(roll_call, "NAME_PATIENCE", 0.1)
     monkeypatch.setattr(roll_call, "VERDICT", 0.2)
 
@@ -83,7 +84,7 @@ def test_who_is_missing_is_told_and_ends_those_who_wait(capfd: pytest.CaptureFix
     for each in met:
         error = each.outcome()
         assert isinstance(error, Fault)
-        assert str(error).startswith(f"processes 1 and 3 of 4 did not come to localhost:{port} within 2 s")
+        assert str(error).startswith(f"processes 1 and 3 of 4 did not come to localhost:{port} within 4 s")
     told = capfd.readouterr().err
     for number in (0, 2):
         assert f"Process {number} is waiting for processes 1 and 3 of 4 at localhost:{port}" in told
@@ -93,7 +94,7 @@ def test_who_is_missing_is_told_and_ends_those_who_wait(capfd: pytest.CaptureFix
 def test_an_absent_coordinator_is_told_and_is_a_fault(capfd: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     error = Met(place(1, 2, port)).outcome()
-    assert isinstance(error, Fault) and f"Process 0 is not at localhost:{port} after 2 s" in str(error)
+    assert isinstance(error, Fault) and f"Process 0 is not at localhost:{port} after 4 s" in str(error)
     assert "Process 1 is waiting for process 0" in capfd.readouterr().err
 
 
@@ -267,6 +268,14 @@ def test_native_code_that_waits_for_ever_does_not_keep_one_alive(crew: Crew) -> 
     crew.processes[1].kill()
     code, err = crew.ends(0)
     assert code == 1 and "Process 1 on" in err
+
+
+def test_an_error_that_a_loss_caused_is_not_told_in_its_place(crew: Crew) -> None:
+    """A collective fails at about the time at which the connection breaks."""
+    crew.do(0, "time.sleep(1); raise ValueError('the connection was closed by the peer')")
+    crew.do(1, "time.sleep(1.2); os.kill(os.getpid(), 9)")
+    code, err = crew.ends(0)
+    assert code == 1 and err.startswith("error: Process 1 on ") and "Traceback" not in err
 
 
 @pytest.mark.parametrize(
