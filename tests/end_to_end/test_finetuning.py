@@ -112,7 +112,7 @@ def test_evaluate_scores_all_rows_of_a_file_that_lacks_a_class(
 
 
 def test_predict_labels_each_line_in_order_and_python_says_the_same(
-    runner: Runner, finetuned: Path, tmp_path: Path
+    runner: Runner, finetuned: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = ["song again the old", "under again", "the", "light light", "river again"]
     given, written = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -126,8 +126,7 @@ def test_predict_labels_each_line_in_order_and_python_says_the_same(
         assert sum(entry["probabilities"].values()) == pytest.approx(1)
         assert max(entry["probabilities"], key=entry["probabilities"].get) == entry["label"]
 
-    with given.open("a") as file:
-        file.write('{"txt": "no such field"}\n')
+    given.write_text(given.read_text().rstrip() + '\n{"txt": "no such field"}\n')
     written.unlink()
     done = command(runner, "gpt1_jax.predict", *flags)
     assert done.returncode == 2 and "Line 6" in done.stderr and done.stderr.count("\n") == 1
@@ -138,6 +137,9 @@ def test_predict_labels_each_line_in_order_and_python_says_the_same(
         (prediction,) = run.predict([{"text": text}])
         assert prediction["label"] == entry["label"]
         assert prediction["probabilities"] == pytest.approx(entry["probabilities"], abs=1e-5)
+    with caplog.at_level("WARNING"):
+        run.predict([{"text": "again " * 40}, {"text": "again"}])
+    assert "1 of 2 examples are longer than the context of 16 tokens and were cut" in caplog.text
     ids = run.encode("the old song")
     assert run.decode(ids) == "the old song"
     assert run.logits(ids).shape == (len(ids), run.tokenizer.vocab_size)
