@@ -149,7 +149,10 @@ def _build(work: _Work, made_from: dict[str, Any], tokenizer: Tokenizer | None, 
             splits[split] = _do_split(work, split, tasks, tokenizer)
     except BaseException as error:
         # What is mended makes another corpus; what was interrupted can be gone on with, where there is anything yet.
-        if isinstance(error, UserError) or not any((building / "work").glob("[tv]*")):
+        # Not by a pattern, for which odd characters in the directory's own name would stand as well.
+        results = building / "work"
+        kept = results.exists() and any(path.name[0] in "tv" for path in results.iterdir())
+        if isinstance(error, UserError) or not kept:
             building.rmtree()
         raise
     manifest = made_from | {

@@ -294,6 +294,11 @@ class TrainedRun:
         try:
             return checkpoints.restore(step, abstract)
         except Damaged as error:
+            if step not in checkpoints.steps():
+                raise UserError(
+                    f"Checkpoint {step} of {self.run.directory} was removed just now, by a training that goes on; name "
+                    "a newer one, or none for the newest."
+                ) from error
             raise UserError(
                 f"Checkpoint {step} of {self.run.directory} is damaged ({error}); name another."
             ) from error

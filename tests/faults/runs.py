@@ -1,13 +1,16 @@
 """Small runs for the drivers of faults, each begun, damaged and gone on with by the command."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from command_support import SMALL, make_text
-from faults.commands import Commands, Ended
+from faults.commands import ROOT, Commands, Ended
 
 STEPS, BEGUN = 12, 8  # a run ends at the first, and is damaged at the second
 SETTINGS = SMALL | {
@@ -39,12 +42,20 @@ class Place:
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def pretrain(self, run: Path, **overrides: Any) -> Ended:
-        """Runs the command of pre-training."""
-        values = {"data.source": f"text:{self.directory}/texts/*.txt"} | SETTINGS | overrides
-        return self.train("configs/pretrain.py:tiny", run, values)
+        """Runs the command of pre-training to its end."""
+        return self.commands.run("main", *self.pretraining(run, **overrides))
 
     def finetune(self, run: Path, start: Path, **overrides: Any) -> Ended:
-        """Runs the command of fine-tuning: 12 steps."""
+        """Runs the command of fine-tuning to its end."""
+        return self.commands.run("main", *self.finetuning(run, start, **overrides))
+
+    def pretraining(self, run: Path, **overrides: Any) -> list[str]:
+        """The flags of pre-training."""
+        values = {"data.source": f"text:{self.directory}/texts/*.txt"} | SETTINGS | overrides
+        return self._flags("configs/pretrain.py:tiny", run, values)
+
+    def finetuning(self, run: Path, start: Path, **overrides: Any) -> list[str]:
+        """The flags of fine-tuning: 12 steps."""
         values = {
             "init_from": start,
             "data.source": f"files:{self.directory}/reviews",
@@ -55,13 +66,23 @@ class Place:
             "train.eval_every": 4,
             "train.checkpoint_every": 2,
         }
-        return self.train("configs/finetune.py:custom", run, values | overrides)
+        return self._flags("configs/finetune.py:custom", run, values | overrides)
 
-    def train(self, config: str, run: Path, values: Mapping[str, Any]) -> Ended:
-        """Runs the command of training in a run directory."""
+    def start(self, flags: Sequence[str]) -> subprocess.Popen[str]:
+        """Starts a training as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "gpt1_jax.main", *flags],
+            cwd=ROOT,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": ""},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def _flags(self, config: str, run: Path, values: Mapping[str, Any]) -> list[str]:
         values = {"data.cache_dir": self.directory / "cache"} | dict(values)
         flags = [f"--config.{key}={value}" for key, value in values.items()]
-        return self.commands.run("main", f"--config={config}", f"--workdir={run}", *flags)
+        return [f"--config={config}", f"--workdir={run}", *flags]
 
 
 def losses(run: Path) -> list[tuple[int, str, float]]:
