@@ -29,7 +29,7 @@ def door(
     Args:
         main: the command; it gets its own name and the arguments that are no flags.
         positional: the names of those arguments.
-    fields: the flags whose values errors call by another name, such as {"data.source": "source"}.
+        fields: the flags whose values errors call by another name, such as {"data.source": "source"}.
     """
     _speak_utf8()
     logging.set_verbosity(logging.WARNING)
