@@ -14,7 +14,7 @@ from gpt1_jax.errors import UserError
 
 _CONFIG = config_flag.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, such as v5e:4x4, v5p:2x2x1 or v6e:16x16")
-_SLICES = flags.DEFINE_integer("slices", 1, "how many such slices", 1)
+_SLICES = flags.DEFINE_integer("slices", 1, "how many such slices", 1, 2**20 - 1)
 _SEARCH = flags.DEFINE_bool("search", False, "tries every mesh, each with the least remat that fits")
 _JSON = flags.DEFINE_bool("json", False, "prints a JSON object for each compilation")
 

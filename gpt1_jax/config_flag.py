@@ -150,7 +150,11 @@ def packaged() -> dict[str, Path]:
 
 def _check_file(value: str, file: Path) -> None:
     expected = f"name a Python file such as configs/pretrain.py:tiny, or one of {', '.join(packaged())}."
-    if file.suffix == ".py" and not file.exists():
+    try:
+        there, regular = file.exists(), file.is_file()
+    except OSError as error:
+        raise UserError(f"--config={value} cannot be read ({error.strerror}); {expected}") from error
+    if file.suffix == ".py" and not there:
         raise UserError(f"--config={value}: {file} does not exist; {expected}")
-    if file.suffix != ".py" or not file.is_file():
+    if file.suffix != ".py" or not regular:
         raise UserError(f"--config={value} is no Python file; {expected}")

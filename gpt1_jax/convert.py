@@ -15,7 +15,7 @@ _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "openai:DIR or sentencepiece:FILE.model, in place of the one that lies in IN"
 )
 _NUM_HEADS = flags.DEFINE_integer(
-    "num_heads", None, "of a model in the format openai [its width / 64]", lower_bound=1
+    "num_heads", None, "of a model in the format openai [its width / 64]", 1, 2**20 - 1
 )
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -33,7 +33,7 @@ def door(
     """
     _speak_utf8()
     logging.set_verbosity(logging.WARNING)
-    for name in ("asyncio", "gcsfs", "fsspec"):  # they log what they raise as well
+    for name in ("asyncio", "gcsfs", "fsspec", "urllib3"):  # they log what they raise as well
         python_logging.getLogger(name).setLevel(python_logging.CRITICAL)
     signals.listen()
     os.environ.pop("JAX_ENABLE_X64", None)  # jax is not imported yet; all here is made for 32 bits
@@ -108,7 +108,7 @@ def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
 
 def _suggest(name: str) -> str:
     """What a name that is no flag may stand for: a key of the config, or a flag that is spelled like it."""
-    if name.startswith("config.") and config_flag.defined():
+    if name.startswith("config.") and config_flag.defined() and flags.FLAGS[config_flag.NAME].value is None:
         return "name the file it changes with --config=FILE.py in front of it."
     known = {flag: flag for flag in flags.FLAGS}
     if config_flag.defined():
@@ -137,8 +137,13 @@ def _as_typed(message: str, fields: Mapping[str, str]) -> str:
     if config_flag.defined():
         names |= {key: f"config.{key}" for key in config_flag.named_keys()}
         names |= {f"config.{key}": f"config.{key}" for key in (*config_flag.named_keys(), *all_keys())}
-    names |= {f"{name}=": f"{name}=" for name in flags.FLAGS if flags.FLAGS[name].present}
-    known = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    return re.sub(
-        rf"(?<![\w./-])({known})(?!\w|\.\w)" if known else "$^", lambda found: f"--{names[found[1]]}", message
-    )
+    given = [name for name in flags.FLAGS if flags.FLAGS[name].present]
+    patterns = (rf"(?<![\w./-])({_any(names)})(?!\w|\.\w)", rf"(?<![\w./-])({_any(given)})(?==)")
+    for pattern in patterns:
+        message = re.sub(pattern, lambda found: f"--{names.get(found[1], found[1])}", message)
+    return message
+
+
+def _any(words: Iterable[str]) -> str:
+    """A pattern of any of these words; of none it fits nothing."""
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)) or "(?!)"

@@ -14,7 +14,7 @@ _TOKENIZER = flags.DEFINE_string(
     "tokenizer", "sentencepiece", "sentencepiece, sentencepiece:FILE.model or openai:DIR"
 )
 _VOCAB_SIZE = flags.DEFINE_integer(
-    "vocab_size", 40_478, "pieces of a tokenizer trained on the source", lower_bound=1
+    "vocab_size", 40_478, "pieces of a tokenizer trained on the source", 1, 2**24 - 1
 )
 _OUTPUT = flags.DEFINE_string("output", None, "what training is given as data.cache_dir")
 _RUNNER = flags.DEFINE_string(

@@ -59,6 +59,10 @@ def _explain(error: BaseException) -> UserError | Fault | None:
         return Fault(
             f"The memory does not suffice{reason}; take a smaller batch or model, or a machine with more."
         )
+    if isinstance(error, RuntimeError) and text.startswith(
+        "Symlink loop from"
+    ):  # pathlib's, of a path it resolves
+        return UserError(f"{text}: its links lead back to themselves; name another path.")
     return _of_driver(error, text) or _of_environment(error, text)
 
 

@@ -79,10 +79,15 @@ def beam_workers(runner: str, options: Sequence[str]) -> Workers:
     try:
         import apache_beam as beam  # late: it takes seconds
         from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners.runner import create_runner
     except ImportError as error:
         raise UserError(
             f"--runner={runner} needs Apache Beam ({error.name} is missing): pip install 'gpt1_jax[beam]'"
         ) from error
+    try:
+        create_runner(runner)
+    except ValueError as error:
+        raise UserError(f"--runner={runner} is none of Beam's ({error})") from error
     settings = PipelineOptions([f"--runner={runner}", *(f"--{option}" for option in options)])
 
     def work(

@@ -34,6 +34,10 @@ def convert(
     Raises:
         UserError: something in the files, or that they do not fit each other or the new format.
     """
+    if "://" in target:
+        raise UserError(
+            f"OUT={target} is in a bucket, where nothing is written whole; name a directory, and copy it there."
+        )
     directory, place = expand_local(source, "IN"), expand_local(target, "OUT").resolve()
     check_target(place)
     if not directory.is_dir():

@@ -63,7 +63,7 @@ def read_custom_validation(finetune: FinetuneConfig, path: Path, task: Task) -> 
 
 def _read_settings(finetune: FinetuneConfig) -> tuple[Kind, Columns]:
     if finetune.kind is None:
-        raise UserError(f"finetune.kind is not set; task custom needs one of {', '.join(ROLES)}.")
+        raise UserError(f"config.finetune.kind is not set; task custom needs one of {', '.join(ROLES)}.")
     return finetune.kind, _parse_columns(finetune.columns, finetune.kind)
 
 
