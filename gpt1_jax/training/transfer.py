@@ -18,8 +18,9 @@ def sound_tokenizer(run: Run) -> Tokenizer:
     """The tokenizer of a run, which must be the one it was begun with.
 
     Raises:
-        UserError: its files are missing, damaged or others.
+        UserError: it is no run, or the tokenizer's files are missing, damaged or others.
     """
+    run.config()
     found = load_tokenizer(run.tokenizer)
     known = run.identity().get("tokenizer")
     if known not in (None, found.fingerprint()):

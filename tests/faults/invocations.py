@@ -381,8 +381,6 @@ PATHS = _of_paths() + wrong(
     predict {TUNED} --input=surrogate.jsonl --output=out.jsonl → surrogate.jsonl
     predict {TUNED} --input=good.jsonl --output=nosuch/out.jsonl → --output=nosuch/out.jsonl
     predict {TUNED} --input=good.jsonl --output=~nosuch/x → ~nosuch
-    predict {TUNED} --input=good.jsonl --output=s3://bucket/x → s3
-    predict {TUNED} --input=good.jsonl --output=nosuch://bucket/x → nosuch://
     prepare --source=nosuch --output=out → --source is 'nosuch'
     prepare --source= --output=out → --source is ''
     prepare --source=text:nosuch --output=out → --source is 'text:nosuch'
@@ -419,6 +417,9 @@ USE = wrong(
     evaluate {RUN} --steps=77 → 77
     evaluate {TUNED} --source=files:missing.csv → --source | missing.csv
     convert --from=gpt1_jax --to=gpt1_jax {IN} OUT --tokenizer=nosuch → --tokenizer
+    predict {TUNED} --input=good.jsonl --output=s3://bucket/x → s3
+    predict {TUNED} --input=good.jsonl --output=nosuch://bucket/x → nosuch://
+    predict {TUNED} --input=good.jsonl --output=text.txt/x → text.txt
     predict {RUN} --input=good.jsonl --output=out.jsonl → not fine-tuned
     """
 )
