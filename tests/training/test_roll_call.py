@@ -45,18 +45,24 @@ class Met(threading.Thread):
             self.error = error
 
     def outcome(self) -> BaseException | None:
-        self.join(20)
+        self.join(60)
         assert not self.is_alive()
         return self.error
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PATIENCE", 4)
+    monkeypatch.setattr(places, "PATIENCE", 60)
     monkeypatch.setattr(roll_call, "TELL_AFTER", 0.5)
     monkeypatch.setattr(roll_call, "TELL_EVERY", 0.5)
     monkeypatch.setattr(roll_call, "NAME_PATIENCE", 0.1)
     monkeypatch.setattr(roll_call, "VERDICT", 0.2)
+
+
+@pytest.fixture
+def in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which somebody does not come."""
+    monkeypatch.setattr(places, "PATIENCE", 4)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
@@ -78,6 +84,7 @@ def test_the_port_is_free_again_for_jax() -> None:
         pass
 
 
+@pytest.mark.usefixtures("in_vain")
 def test_who_is_missing_is_told_and_ends_those_who_wait(capfd: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     met = [Met(place(number, 4, port)) for number in (0, 2)]
@@ -91,6 +98,7 @@ def test_who_is_missing_is_told_and_ends_those_who_wait(capfd: pytest.CaptureFix
     assert "To train alone, give --num_processes=1" in told
 
 
+@pytest.mark.usefixtures("in_vain")
 def test_an_absent_coordinator_is_told_and_is_a_fault(capfd: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     error = Met(place(1, 2, port)).outcome()
@@ -98,6 +106,7 @@ def test_an_absent_coordinator_is_told_and_is_a_fault(capfd: pytest.CaptureFixtu
     assert "Process 1 is waiting for process 0" in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("in_vain")
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"[" * 100_000])
 def test_something_else_at_the_coordinators_address_is_not_process_0(answer: bytes) -> None:
     with socket.create_server(("localhost", 0)) as server:
@@ -133,8 +142,7 @@ def test_strangers_do_not_disturb_process_0(sent: bytes) -> None:
     assert first.outcome() is None and second.outcome() is None
 
 
-def test_a_process_that_left_before_the_start_may_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PATIENCE", 20)
+def test_a_process_that_left_before_the_start_may_come_again() -> None:
     port = free_port()
     first = Met(place(0, 3, port))
     time.sleep(0.2)
@@ -153,10 +161,7 @@ def test_a_process_that_left_before_the_start_may_come_again(monkeypatch: pytest
     ],
     ids=["twice", "count"],
 )
-def test_flags_that_do_not_fit_those_of_process_0_are_refused(
-    others: list[Place], told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(places, "PATIENCE", 20)
+def test_flags_that_do_not_fit_those_of_process_0_are_refused(others: list[Place], told: str) -> None:
     port = free_port()
     count = 2 if len(others) == 1 else 3  # process 0 waits on
     Met(place(0, count if "twice" in told else 2, port))
@@ -164,7 +169,9 @@ def test_flags_that_do_not_fit_those_of_process_0_are_refused(
     met = [
         Met(Place("localhost", port, 3 if "twice" in told else x.count, x.number, None, "")) for x in others
     ]
-    time.sleep(0.5)
+    deadline = time.monotonic() + 30
+    while not any(each.error for each in met) and time.monotonic() < deadline:
+        time.sleep(0.05)
     errors = [each.error for each in met if each.error]
     assert len(errors) == 1 and isinstance(errors[0], UserError) and told in str(errors[0])
 
@@ -239,7 +246,7 @@ class Crew:
         """Exit code and standard error, within seconds."""
         process = self.processes[number]
         assert process.stderr is not None
-        return process.wait(timeout=20), process.stderr.read()
+        return process.wait(timeout=60), process.stderr.read()
 
 
 @pytest.fixture
@@ -273,7 +280,7 @@ def test_native_code_that_waits_for_ever_does_not_keep_one_alive(crew: Crew) -> 
 def test_an_error_that_a_loss_caused_is_not_told_in_its_place(crew: Crew) -> None:
     """A collective fails at about the time at which the connection breaks."""
     crew.do(0, "time.sleep(1); raise ValueError('the connection was closed by the peer')")
-    crew.do(1, "time.sleep(1.2); os.kill(os.getpid(), 9)")
+    crew.do(1, "time.sleep(0.8); os.kill(os.getpid(), 9)")
     code, err = crew.ends(0)
     assert code == 1 and err.startswith("error: Process 1 on ") and "Traceback" not in err
 
