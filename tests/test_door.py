@@ -97,6 +97,34 @@ door(main)
     assert len(result.stderr.splitlines()) == bool(stderr)
 
 
+def test_a_signal_that_the_caller_has_ignored_stays_so(tmp_path: Path) -> None:
+    """As nohup does with SIGHUP."""
+    program = """
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from gpt1_jax import signals
+from gpt1_jax.door import door
+door(lambda _: (os.kill(os.getpid(), signal.SIGHUP), print(signals.requested())))
+"""
+    result = start(tmp_path, "-c", program)
+    assert (result.returncode, result.stdout) == (0, "None\n"), result.stderr
+
+
+def test_numbers_of_64_bits_are_not_taken_from_the_environment(tmp_path: Path) -> None:
+    """JAX_ENABLE_X64 would change what is computed."""
+    program = """
+import os
+os.environ["JAX_ENABLE_X64"] = "1"
+from gpt1_jax.door import door
+def main(_):
+    import jax
+    print(jax.config.jax_enable_x64)
+door(main)
+"""
+    result = start(tmp_path, "-c", program)
+    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
+
+
 def test_a_fault_of_ours_shows_where_it_is(tmp_path: Path) -> None:
     program = "from gpt1_jax.door import door\ndef main(_): raise ZeroDivisionError\ndoor(main)"
     result = start(tmp_path, "-c", program)

@@ -11,42 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from command_support import STEPS, Runner, last_step, make_text, read_metrics
-from etils import epath
-from orbax.checkpoint import v1 as ocp
+from command_support import STEPS, Runner, assert_same_end, last_step, make_text, parameters, read_metrics
 
 from gpt1_jax.data.tokenizers import load_tokenizer
-
-
-def losses(workdir: Path) -> list[tuple[int, str, float]]:
-    return [(entry["step"], entry["kind"], entry["loss"]) for entry in read_metrics(workdir)]
-
-
-def parameters(workdir: Path, step: int) -> dict[str, np.ndarray]:
-    """All arrays of a checkpoint, read by orbax alone."""
-    state = ocp.load(epath.Path(workdir / "checkpoints" / str(step)))
-    flat: dict[str, np.ndarray] = {}
-
-    def visit(prefix: str, node: Any) -> None:
-        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-        if not isinstance(node, dict | list):
-            flat[prefix] = np.asarray(node)
-        for name, child in items:
-            visit(f"{prefix}/{name}", child)
-
-    visit("", state)
-    return flat
-
-
-def assert_same_end(one: Path, other: Path) -> None:
-    """Every loss ever logged is the same to the last bit, and so is the final state."""
-    assert losses(one) == losses(other)
-    ours, theirs = parameters(one, STEPS), parameters(other, STEPS)
-    assert len(ours) > 30 and ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert value.tobytes() == theirs[name].tobytes(), name
-    results = [json.loads((run / "results.json").read_text()) for run in (one, other)]
-    assert results[0] == results[1]
 
 
 def test_the_run_directory_holds_everything(undisturbed: Path) -> None:
