@@ -104,7 +104,10 @@ import os, signal
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 from gpt1_jax import signals
 from gpt1_jax.door import door
-door(lambda _: (os.kill(os.getpid(), signal.SIGHUP), print(signals.requested())))
+def main(_):
+    os.kill(os.getpid(), signal.SIGHUP)
+    print(signals.requested())
+door(main)
 """
     result = start(tmp_path, "-c", program)
     assert (result.returncode, result.stdout) == (0, "None\n"), result.stderr
