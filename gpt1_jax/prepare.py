@@ -57,5 +57,5 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    names = ("source", "tokenizer", "vocab_size", "tfds_dir")
+    names = ("source", "tokenizer", "vocab_size", "tfds_dir", "split_seed")
     door(main, fields={"data.cache_dir": "output"} | {f"data.{name}": name for name in names})

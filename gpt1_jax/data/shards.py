@@ -82,7 +82,7 @@ def do(
 
     Raises UserError where the source has bad text or is no longer what it was.
     """
-    if result_path(job, task).exists():
+    if _is_done(job, task):
         return
     source = _open(job)
     if task.kind == "count":
@@ -104,6 +104,14 @@ def result_path(job: Job, task: Task) -> epath.Path:
 def result(job: Job, task: Task) -> Done:
     """The result of a task that is done."""
     return Done(**json.loads(result_path(job, task).read_text()))
+
+
+def _is_done(job: Job, task: Task) -> bool:
+    try:
+        result(job, task)
+    except (OSError, ValueError, TypeError, RecursionError):  # not yet, or a crash has damaged it
+        return False
+    return True
 
 
 def shard_name(split: SplitName, part: int) -> str:

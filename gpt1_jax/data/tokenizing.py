@@ -198,6 +198,11 @@ def _do_split(work: _Work, split: SplitName, tasks: list[Task], tokenizer: Token
         return (
             f"{split}: {done.documents:,} documents, {done.bytes / 1e6:,.1f} MB, {done.tokens:,} tokens "
             f"in {seconds:.1f} s ({done.tokens / seconds:,.0f} tokens/s)"
+            + (
+                f", {done.lost / done.compared:.2%} of the characters lost by the tokenizer"
+                if done.lost
+                else ""
+            )
         )
 
     def finished(task: Task) -> None:
