@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from gpt1_jax.errors import UserError
 from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.tasks.labels import find_choice, find_class, find_score, is_not_known, spell_label
@@ -101,8 +103,9 @@ def hold_out(
     for numbers in strata.values():
         if len(numbers) == 1:
             continue
-        for start in range(0, len(numbers), every):
-            place = start + int(hash_numbers(seed, numbers[start])) % (every if start else 2)
+        hashes = hash_numbers(seed, np.array(numbers[::every])).tolist()
+        for block, hashed in enumerate(hashes):
+            place = block * every + hashed % (every if block else 2)
             drawn |= set(numbers[place : place + 1])
     return (
         [example for number, example in enumerate(examples) if number not in drawn],
