@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-import invocations
 import pytest
-from command_server import ROOT, Commands, Ended
 from command_support import SMALL, make_text
-from invocations import Invocation
+from faults import invocations
+from faults.commands import ROOT, Commands, Ended
+from faults.invocations import Invocation
 from support import tiny_config
 
 from gpt1_jax.config import to_dict
