@@ -62,7 +62,7 @@ def main(_: list[str]) -> None:
             _continue(run, line.removesuffix("\r"), settings | {"number": number})
         except UserError as error:  # a person at the terminal may try again
             if not talking:
-                raise
+                raise UserError(f"Line {number + 1} of standard input: {error}") from error
             print(f"error: {error}", file=sys.stderr)
 
 

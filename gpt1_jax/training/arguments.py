@@ -27,7 +27,7 @@ def check_text(value: Any, name: str) -> str:
             f"{name}={shown(value)} is not UTF-8: character {error.start + 1} is half of a pair (a lone surrogate); "
             "convert the text to UTF-8."
         ) from None
-    return value
+    return str(value)
 
 
 def check_path(value: Any, name: str) -> str:

@@ -86,16 +86,17 @@ class Generator:
 
     def _check(self, prompts: Sequence[Sequence[int]], settings: Generation) -> None:
         context, size = self._model.config.context_length, self._model.vocab_size
-        for prompt in prompts:
+        for number, prompt in enumerate(prompts, start=1):
+            which = f"Prompt {number}: " if len(prompts) > 1 else ""
             if not prompt:
-                raise UserError("A prompt has no tokens; give at least a word.")
+                raise UserError(f"{which}A prompt has no tokens; give at least a word.")
             if not all(0 <= id < size for id in prompt):
-                raise UserError(f"A prompt has an id outside the {size} pieces; encode a text.")
+                raise UserError(f"{which}A prompt has an id outside the {size} pieces; encode a text.")
             most = context - (settings.max_new_tokens if settings.beyond_context == "refuse" else 1)
             if settings.beyond_context != "slide" and len(prompt) > most:
                 room = f"{settings.max_new_tokens} new ones do" if most < context - 1 else "a new one does"
                 raise UserError(
-                    f"A prompt of {len(prompt)} tokens leaves no room in the context: {room} not fit into "
+                    f"{which}A prompt of {len(prompt)} tokens leaves no room in the context: {room} not fit into "
                     f"{context}; shorten it, or set beyond_context=slide."
                 )
 

@@ -91,6 +91,7 @@ class TrainedRun:
         stack = ExitStack()
         stack.enter_context(jax.set_mesh(self.mesh))
         stack.enter_context(nn.logical_axis_rules(sharding.RULES))
+        stack.enter_context(jax.enable_x64(False))  # for which all here is made, whatever the caller has set
         return stack
 
     def encode(self, text: str) -> list[int]:

@@ -46,13 +46,13 @@ def make_rows(kind: str, labels: list[Any], count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("kind", "scores", "labels"),
     [
-        ("classification", "classes", ["bad", "good", "so so"]),
         ("similarity", "regression", [-50.0, 0.5, 50.0]),
+        pytest.param("classification", "classes", ["bad", "good", "so so"], marks=pytest.mark.slow),
         pytest.param("similarity", "classes", [0.0, 1.5, 2.0, 4.0], marks=pytest.mark.slow),
         pytest.param("entailment", "classes", ["no", "yes"], marks=pytest.mark.slow),
         pytest.param("choice", "classes", [0, 1], marks=pytest.mark.slow),
     ],
-    ids=["classes", "regression", "scores", "pairs", "choices"],
+    ids=["regression", "classes", "scores", "pairs", "choices"],
 )
 def test_files_python_and_metrics_agree(
     commands: Commands, tmp_path: Path, kind: str, scores: str, labels: list[Any]

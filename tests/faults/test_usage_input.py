@@ -5,6 +5,9 @@ The slow test goes on for minutes: `pytest -m slow tests/faults/test_usage_input
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults.commands import Commands
+from faults.commands import ROOT, Commands
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from run_support import make_run
@@ -124,7 +127,7 @@ QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 @given(**ARGUMENTS)
-@settings(max_examples=60, derandomize=True, **QUIET)
+@settings(max_examples=40, derandomize=True, **QUIET)
 def test_python_gets_an_answer_or_a_sentence(
     runs: list[TrainedRun], prompt: Any, chosen: dict[str, Any], records: Any, anything: Any
 ) -> None:
@@ -223,12 +226,31 @@ def test_text_that_is_not_utf_8_is_told_by_its_line(commands: Commands, runs: li
     assert ended.code == 2 and "--prompt=" in ended.stderr and "not UTF-8" in ended.stderr, ended.stderr
 
 
+def test_a_prompt_that_does_not_fit_is_told_by_its_line(commands: Commands, runs: list[TrainedRun]) -> None:
+    flags = (f"--workdir={runs[0].run.directory}", "--max_new_tokens=2", "--json")
+    ended = commands.run("generate", *flags, stdin=b"the old\n" + b"the old " * 20 + b"\na river\n")
+    assert ended.code == 2 and ended.stdout.count("\n") == 1
+    assert "Line 2 of standard input: A prompt of" in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_a_signal_ends_endless_writing_with_its_own_code(runs: list[TrainedRun]) -> None:
+    flags = [f"--workdir={runs[0].run.directory}", "--prompt=the old", "--max_new_tokens=2000000000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpt1_jax.generate", *flags, "--beyond_context=slide"],
+        cwd=ROOT, env=os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.read(40).startswith(b"the old")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and b"Traceback" not in err, err
+
+
 def test_settings_far_out_are_told_as_they_were_typed(commands: Commands, runs: list[TrainedRun]) -> None:
     for flag, code, told in (
         ("--top_k=3000000000", 0, ""),
-        (f"--top_k={10**30}", 0, ""),
         ("--temperature=1e-40", 2, "temperature=1e-40"),
-        ("--temperature=1e-37", 0, ""),
         (f"--num_samples={10**9}", 2, "num_samples=1000000000"),
         (f"--max_new_tokens={'9' * 400}", 2, "max_new_tokens=999"),
         (f"--seed={'9' * 5000}", 2, "seed=999"),

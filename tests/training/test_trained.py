@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from run_support import make_run
@@ -81,6 +82,19 @@ def test_records_come_from_any_collection_of_dictionaries(classifier: TrainedRun
     assert classifier.predict(iter(records)) == classifier.predict(tuple(records)) == plain  # pyright: ignore
     assert classifier.predict([]) == []
     assert json.loads(json.dumps(plain)) == plain
+
+
+def test_64_bits_for_the_rest_of_a_program_change_nothing(run: TrainedRun, directory: Path) -> None:
+    drawn = {"max_new_tokens": 3, "repetition_penalty": 1.2, "top_k": 4, "top_p": 0.9}
+    calls = (
+        lambda run: run.generate("the old", **drawn),
+        lambda run: run.generate("the old", max_new_tokens=3, num_beams=2),
+        lambda run: run.logits([1, 2]).tolist(),
+    )
+    plain = [call(run) for call in calls]
+    with jax.enable_x64(True):
+        other = gpt1_jax.load(directory)
+        assert [call(other) for call in calls] == plain
 
 
 # ── What is streamed ─────────────────────────────────────────────────────────────────────────────────────────
@@ -196,6 +210,11 @@ def test_what_are_no_records_is_told(classifier: TrainedRun, wrong: Any) -> None
 def test_a_record_that_is_no_example_is_told_by_its_number(classifier: TrainedRun, wrong: Any) -> None:
     with pytest.raises(UserError, match="2"):
         classifier.predict([{"text": "a"}, wrong])
+
+
+def test_one_prompt_of_many_is_told_by_its_number(run: TrainedRun) -> None:
+    with pytest.raises(UserError, match=r"^Prompt 2: A prompt of \d+ tokens leaves no room"):
+        run.generate(["the old", "the old song " * 20], max_new_tokens=1)
 
 
 def test_other_slips_are_told(run: TrainedRun) -> None:
