@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What tpu_vm.sh does on each worker of a slice: installs the code that this lies in, and starts the training there.
 #
-# It is a systemd service, so it outlives the connection. A crash, or a stop that was saved (143), starts it again after 15
-# seconds, 20 times a day; exit code 2, the user's input being wrong, does not. Ended with 0 it stays visible as done. It
-# comes after the network, so that at a shutdown it ends before: it has a checkpoint to save to gs://.
+# It is a systemd service, so it outlives the connection. A crash, or a stop that was saved (143), starts it again after
+# 15 seconds, 20 times a day; exit code 2, the user's input being wrong, does not. Ended with 0 it stays visible as
+# done. It comes after the network, so that at a shutdown it ends before: it has a checkpoint to save to gs://.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [[ -f setup.sh ]] || {
