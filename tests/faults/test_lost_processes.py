@@ -35,7 +35,8 @@ def lose(pod: Pod, victim: int, ready: Callable[[], bool]) -> list[str]:
     deadline = time.monotonic() + 150
     try:
         while not ready():
-            assert time.monotonic() < deadline and all(process.poll() is None for process in pod.processes)
+            ended = [process.communicate() for process in pod.processes if process.poll() is not None]
+            assert time.monotonic() < deadline and not ended, ended
             time.sleep(0.01)
         pod.processes[victim].kill()
         killed = time.monotonic()
