@@ -102,7 +102,10 @@ def _find_files(path: Path, needed: tuple[Split, ...] = ("train", "validation"))
 
 
 def _read(file: Path, split: Split, columns: Columns, kind: Kind) -> list[Row]:
-    if (reader := find_reader(file)) is None:
+    reader = find_reader(file)
+    if reader is None and not file.exists():
+        raise UserError(f"data.source: {file} does not exist; name a directory, or a file *.{_FORMS}.")
+    if reader is None:
         raise UserError(f"data.source: {file} is not named *.{_FORMS}; convert or rename it.")
     rows = list(reader(file))
     if not rows:

@@ -11,6 +11,7 @@ from command_support import ROOT, Runner, read_metrics
 
 import gpt1_jax
 
+CUSTOM = {"finetune.kind": "classification"}
 WORDS = {"good": "morning light song", "bad": "stone under river"}
 
 
@@ -167,6 +168,40 @@ def test_a_run_that_goes_on_repeats_the_very_losses_of_an_undisturbed_one(
     assert losses(tmp_path) == losses(finetuned)
 
 
+@pytest.mark.slow
+def test_a_run_of_earlier_days_goes_on_with_its_split_and_its_classes(
+    runner: Runner, pretrained: Path, tmp_path: Path
+) -> None:
+    """What its files did not name then is taken away from a run by the old rule, which goes on as if nothing were."""
+    file = tmp_path / "mine.jsonl"
+    rows = [{"text": WORDS[("good", "bad")[n % 2]].split()[n % 3], "label": n % 2 == 0} for n in range(40)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = CUSTOM | {"data.source": f"files:{file}", "optimizer.total_steps": 10}
+    runs = {name: tmp_path / name for name in ("undisturbed", "early")}
+    old_rule = {"data.split_seed": -1}
+    finetune(
+        runner, runs["undisturbed"], pretrained, "custom", **settings, **old_rule, **{"train.num_epochs": 2}
+    )
+    finetune(runner, runs["early"], pretrained, "custom", **settings, **old_rule, **{"train.num_epochs": 1})
+    for name, keys in {
+        "config.json": [("data", "split_seed"), ("finetune", "positive_label")],
+        "task.json": [("positive_label",)],
+    }.items():
+        path = runs["early"] / name
+        values = json.loads(path.read_text())
+        for *sections, key in keys:
+            del (values[sections[0]] if sections else values)[key]
+        path.write_text(json.dumps(values))
+    (runs["early"] / "history.json").unlink()
+    done = finetune(runner, runs["early"], pretrained, "custom", **settings, **{"train.num_epochs": 2})
+    assert done.returncode == 0, done.stderr
+    one, other = (
+        [entry.get("loss", entry.get("accuracy")) for entry in read_metrics(run)] for run in runs.values()
+    )
+    assert one == other and len(one) == 12
+    assert len({(run / "predictions" / "validation.tsv").read_text() for run in runs.values()}) == 1
+
+
 def test_zero_shot_over_the_checkpoints_is_told_and_drawn(runner: Runner, pretrained: Path) -> None:
     flags = [f"--workdir={pretrained}", "--zero_shot=demo_next_verse", "--steps=all"]
     done = command(runner, "gpt1_jax.evaluate", *flags)
@@ -175,9 +210,6 @@ def test_zero_shot_over_the_checkpoints_is_told_and_drawn(runner: Runner, pretra
     assert [entry["step"] for entry in found] == [10, 20]
     assert all(0 < entry["accuracy"] < 1 for entry in found)
     assert (pretrained / "zero_shot-demo_next_verse.png").read_bytes().startswith(b"\x89PNG")
-
-
-CUSTOM = {"finetune.kind": "classification"}
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,8 @@ def test_missing_ambiguous_empty_and_other_files_are_told(tmp_path: Path) -> Non
     (tmp_path / "mine.jsonl").write_text("")
     with pytest.raises(UserError, match=r"mine.jsonl holds no examples"):
         read_custom(config("classification"), tmp_path / "mine.jsonl")
+    with pytest.raises(UserError, match=r"none does not exist; name a directory, or a file"):
+        read_custom(config("classification"), tmp_path / "none")
     (tmp_path / "mine.xlsx").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"mine.xlsx is not named \*.{jsonl,csv,tsv}"):
         read_custom(config("classification"), tmp_path / "mine.xlsx")
