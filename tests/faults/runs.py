@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from command_support import SMALL, make_text
-from faults.command_server import ROOT, Commands, Ended
+from faults.commands import ROOT, Commands, Ended
 
 STEPS, BEGUN = 12, 8  # a run ends at the first, and is damaged at the second
 SETTINGS = SMALL | {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.command_server import Commands
+from faults.commands import Commands
 from faults.runs import STEPS, Place, losses
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from faults.command_server import Commands
+from faults.commands import Commands
 from faults.runs import Place, losses
 
 KILLS = 12

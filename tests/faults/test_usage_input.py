@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults.command_server import ROOT, Commands
+from faults.commands import ROOT, Commands
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from run_support import make_run
