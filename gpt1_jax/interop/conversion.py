@@ -1,6 +1,8 @@
 """From one format to another: read, checked whole, written whole."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 from gpt1_jax.data.no_tokenizer import NoTokenizer
 from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
@@ -38,8 +40,8 @@ def convert(
         raise UserError(
             f"OUT={target} is in a bucket, where nothing is written whole; name a directory, and copy it there."
         )
-    directory, place = expand_local(source, "IN"), expand_local(target, "OUT").resolve()
-    check_target(place)
+    directory, place = expand_local(source, "IN"), Path(os.path.realpath(expand_local(target, "OUT")))
+    check_target(directory, place)
     if not directory.is_dir():
         raise UserError(
             f"IN={source} is no directory; name one that holds a model in the format {source_format}."

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import os
+import secrets
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from gpt1_jax import signals
 from gpt1_jax.errors import UserError
 
 _SHOWN = 60
@@ -32,34 +34,46 @@ def read_json(path: Path) -> Any:
         UserError: it is missing, or no JSON.
     """
     try:
+        if not path.is_file():  # nor a pipe, which might never end
+            raise UserError(f"{path} is missing; name a directory that has it.")
         if path.stat().st_size > _JSON_BYTES:
             raise ValueError(f"it has more than {_JSON_BYTES:,} bytes")
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; name a directory that has it.") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); restore it from where it came.") from error
 
 
-def check_target(target: Path) -> None:
-    """Refuses, by UserError, what is there already and not an empty directory."""
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+def check_target(source: Path, target: Path) -> None:
+    """Refuses, by UserError, what is there already and not an empty directory, and places within the source."""
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"OUT={target} exists already; name a directory that does not, or an empty one.")
+    if Path(os.path.realpath(source)) in target.parents:
+        raise UserError(f"OUT={target} lies in IN={source}; name a directory outside.")
 
 
 @contextlib.contextmanager
 def whole_directory(target: Path) -> Iterator[Path]:
-    """A directory to write into, which becomes `target` when the block ends, and nothing when it raises."""
+    """A directory to write into, which becomes `target` when the block ends, and nothing when it raises.
+
+    Raises:
+        Stopped: a signal asked for it, and nothing is left.
+        OSError: with the name of `target`.
+    """
     parent = next(path for path in target.parents if path.exists())
-    temporary = parent / f".{target.name}-{uuid.uuid4().hex[:8]}"
-    temporary.mkdir()
-    try:
-        yield temporary
-        mode = temporary.stat().st_mode & 0o666  # as the umask has it; safetensors lets nobody else read
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                file.chmod(mode)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    temporary = parent / f".{secrets.token_hex(8)}.tmp"
+    with signals.something_to_save():
+        try:
+            temporary.mkdir()
+            yield temporary
+            mode = temporary.stat().st_mode & 0o666  # as the umask has it; safetensors lets nobody else read
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    file.chmod(mode)
+            signals.check()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.rename(target)
+        except OSError as error:
+            error.filename, error.filename2 = str(target), None
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

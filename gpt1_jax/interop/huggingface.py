@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES, OpenAITokenizer
@@ -21,7 +20,14 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.interop.files import is_size, read_json, shown
 from gpt1_jax.interop.fitting import fold_bias, narrow, widen
 from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, make_config, weight_shapes
-from gpt1_jax.interop.tensors import DTYPES, SAFETENSORS, Tensor, open_safetensors, open_tensors
+from gpt1_jax.interop.tensors import (
+    DTYPES,
+    SAFETENSORS,
+    Tensor,
+    open_safetensors,
+    open_tensors,
+    write_safetensors,
+)
 from gpt1_jax.interop.tokenizer_json import why_not, write_no_tokenizer, write_tokenizer_json
 from gpt1_jax.interop.tokenizers import SENTENCEPIECE, find_added, find_tokenizer, write_tokenizer
 from gpt1_jax.model.layers import INIT_STDDEV, LAYER_NORM_EPSILON
@@ -139,7 +145,7 @@ def _find_tensors(
             tell(f"{shown(name)} is left out: only the language model is converted.")
         elif not _BUFFERS.fullmatch(short):
             found[short] = tensor
-    if (path := directory / LAST_NORM).exists():
+    if (path := directory / LAST_NORM).is_file():
         found |= {
             name: tensor for name, tensor in open_safetensors(path).items() if name in _last_norm(config)
         }
@@ -209,17 +215,16 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
         values["n_inner"] = config.d_ff
     if model.head is not None:
         values |= _add_classifier(weights, model.head, _last_norm(config), tell)
-        norm = {name: np.ascontiguousarray(model.weights[name]) for name in _last_norm(config)}
+        norm = {name: model.weights[name] for name in _last_norm(config)}
         if any((weights[_PREFIX + name] != array).any() for name, array in norm.items()):
-            save_file(norm, directory / LAST_NORM)
+            write_safetensors(norm, directory / LAST_NORM)
             tell(
                 f"The last norm is replaced by one that carries the head's bias, so use {SAFETENSORS} as a classifier "
                 f"alone; converted again, it is the run's language model, whose norm is in {LAST_NORM}."
             )
     values["vocab_size"] = len(weights[_PREFIX + TOKENS])
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
-    contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
-    save_file(contiguous, directory / SAFETENSORS, metadata={"format": "pt"})
+    write_safetensors(weights, directory / SAFETENSORS)
     write_tokenizer(model.tokenizer, directory, HUGGING_FACE_FILES)
     _write_for_transformers(model, directory, tell)
 

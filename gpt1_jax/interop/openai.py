@@ -5,6 +5,7 @@ shapes are listed in params_shapes.json; kernels of the blocks, which the author
 have a 1 in front.
 """
 
+import io
 import json
 import math
 from pathlib import Path
@@ -69,7 +70,9 @@ def write_openai(model: LanguageModel, directory: Path) -> None:
     (directory / SHAPES).write_text(json.dumps(listed))
     flat = np.concatenate([array.ravel() for array in model.weights.values()])
     for name, part in zip(PARTS, np.array_split(flat, len(PARTS)), strict=True):
-        np.save(directory / name, part)
+        content = io.BytesIO()  # NumPy forgets why the disk refused
+        np.save(content, part)
+        (directory / name).write_bytes(content.getbuffer())
     write_tokenizer(model.tokenizer, directory, OPENAI_FILES)
 
 
@@ -116,10 +119,10 @@ def _find_config(listed: list[list[int]], num_heads: int | None) -> ModelConfig:
 
 def _open_part(path: Path) -> np.ndarray:
     """A vector of float32 that stays on disk; nothing in the file is executed, or allocated for."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; the weights are in {PARTS[0]} to {PARTS[-1]}.")
     try:
         part = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; the weights are in {PARTS[0]} to {PARTS[-1]}.") from None
     except Exception as error:  # NumPy's reader raises many kinds on a damaged header
         raise UserError(
             f"{path} is damaged or holds no plain array of numbers; restore it from where it came."

@@ -1,13 +1,16 @@
 """Tensors in files of the PyTorch world: their shapes first, each one's numbers only when they are asked for."""
 
+import os
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.numpy import bfloat16  # its import is what lets NumPy, and so safetensors, know the type
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.files import read_json, shown
@@ -38,9 +41,9 @@ def open_tensors(directory: Path) -> dict[str, Tensor]:
         UserError: none of these is there, or it is damaged, or torch is needed and missing.
     """
     for name, opener in ((SAFETENSORS, open_safetensors), (PICKLE, _open_pickle)):
-        if (directory / name).exists():
+        if (directory / name).is_file():
             return opener(directory / name)
-        if (directory / f"{name}{INDEX}").exists():
+        if (directory / f"{name}{INDEX}").is_file():
             return _open_parts(directory / f"{name}{INDEX}", opener)
     raise UserError(
         f"{directory} has none of {SAFETENSORS}, {SAFETENSORS}{INDEX}, {PICKLE} and {PICKLE}{INDEX}; name one that has "
@@ -72,25 +75,36 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
     return {name: describe(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
 
 
+def write_safetensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Writes tensors as PyTorch's world reads them; raises OSError where the disk does."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise
+
+
 def _open_parts(index: Path, opener: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors that an index names, each out of the file that it names."""
     listed = read_json(index)
     places = listed.get("weight_map") if isinstance(listed, dict) else None
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         raise UserError(f"{index} has no weight_map of file names; restore it from where it came.")
+    beside = {path.name for path in index.parent.iterdir() if path.is_file()}
     parts = {}
     for file in sorted(set(places.values())):
-        if Path(file).name != file:  # no other directory's files
+        if file not in beside:  # nor any file of another directory
             raise UserError(
-                f"{index} names the file {shown(file)}, which lies elsewhere; restore it from where it came."
+                f"{index} names the file {shown(file)}, which does not lie beside it; bring all files."
             )
-        if not (index.parent / file).is_file():
-            raise UserError(f"{index} names the file {shown(file)}, which is missing; bring all of them.")
         parts[file] = opener(index.parent / file)
     for name, file in places.items():
         if name not in parts[file]:
             raise UserError(
-                f"{index} places {shown(name)} in {file}, which has no such tensor; bring files that belong together."
+                f"{index} places {shown(name)} in {shown(file)}, which has no such tensor; bring files that belong "
+                "together."
             )
     return {name: parts[file][name] for name, file in places.items()}
 

@@ -26,13 +26,13 @@ def find_tokenizer(directory: Path, rows: int) -> Tokenizer:
     """
     path = directory / SENTENCEPIECE
     try:
-        if path.exists():
+        if path.is_file():
             return SentencePieceTokenizer(path.read_bytes())
-        if any((directory / name).exists() for name in OPENAI_FILES + HUGGING_FACE_FILES):
+        if any((directory / name).is_file() for name in OPENAI_FILES + HUGGING_FACE_FILES):
             path = directory
             return open_openai(directory)
         path = directory / TOKENIZER_JSON
-        if path.exists():
+        if path.is_file():
             return _read_bpe(path)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
@@ -50,7 +50,7 @@ def find_added(directory: Path, pieces: int) -> list[str]:
     """
     names: dict[int, str] = {}
     for path in (directory / _ADDED, directory / TOKENIZER_JSON, directory / TOKENIZER_CONFIG):
-        if path.exists():
+        if path.is_file():
             names |= _read_added(path)
     added = {number: name for number, name in names.items() if number >= pieces}
     if added and sorted(added) != list(range(pieces, pieces + len(added))):
