@@ -145,7 +145,7 @@ def decode(data: bytes, where: str) -> str:
         UserError: they are something else; what they are is told where their beginning shows it.
     """
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         for start, (kind, mend) in _NO_TEXT.items():
             if data.startswith(start):
@@ -153,6 +153,12 @@ def decode(data: bytes, where: str) -> str:
         raise UserError(
             f"{where} is not UTF-8 text (at byte {error.start}): convert it, say with iconv -f LATIN1 -t UTF-8"
         ) from error
+    if (zeros := data[:1000].count(0)) > len(data[:1000]) // 5:
+        raise UserError(
+            f"{where} is UTF-16 or no text, not UTF-8 text ({zeros} of its first bytes are zero): convert it to UTF-8, "
+            "say with iconv -f UTF-16LE -t UTF-8"
+        )
+    return text
 
 
 def parse_object(text: str, where: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def test_what_gzip_packed_is_read_by_any_name(tmp_path: Path, name: str) -> None
     [
         ("text".encode("utf-16"), "is UTF-16, not UTF-8 text: convert it to UTF-8, say with iconv -f UTF-16"),
         (b"\xfe\xff\x00a", "is UTF-16"),
+        ("plain words".encode("utf-16-le"), "is UTF-16 or no text"),
+        (bytes(100), "is UTF-16 or no text"),
         ("text".encode("utf-32"), "is UTF-32"),
         (lzma.compress(b"text"), "is packed with xz, not UTF-8 text: unpack it"),
         (b"PK\x03\x04\xff", "is a zip archive"),

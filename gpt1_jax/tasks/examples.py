@@ -178,7 +178,7 @@ def _find(fields: Mapping[str, Any], name: str, role: str) -> Any:
         return fields[name]
     own = f" (its {role})" if role != name else ""
     found = ", ".join(map(repr, fields)) or "nothing"
-    raise ValueError(f"expected {name!r}{own} among its columns, found {found}")
+    raise ValueError(f"expected {name!r}{own} among its columns, found {found:.300}")
 
 
 def several(names: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from gpt1_jax.data.shards import count_lost
+from gpt1_jax.data.tokenizers import Tokenizer
 from gpt1_jax.tasks.task import Example, Task
 
 _NAMED = 10
+_COMPARED = 1000
 
 
 def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
@@ -36,3 +39,15 @@ def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[E
         name = f"{label}" if task.score_range or label is None else f"{task.labels[int(label)]!r:.40}"
         lines.append(f"all validation examples have the label {name}, so that their score says little")
     return lines
+
+
+def describe_loss(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[str]:
+    """A sentence where decoding does not give the first examples' texts back, such as in another script; else none."""
+    if tokenizer.exact:
+        return []
+    texts = [text for example in examples[:_COMPARED] for text in example.texts]
+    lost = sum(count_lost(text, tokenizer.decode(tokenizer.encode(text))) for text in texts)
+    if not lost:
+        return []
+    share = lost / sum(map(len, texts))
+    return [f"the tokenizer loses {share:.2%} of the texts' characters: decoding does not give them back"]

@@ -18,7 +18,7 @@ from gpt1_jax.tasks.batches import TaskBatches
 from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples, head_outputs
 from gpt1_jax.tasks.predictions import predict_labels, write_predictions
 from gpt1_jax.tasks.reading import TaskData, read_task
-from gpt1_jax.tasks.summary import describe_labels
+from gpt1_jax.tasks.summary import describe_labels, describe_loss
 from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
 from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -139,6 +139,7 @@ def finetune(config: Config, workdir: str) -> None:
                 f"{task.name}: {len(training):,} examples to learn from, {len(data.validation):,} to validate on, "
                 f"{len(data.test):,} to test on",
                 *(f"{task.name}: {line}" for line in describe_labels(task, training, data.validation)),
+                *(f"{task.name}: {line}" for line in describe_loss(tokenizer, training)),
                 *(
                     f"{split}: {line}"
                     for split, encoded in (("train", train), ("validation", validation), ("test", test))

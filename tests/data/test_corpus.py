@@ -344,6 +344,49 @@ def test_of_a_long_text_a_share_is_compared(
 # ------------------------------------------------------------------------------ what can go wrong
 
 
+def test_a_text_with_parts_of_its_own_is_one_corpus_whatever_the_seed(tmp_path: Path) -> None:
+    """The demo's tokens are found under the names that they had before there was a seed."""
+    text = open_source("demo")
+    made_from = {"format": 1, "source": "demo", "text": text.fingerprint(), "pieces": "sentencepiece 320"}
+    earlier = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    (tmp_path / earlier).mkdir()
+    for seed in (-1, 0, 7):
+        assert str(tokenizing.trained_corpus(data_config("demo", tmp_path, split_seed=seed))) == str(
+            tmp_path / earlier
+        )
+
+
+def test_work_that_a_crash_damaged_is_done_again(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prepare_texts(texts)
+    expected = whole.train.read(0, len(whole.train))
+    shutil.rmtree(whole.directory)
+    work = texts.parent / "cache" / f".{whole.directory.name}" / "work"
+    work.mkdir(parents=True)
+    for name, content in [
+        ("count-00000.json", b""),
+        ("train-00000.json", b"\0" * 80),
+        ("validation-00000.json", b"[1]"),
+    ]:
+        (work / name).write_bytes(content)
+    again = prepare_texts(texts)
+    np.testing.assert_array_equal(again.train.read(0, len(again.train)), expected)
+
+
+def test_without_locks_whoever_is_second_takes_what_the_first_made(
+    texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both make the same corpus side by side, as on a disk that has no locks."""
+    finish = tokenizing._name
+
+    def finish_after_another(building: Any, directory: Any) -> None:
+        shutil.copytree(building, directory)
+        finish(building, directory)
+
+    monkeypatch.setattr(tokenizing, "_name", finish_after_another)
+    corpus = prepare_texts(texts)
+    assert [path.name for path in (texts.parent / "cache").iterdir()] == [corpus.directory.name]
+
+
 def test_a_failure_leaves_nothing_behind(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,10 +1,11 @@
 """What a run tells of its labels before it trains."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 
-from gpt1_jax.tasks.summary import describe_labels
+from gpt1_jax.tasks.summary import describe_labels, describe_loss
 from gpt1_jax.tasks.task import Example, Task
 
 TWO = Task("two", "classification", ("accuracy", "f1"), labels=("ham", "spam"))
@@ -57,3 +58,19 @@ def test_many_classes_are_not_all_named() -> None:
     task = Task("many", "classification", ("accuracy",), labels=tuple(f"class {n:03}" for n in range(500)))
     (line,) = describe(task, range(500), range(500))
     assert line.endswith("'class 009' (1) and 490 more")
+
+
+def test_text_that_the_tokenizer_loses_is_told_with_its_share() -> None:
+    class Latin:
+        exact = False
+
+        def encode(self, text: str) -> list[int]:
+            return [ord(character) if ord(character) < 256 else 0 for character in text]
+
+        def decode(self, ids: list[int]) -> str:
+            return "".join(map(chr, ids))
+
+    examples = [Example(("four", "四四"), 0), Example(("four", "fo"), 1)]
+    (line,) = describe_loss(cast(Any, Latin()), examples)
+    assert line.startswith("the tokenizer loses 16.67% of the texts' characters")
+    assert describe_loss(cast(Any, Latin()), examples[1:]) == []
