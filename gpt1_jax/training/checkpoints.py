@@ -1,6 +1,5 @@
 """Checkpoints through orbax: complete or absent, verified bit by bit, restored on any mesh."""
 
-import logging as python_logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +7,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
-from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -16,6 +14,7 @@ from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
 from gpt1_jax.training import hosts
 from gpt1_jax.training.checksums import checksums, seal, unseal
 from gpt1_jax.training.literal_paths import LiteralPath, check_storable
+from gpt1_jax.training.noise import keep_back
 
 # Beside the checkpoints: those found unsound, and those of a training that diverged, are moved here, not deleted.
 DAMAGED = "damaged"
@@ -26,6 +25,8 @@ _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSIO
 
 # A trainer beside us may replace a checkpoint while we read it; so often we look for a newer one.
 _LOOKS = 20
+
+keep_back()
 
 
 class Damaged(Exception):
@@ -278,14 +279,6 @@ class Checkpoints:
 def _is_committed(path: epath.Path) -> bool:
     """Whether a checkpoint is whole on a store that cannot rename: orbax writes this file last."""
     return (path / "commit_success.txt").exists()
-
-
-def _no_pages(record: python_logging.LogRecord) -> bool:
-    """Keeps back what orbax logs of errors that it raises as well, with pages of tracebacks."""
-    return f"{os.sep}orbax{os.sep}" not in record.pathname or not record.exc_info
-
-
-logging.get_absl_logger().addFilter(_no_pages)
 
 
 def _partial_loading() -> ocp.Context:

@@ -93,6 +93,8 @@ class MetricsLog:
         if damaged:
             numbers = ", ".join(map(str, damaged[:10])) + ", …" * (len(damaged) > 10)
             self.tell(f"{self._path}: {len(damaged)} damaged line(s) are left out: {numbers}")
+        elif step and not entries:
+            self.tell(f"{self._path} is missing or empty: what it told of the steps up to {step} is lost")
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Records a step's values of one kind, "train" or "eval"; numbers that are not finite become null."""

@@ -1,0 +1,45 @@
+"""What orbax and its helpers print of errors that they raise as well, in pages, is kept back.
+
+A checkpoint that is damaged or a disk that is full is told in a sentence where it matters.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from absl import logging as absl_logging
+
+_LIBRARY = f"{os.sep}orbax{os.sep}"
+
+
+def keep_back() -> None:
+    """From now on, in this process."""
+    absl_logging.get_absl_logger().addFilter(_is_not_orbaxs)
+    logging.getLogger("asyncio").addFilter(_is_not_orbaxs)
+    sys.unraisablehook = _without_orbaxs(sys.unraisablehook)
+
+
+def _is_not_orbaxs(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or not (_LIBRARY in record.pathname or _comes_from_orbax(error))
+
+
+def _without_orbaxs(hook: Callable[[Any], object]) -> Callable[[Any], None]:
+    """A hook for errors that cannot be raised, such as those of coroutines that nobody waits for any more."""
+
+    def filtered(unraisable: Any) -> None:
+        if not _comes_from_orbax(unraisable.exc_value):
+            hook(unraisable)
+
+    return filtered
+
+
+def _comes_from_orbax(error: BaseException | None) -> bool:
+    """Whether orbax raised it, or a loop of events that orbax has closed already."""
+    if error is None:
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(_LIBRARY in frame.filename for frame in frames) or str(error) == "Event loop is closed"
