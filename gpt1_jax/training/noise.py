@@ -24,7 +24,7 @@ def keep_back() -> None:
 
 def _is_not_orbaxs(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return error is None or not (_LIBRARY in record.pathname or _comes_from_orbax(error))
+    return _LIBRARY not in record.pathname and not _comes_from_orbax(error)
 
 
 def _without_orbaxs(hook: Callable[[Any], object]) -> Callable[[Any], None]:
