@@ -127,7 +127,7 @@ class FinetuneConfig:
     max_examples: Amount  # of training, drawn by the seed; 0 is all
     kind: Literal["classification", "entailment", "similarity", "choice"] | None  # of the task `custom`
     columns: str  # of the task `custom`: "premise=COLUMN,hypothesis=COLUMN,label=COLUMN" where names differ
-    positive_label: str = ""  # the class of two whose F1 is told; none is the alphabetically second
+    positive_label: str = ""  # the class of two whose F1 is reported; none is the alphabetically second
 
 
 @dataclass(frozen=True)

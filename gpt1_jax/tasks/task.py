@@ -54,7 +54,7 @@ class Task:
         answers: how the data set names the right choice, in the order of the choices; none where it tells its
             number, from 0, or its text.
         headline: the group whose metrics stand for the task, where its split has groups; "" is all.
-        positive_label: the class of two whose F1 is told; "" is the second.
+        positive_label: the class of two whose F1 is reported; "" is the second.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Task:
 
     @property
     def positive(self) -> int:
-        """The number of the class whose F1 is told."""
+        """The number of the class whose F1 is reported."""
         return self.labels.index(self.positive_label) if self.positive_label else 1
 
     @property

@@ -16,12 +16,12 @@ def compute_metrics(
 ) -> dict[str, float]:
     """The named metrics of all examples at once.
 
-    Where predictions or labels are constant, as a single one is, no correlation is defined; it is told as 0.
+    Where predictions or labels are constant, as a single one is, no correlation is defined; it counts as 0.
 
     Args:
         names: which ones.
         predictions, labels: [N], class numbers or scores, in the same order.
-        positive: the class whose F1 is told; GLUE's is 1.
+        positive: the class whose F1 is reported; GLUE's is 1.
     """
     found = {name: _COMPUTE[name](labels, predictions) for name in names if name != "f1"}
     if "f1" in names:

@@ -15,7 +15,7 @@ class Stage:
         evaluate: parameters → held-out metrics.
         score: the metric of `evaluate` by which the best is told: a loss, or else the higher the better.
         tokens_per_step, flops_per_token: what a step costs on average, for the speed figures.
-        positive_label: the class whose F1 is told, where there is one.
+        positive_label: the class whose F1 is reported, where there is one.
         sample: parameters → a text to look at after each evaluation; None for none.
     """
 
