@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from command_server import ROOT, Commands, Ended
 from command_support import SMALL, make_text
+from faults.commands import ROOT, Commands, Ended
 
 STEPS, BEGUN = 12, 8  # a run ends at the first, and is damaged at the second
 SETTINGS = SMALL | {

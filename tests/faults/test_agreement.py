@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import scipy.stats
-from command_server import Commands
+from faults.commands import Commands
 from run_support import WORDS, save_run
 from support import tiny_config
 

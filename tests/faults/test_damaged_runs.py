@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_server import Commands
-from small_runs import BEGUN, Place, copied, damages, losses
+from faults.commands import Commands
+from faults.small_runs import BEGUN, Place, copied, damages, losses
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_server import Commands
-from small_runs import STEPS, Place, losses
+from faults.commands import Commands
+from faults.small_runs import STEPS, Place, losses
 
 
 @pytest.fixture(scope="module")

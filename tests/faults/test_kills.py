@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from command_server import Commands
-from small_runs import Place, losses
+from faults.commands import Commands
+from faults.small_runs import Place, losses
 
 KILLS = 12
 

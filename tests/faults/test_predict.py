@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_server import ROOT, Commands, Ended
+from faults.commands import ROOT, Commands, Ended
 from run_support import make_run
 
 import gpt1_jax
