@@ -86,16 +86,19 @@ def is_packed(path: epath.PathLike, name: str) -> bool:
 
 def read_bytes(path: epath.PathLike, name: str, pipe: bool = False) -> bytes:
     """All of a file, unpacked; raises as `open_input`, and where it is larger than `LARGEST`."""
+    too_large = UserError(
+        f"{name}: {path} has no end within {LARGEST // 2**30} GB, more than is held in memory at once: split it up "
+        "(documents may be lines of a .jsonl file, which is read line by line)"
+    )
     with open_input(path, name, pipe) as file:
+        if "://" not in str(path) and os.stat(path).st_size > LARGEST:  # noqa: PTH116 - as in _open_local
+            raise too_large
         parts, size = [], 0
         while part := file.read(2**24):
             parts.append(part)
             size += len(part)
             if size > LARGEST:
-                raise UserError(
-                    f"{name}: {path} has no end within {LARGEST // 2**30} GB, more than is held in memory at once: "
-                    "split it up (documents may be lines of a .jsonl file, which is read line by line)"
-                )
+                raise too_large
         return b"".join(parts)
 
 

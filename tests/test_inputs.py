@@ -102,6 +102,14 @@ def test_what_has_no_end_is_told_of_within_bounds(monkeypatch: pytest.MonkeyPatc
     assert "no end within" in told(Path("/dev/zero"), pipe=True)
 
 
+def test_a_file_larger_than_memory_is_told_of_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.txt").open("wb") as file:
+        file.truncate(2**40)
+    started = time.monotonic()
+    assert "no end within 4 GB" in told(tmp_path / "sparse.txt")
+    assert time.monotonic() - started < 2
+
+
 def test_a_gzip_bomb_is_told_of_before_it_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
