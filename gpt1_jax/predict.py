@@ -13,7 +13,7 @@ from etils import epath
 from gpt1_jax import signals
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.inputs import decode, open_input, parse_object, read_lines
+from gpt1_jax.inputs import LARGEST, decode, open_input, parse_object, read_lines
 from gpt1_jax.paths import expand
 from gpt1_jax.whole_files import write_whole
 
@@ -44,13 +44,20 @@ def read_records(path: epath.Path) -> list[dict[str, Any]]:
     """The JSON objects of a file, one a line; empty lines may follow the last one.
 
     Raises:
-        UserError: there is no such file, it is not UTF-8, or a line, told by its number, is no JSON object; an empty
-            line among the others would be one without a prediction, and all that follow would be one off.
+        UserError: there is no such file, it has no end, it is not UTF-8, or a line, told by its number, is no JSON
+            object; an empty line among the others would be one without a prediction, and all that follow would be one
+            off.
     """
-    records, empty = [], 0
+    records, empty, size = [], 0, 0
     with open_input(path, "--input", pipe=True) as file:
         for number, line in enumerate(read_lines(file, f"--input: {path}"), start=1):
             where = f"--input: line {number} of {path}"
+            size += len(line)
+            if size > LARGEST:
+                raise UserError(
+                    f"--input={path} has no end within {LARGEST // 2**30} GB, more than is held in memory at once; "
+                    "split it up."
+                )
             if not line.strip():
                 empty = empty or number
                 continue
