@@ -6,7 +6,9 @@ and a task that is done twice, even at the same time, does no harm.
 """
 
 import json
+import os
 import sys
+import threading
 import uuid
 import zlib
 from collections import Counter
@@ -219,7 +221,19 @@ def _load_tokenizer(directory: str) -> Tokenizer:
     return load_tokenizer(epath.Path(directory) / "tokenizer")
 
 
+def end_with_parent() -> None:
+    """Ends this process when its standard input does, which whoever started it holds open."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":  # a worker of `gpt1_jax.data.workers`
+    end_with_parent()
     try:
         job = Job(**json.loads(sys.argv[1]))
         for task in json.loads(sys.argv[2]):

@@ -59,7 +59,12 @@ def local_workers(
 def _do_in_process(job: Job, tasks: Sequence[Task], tries: int = 3) -> None:
     described = json.dumps([asdict(task) for task in tasks])
     line = [sys.executable, "-m", "gpt1_jax.data.shards", json.dumps(asdict(job)), described]
-    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    reading, writing = os.pipe()  # whose writing end closes when this process ends, however that is
+    try:
+        ended = subprocess.run(line, stdin=reading, capture_output=True, text=True, check=False)
+    finally:
+        os.close(reading)
+        os.close(writing)
     if ended.returncode == 2:
         raise UserError(ended.stderr.strip())
     if ended.returncode and tries > 1:

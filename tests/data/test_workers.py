@@ -131,6 +131,14 @@ def test_a_text_that_changes_meanwhile_is_told(text: str, tokenizer: Tokenizer, 
     assert list((tmp_path / "again").iterdir()) == []
 
 
+def test_a_process_of_workers_ends_with_the_one_that_started_it() -> None:
+    program = "import time; from gpt1_jax.data import shards; shards.end_with_parent(); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=30) == 1
+
+
 # ── Processes, which read parts of the true size: so the small text is one part, and its tasks are three ──────
 
 
