@@ -27,6 +27,8 @@ def free_port() -> int:
 class Pod:
     """Processes of one device each, or of several, on this machine."""
 
+    command = ("-m", "gpt1_jax.main")
+
     def __init__(self, runner: Runner, workdir: Path, count: int, devices: int = 1, **overrides: Any) -> None:
         values = (
             SETTINGS
@@ -37,7 +39,7 @@ class Pod:
         self.processes = [
             subprocess.Popen(
                 [
-                    sys.executable, "-m", "gpt1_jax.main", "--config=configs/pretrain.py:tiny",
+                    sys.executable, *self.command, "--config=configs/pretrain.py:tiny",
                     f"--workdir={workdir}", f"--coordinator=localhost:{port}", f"--num_processes={count}",
                     f"--process_id={number}",
                     *(f"--config.{key}={value}" for key, value in self.given(values, number).items()),

@@ -64,6 +64,39 @@ def test_a_signal_to_one_stops_all_at_one_step(runner: Runner, single: Path, tmp
     assert f"resuming at step {step}" in again[0][0]
 
 
+class SlowPod(Pod):
+    """Evaluates a batch in half a second; the second process gets a signal in its second one."""
+
+    command = (
+        "-c",
+        """
+import os, signal, sys, time
+from gpt1_jax.data.batches import EvaluationBatches
+from gpt1_jax.door import door
+from gpt1_jax.main import main
+rows, calls = EvaluationBatches.rows, [0]
+def slow(*arguments):
+    calls[0] += 1
+    if calls[0] == 2 and "--process_id=1" in sys.argv:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    return rows(*arguments)
+EvaluationBatches.rows = slow
+door(main)
+""",
+    )
+
+
+def test_a_signal_to_one_stops_all_within_an_evaluation(runner: Runner, single: Path, tmp_path: Path) -> None:
+    """Step 8 is saved before; its evaluation is made up by the next start."""
+    workdir = tmp_path / "run"
+    texts = SlowPod(runner, workdir, 2, **{"train.eval_batches": 0}).finish(expect=143)
+    assert all("Stopped by SIGTERM with step 8 saved" in err for _, err in texts)
+    assert last_step(workdir) == 8 and losses(workdir, "eval") == []
+    Pod(runner, workdir, 1, **{"train.eval_batches": 0}).finish()
+    assert len(losses(workdir, "eval")) == 2
+
+
 def test_processes_that_were_given_different_things_are_all_refused(runner: Runner, tmp_path: Path) -> None:
     texts = Pod(runner, tmp_path / "run", 2, seed=[0, 1]).finish(expect=2)
     for _, err in texts:
