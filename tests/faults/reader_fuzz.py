@@ -13,15 +13,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from configs.finetune import paper
+from gpt1_jax.config import DataConfig
 from gpt1_jax.data.corpus import load, prepare
 from gpt1_jax.data.sources import open_source
 from gpt1_jax.data.tokenizers import load_tokenizer, open_tokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
 from gpt1_jax.predict import read_records
 from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.tasks.custom import read_custom
 from gpt1_jax.tasks.files import read_files
 from gpt1_jax.tasks.rows import read_csv, read_json_file, read_jsonl, read_tsv
 
@@ -166,6 +170,11 @@ def make_readers(directory: Path) -> dict[str, Reader]:
     def files(task: str) -> Callable[[Path], Any]:
         return lambda place: read_files(find_task(task), place, "train")
 
+    def custom(name: str) -> Callable[[Path], Any]:
+        settings = paper("custom").finetune
+        assert settings is not None
+        return lambda place: read_custom(replace(settings, kind="classification"), place / name, split_seed=0)
+
     def tokenizer(spec: str) -> Callable[[Path], Any]:
         return lambda place: open_tokenizer(spec.format(place=place))
 
@@ -187,6 +196,9 @@ def make_readers(directory: Path) -> dict[str, Reader]:
         "story cloze": (Reader("cloze_test_val__spring2016.csv", files("story_cloze")),
                         (cloze + "\n" + "i,a,b,c,d,e,f,1\n" * 5).encode()),
         "schemas": (Reader("train.c.txt", files("dprd")), schema.encode()),
+        "custom table": (Reader("mine.csv", custom("mine.csv")), b"text,label\n" + b"good,a\nbad,b\n" * 12),
+        "custom lines": (Reader("mine.jsonl", custom("mine.jsonl")), b'{"text": "good", "label": 1}\n' * 12
+                         + b'{"text": "bad", "label": 2}\n' * 12),
         "predict": (Reader("in.jsonl", lambda place: read_records(place / "in.jsonl"), count_lines), records.encode()),
         "text": (Reader("a.txt", texts), "".join(TEXTS).encode()),
         "lines of text": (Reader("a.jsonl", texts, count_texts), records.encode()),
@@ -211,8 +223,6 @@ def make_readers(directory: Path) -> dict[str, Reader]:
 
 def make_corpus(place: Path) -> None:
     """A whole corpus in a directory."""
-    from gpt1_jax.config import DataConfig
-
     (place / "texts").mkdir()
     for number in range(21):
         (place / "texts" / f"{number:02}.txt").write_text("a few words to train on\n" * 20)
