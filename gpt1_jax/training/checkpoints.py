@@ -225,7 +225,8 @@ class Checkpoints:
             step = candidates[-1]
             state, damage = hosts.together(lambda step=step: self._attempt(step, abstract))
             if not hosts.any_of(state is None):
-                self._keep_apart(damaged, tell)
+                if self._keep is not None:
+                    self._keep_apart(damaged + self._nameless(candidates[:-1], tell), tell)
                 return state
             if self._keep is None and self.steps()[-1:] != steps[-1:]:
                 continue
@@ -261,9 +262,21 @@ class Checkpoints:
         except Damaged as error:
             return None, error
 
+    def _nameless(self, steps: Sequence[int], tell: Callable[[str], None]) -> list[int]:
+        """Those of older checkpoints whose metadata is damaged: orbax saves no new one beside them."""
+        found = []
+        for step in steps:
+            try:
+                unseal(ocp.metadata(self.directory / str(step)).custom_metadata)
+            except Exception as error:  # as in `restore`
+                reason = _judged(error, step)
+                if not isinstance(reason, Damaged):
+                    raise reason from error
+                tell(f"checkpoint {step} is damaged ({reason})")
+                found.append(step)
+        return found
+
     def _keep_apart(self, damaged: list[int], tell: Callable[[str], None]) -> None:
-        if self._keep is None:
-            return
         for bad in damaged:
             tell(f"checkpoint {bad} is moved to {self.directory.parent / DAMAGED / str(bad)}")
         hosts.on_first(lambda: [self._set_aside(bad, DAMAGED) for bad in damaged])

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from faults.small_runs import damages
 from orbax.checkpoint import v1 as ocp
 from training_support import assert_bit_equal
 
@@ -224,3 +225,40 @@ def test_a_flipped_bit_in_a_name_of_the_metadata_is_damage(run: Path) -> None:
             told: list[str] = []
             found = read_only(run).restore_newest(ABSTRACT, told.append)
             assert_bit_equal(found, state_of(2 if told else 3))
+
+
+def test_an_older_checkpoint_with_damaged_metadata_does_not_keep_new_ones_from_being_saved(run: Path) -> None:
+    path = run / "checkpoints" / "1" / "_CHECKPOINT_METADATA"
+    path.write_text(path.read_text().replace("performance_metrics", "performance_metrkcs"))
+    told: list[str] = []
+    checkpoints = Checkpoints(epath.Path(run) / "checkpoints", 9)
+    assert_bit_equal(checkpoints.restore_newest(ABSTRACT, told.append), state_of(3))
+    checkpoints.save(4, state_of(4))
+    checkpoints.close()
+    assert "checkpoint 1 is damaged" in told[0] and read_only(run).steps() == [2, 3, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["3", "2"])
+def test_every_file_damaged_in_every_way_leaves_a_run_that_goes_on(
+    run: Path, tmp_path: Path, which: str
+) -> None:
+    """The newest sound checkpoint is found bit by bit, and what is saved after that is read again."""
+    files = [path.relative_to(run) for path in (run / "checkpoints" / which).rglob("*") if path.is_file()]
+    assert len(files) >= 8
+    for file in files:
+        for change in [*(change for _, change in damages(4)), None]:
+            place = tmp_path / "damaged"
+            shutil.copytree(run, place)
+            if change is None:
+                (place / file).unlink()
+            else:
+                (place / file).write_bytes(change((run / file).read_bytes()))
+            told: list[str] = []
+            checkpoints = Checkpoints(epath.Path(place) / "checkpoints", 2)
+            found = checkpoints.restore_newest(ABSTRACT, told.append)
+            assert_bit_equal(found, state_of(2 if told and which == "3" else 3))
+            checkpoints.save(4, state_of(4))
+            checkpoints.close()
+            assert_bit_equal(read_only(place).restore_newest(ABSTRACT, pytest.fail), state_of(4))
+            shutil.rmtree(place)
