@@ -44,9 +44,12 @@ def read_json(path: Path) -> Any:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Refuses, by UserError, what is there already and not an empty directory, and places within the source."""
+    """Refuses, by UserError, what is there already and not an empty directory, and places within the source or a file."""
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"OUT={target} exists already; name a directory that does not, or an empty one.")
+    nearest = next(path for path in target.parents if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"OUT={target} lies in {nearest}, which is no directory; name another path.")
     if Path(os.path.realpath(source)) in target.parents:
         raise UserError(f"OUT={target} lies in IN={source}; name a directory outside.")
 
