@@ -254,7 +254,7 @@ def check(config: Config) -> Config:
             f"{model.num_layers} blocks of the model; set at most {model.num_layers}."
         )
     if train.profile_steps:
-        match = re.fullmatch(r"([1-9][0-9]{,17}):([0-9]{,18})", train.profile_steps)
+        match = re.fullmatch(r"([1-9][0-9]{,17}):([0-9]{1,18})", train.profile_steps)
         if match is None or int(match[1]) > int(match[2]):
             raise UserError(
                 f"train.profile_steps={train.profile_steps} is no range of steps; write FIRST:LAST such as 10:15."

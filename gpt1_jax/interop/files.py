@@ -44,7 +44,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Refuses, by UserError, what is there already and not an empty directory, and places within the source or a file."""
+    """Refuses, by UserError, what is there already and not an empty directory, and places within IN or a file."""
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"OUT={target} exists already; name a directory that does not, or an empty one.")
     nearest = next(path for path in target.parents if path.exists())

@@ -237,6 +237,7 @@ FIELDS = wrong(
     main {TINY} --config.model.d_model=30 --config.model.num_heads=4 → --config.model.d_model=30 | heads
     main {TINY} --config.train.accumulation=3 → --config.train.accumulation=3 | train.batch_size
     main {TINY} --config.train.profile_steps=x → --config.train.profile_steps=x | 10:15
+    main {TINY} --config.train.profile_steps=1:{DIGITS} → --config.train.profile_steps=1:999 | …
     main {TINY} --config.train.profile_steps=5:1 → --config.train.profile_steps=5:1
     main {TINY} --config.mesh.tensor=0 → --config.mesh.tensor=0
     main {TINY} --config.mesh.data=-1 --config.mesh.fsdp=-1 → only one
