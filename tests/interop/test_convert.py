@@ -355,9 +355,9 @@ def pickled(published: Path) -> None:
         (["--from=openai", "in/published", "out"], ["--to=FORMAT"]),
         (
             ["--from=openai", "--to=pytorch", "in/published", "out"],
-            ["pytorch", "openai|huggingface|gpt1_jax"],
+            ["pytorch", "openai, huggingface, gpt1_jax"],
         ),
-        (["--from=tensorflow", "--to=openai", "in/published", "out"], ["openai|huggingface|gpt1_jax"]),
+        (["--from=tensorflow", "--to=openai", "in/published", "out"], ["openai, huggingface, gpt1_jax"]),
         (["--from=openai", "--to=gpt1_jax", "--num_heads=0", "in/published", "out"], ["num_heads"]),
         (["--from=huggingface", "--to=openai", "--num_heads=2", "in/published", "out"], ["--num_heads=2"]),
         (["--from=openai", "--to=gpt1_jax", "in/published", "in"], ["in exists already"]),
