@@ -9,7 +9,7 @@ import pytest
 from faults.commands import Commands
 from faults.small_runs import Place, losses
 
-KILLS = 12
+KILLS = 8
 
 
 @pytest.fixture(scope="module")
