@@ -64,15 +64,16 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
 
 @pytest.mark.slow
 def test_a_run_is_read_while_it_is_trained(place: Place, tmp_path: Path) -> None:
-    """Its trainer replaces the only checkpoint at every step."""
+    """Its trainer keeps two checkpoints and saves one at every step."""
     run = tmp_path / "run"
     process = place.start(
         place.pretraining(
             run,
             **{
                 "train.num_steps": 100_000,
+                "optimizer.total_steps": 0,
                 "train.checkpoint_every": 1,
-                "train.keep_checkpoints": 1,
+                "train.keep_checkpoints": 2,
                 "train.eval_every": 100_000,
                 "train.log_every": 1000,
             },
@@ -80,9 +81,9 @@ def test_a_run_is_read_while_it_is_trained(place: Place, tmp_path: Path) -> None
     )
     try:
         while not list(run.glob("checkpoints/*/commit_success.txt")):
-            assert process.poll() is None
+            assert process.poll() is None, process.communicate()
             time.sleep(0.1)
-        for _ in range(12):
+        for _ in range(6):
             told = place.commands.run("generate", f"--workdir={run}", "--prompt=the", "--max_new_tokens=2")
             assert told.code == 0 and "damaged" not in told.stderr, told.stderr
         assert process.poll() is None
