@@ -159,8 +159,9 @@ def finetune(config: Config, workdir: str) -> None:
             if hosts.first():
                 write_predictions(run.directory / "predictions", split, task, predictions, examples)
     if hosts.first():
-        scores = run.results()["validation"]
-        tell(f"{task.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+        scores = run.results().get("validation", {})  # none where it was stopped before, and is called done
+        if scores:
+            tell(f"{task.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
 
 
 def make_classifier(config: Config, task: Task, vocab_size: int) -> Classifier:

@@ -32,8 +32,6 @@ def train(
         Diverged, DivergedAgain: too many steps in a row were not finite.
     """
     first, last = int(state.step), config.num_steps
-    if record.lacks_evaluation:
-        record.evaluate(first, state)
     profiler = Profiler(config.profile_steps, last, record.directory / "profile")
     pending: tuple[int, dict[str, jax.Array]] | None = None
     for step in range(first + 1, last + 1):

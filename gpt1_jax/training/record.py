@@ -46,7 +46,6 @@ class Record:
         self._evaluated = False
         self._sampling = Showing("the sample")
         self.directory = run.directory
-        self.lacks_evaluation = lacks_evaluation(run, config, first)
         self.watch = Stopwatch()
         self.guard = Guard(first)
         self._best: dict[str, Any] | None = run.results().get("best")
@@ -124,11 +123,19 @@ class Record:
             self._judge(step, values)
             if self._checkpoints.best == step:
                 self.save(step, state)
-            if (sample := self._stage.sample) is not None:
-                self._sampling(lambda: self._log.write_text(step, "sample", sample(state.params)))
+            self._show_sample(step, state)
         except Stopped:
             self.save(step, state)
             raise self._leave(step) from None
+
+    def _show_sample(self, step: int, state: State) -> None:
+        sample = self._stage.sample
+        if sample is None:
+            return
+        if hosts.alone():
+            self._sampling(lambda: self._log.write_text(step, "sample", sample(state.params)))
+        else:  # if one left it out, the others would wait for it for ever
+            self._log.write_text(step, "sample", sample(state.params))
 
     def _judge(self, step: int, values: dict[str, float]) -> None:
         """Tells results.json the last and the best evaluation."""

@@ -1,5 +1,6 @@
 """What both stages of training do between their data and the loop: settle the config, state, compile, train."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -147,8 +148,8 @@ def begin(
 
 
 def mend_results(run: Run, stage: Stage, step: int) -> None:
-    """Makes results.json again from the log, up to a step, where a crash has damaged it."""
-    if run.results() or not (run.directory / "results.json").exists():
+    """Makes results.json again from the log, up to a step, where it is damaged or missing."""
+    if run.results():
         return
     entries, _ = read_entries(run.directory / "metrics.jsonl", step)
     about = {"kind": stage.kind, "task": stage.task}
@@ -157,8 +158,10 @@ def mend_results(run: Run, stage: Stage, step: int) -> None:
     found = make_results(entries, stage.score)
     if found:
         run.write_results(about | found)
-    made = "it is made again from the log" if found else "the next evaluation makes it again"
-    tell(f"{run.directory / 'results.json'} was damaged; {made}")
+    path = run.directory / "results.json"
+    if found or path.exists():
+        made = "it is made again from the log" if found else "the next evaluation makes it again"
+        tell(f"{path} was missing or damaged; {made}")
 
 
 def _is_kept(tokenizer: Tokenizer, run: Run) -> bool:
@@ -215,43 +218,44 @@ def run_stage(
     state: State = start(initial_state(model, optimizer, mesh, config.seed)) if restored is None else restored
     step, last = int(state.step), config.train.num_steps
     hosts.on_first(lambda: mend_results(run, stage, step))
-    unevaluated = lacks_evaluation(run, config.train, step)
+    unevaluated = hosts.any_of(lacks_evaluation(run, config.train, step))  # a disk may show hosts old files
     if step > last or (step == last and not unevaluated):
         tell(f"{run.directory} is done: step {step} of {last}; raise train.num_steps or num_epochs to go on.")
         return state
 
     # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────────
     opened.record(step)
-    log = MetricsLog(run.directory, step, last, unevaluated)
-    resuming = f"resuming at step {step}" if step else "from the beginning"
-    count = parameter_count(state.params, vocab_size)
-    log.tell(f"{count:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}")
-    placed = sharding.placements(abstract.params) if mesh.size > 1 else []
-    for line in [*placed, *lines, *opened.lines]:
-        log.tell(line)
-    train_step = make_train_step(objective, optimizer, schedule, mesh, abstract, config.train.accumulation)
-    programs = {
-        sample.tokens.shape[1:]: _compile(train_step, abstract, sample, config.train.batch_size, mesh, log)
-        for sample in samples
-    }
-
-    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
-    hosts.wait()  # some compile faster than others
-    with signals.something_to_save():
-        record = Record(stage, config.train, run, checkpoints, log, step)
-        try:
-            final = train(
-                stage,
-                lambda state, batch: programs[batch.tokens.shape[1:]](state, batch),
-                config.train,
-                state,
-                record,
-                mesh,
+    with contextlib.closing(MetricsLog(run.directory, step, last, unevaluated)) as log:
+        resuming = f"resuming at step {step}" if step else "from the beginning"
+        count = parameter_count(state.params, vocab_size)
+        log.tell(
+            f"{count:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}"
+        )
+        placed = sharding.placements(abstract.params) if mesh.size > 1 else []
+        for line in [*placed, *lines, *opened.lines]:
+            log.tell(line)
+        train_step = make_train_step(
+            objective, optimizer, schedule, mesh, abstract, config.train.accumulation
+        )
+        programs = {
+            sample.tokens.shape[1:]: _compile(
+                train_step, abstract, sample, config.train.batch_size, mesh, log
             )
+            for sample in samples
+        }
+
+        # ── Train ────────────────────────────────────────────────────────────────────────────────────────────
+        hosts.wait()  # some compile faster than others
+        with signals.something_to_save(), contextlib.closing(checkpoints):
+            record = Record(stage, config.train, run, checkpoints, log, step)
+            if unevaluated:
+                record.evaluate(step, state)
+
+            def run_step(state: State, batch: Any) -> tuple[State, dict[str, jax.Array]]:
+                return programs[batch.tokens.shape[1:]](state, batch)
+
+            final = train(stage, run_step, config.train, state, record, mesh)
             log.tell(f"peak memory {peak_memory()}")
-        finally:
-            checkpoints.close()
-            log.close()
     return final
 
 

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +20,13 @@ from support import tiny_config, use_mesh
 from gpt1_jax import signals
 from gpt1_jax.errors import Stopped
 from gpt1_jax.run import Run
-from gpt1_jax.training import divergence, stopping
+from gpt1_jax.training import divergence, record, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.divergence import PATIENCE, PROOF, Diverged, DivergedAgain
 from gpt1_jax.training.loop import train
 from gpt1_jax.training.metrics import MetricsLog
 from gpt1_jax.training.record import Record, lacks_evaluation
+from gpt1_jax.training.session import mend_results
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
 
@@ -51,6 +54,10 @@ def abstract_of(mesh: Any) -> State:
     )
 
 
+def fail(_: Any) -> str:
+    raise ValueError("no sample")
+
+
 class Trial:
     """A run directory in which the fake stage is trained, as often as is wanted."""
 
@@ -67,6 +74,7 @@ class Trial:
         self.told: list[str] = []
         self.task: str | None = None
         self.score = "loss"
+        self.sample: Callable[[Any], str] | None = None
         self.asked: list[int] = []
         self.held: dict[int, tuple[int, ...]] = {}  # by step: files, threads, Python objects, checkpoints
 
@@ -105,11 +113,14 @@ class Trial:
                 place = jax.NamedSharding(mesh, jax.P())
                 state = jax.device_put(State(jnp.int32(0), {"good": jnp.float32(0)}, {}), place)
             first = int(state.step)
-            log = MetricsLog(run.directory, first, config.num_steps, lacks_evaluation(run, config, first))
-            stage = Stage("pretrain", self.task, rows, evaluate, self.score, 128, 1e6)
-            record = Record(stage, config, run, checkpoints, log, first)
+            unevaluated = lacks_evaluation(run, config, first)
+            log = MetricsLog(run.directory, first, config.num_steps, unevaluated)
+            stage = Stage("pretrain", self.task, rows, evaluate, self.score, 128, 1e6, sample=self.sample)
+            keeper = Record(stage, config, run, checkpoints, log, first)
             try:
-                train(stage, fake_step, config, state, record, mesh)
+                if unevaluated:
+                    keeper.evaluate(first, state)
+                train(stage, fake_step, config, state, keeper, mesh)
                 return True
             except Stopped as stop:
                 assert stop.code == 143 and str(self.directory) in str(stop)
@@ -387,6 +398,37 @@ def test_a_stop_request_in_the_last_step_saves_it_and_leaves_the_evaluation_to_t
     trial.stop_at = 7
     assert not trial.train() and trial.steps() == [7] and trial.evaluated == []
     assert trial.train() and trial.asked == list(range(7)) and trial.evaluated == [7]
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"step": 6}'])
+def test_results_that_are_missing_or_damaged_are_made_again_from_the_log(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    trial = Trial(tmp_path, num_steps=6, eval_every=2)
+    trial.held_out = {2: 3.0, 4: 1.0, 6: 2.0}
+    trial.train()
+    path = tmp_path / "results.json"
+    before = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    stage = Stage("pretrain", None, lambda *_: None, lambda _: {}, "loss", 128, 1e6)
+    mend_results(Run(str(tmp_path)), stage, 6)
+    assert json.loads(path.read_bytes()) == json.loads(before)
+
+
+def test_a_sample_that_fails_stops_no_lone_process_but_is_an_error_of_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others would wait for one that leaves it out."""
+    trial = Trial(tmp_path / "alone", num_steps=2, eval_every=1)
+    trial.sample = fail
+    assert trial.train()
+    trial = Trial(tmp_path / "several", num_steps=2, eval_every=1)
+    trial.sample = fail
+    monkeypatch.setattr(record, "hosts", SimpleNamespace(alone=lambda: False, first=lambda: True))
+    with pytest.raises(ValueError, match="no sample"):
+        trial.train()
 
 
 def test_an_evaluation_without_a_score_is_never_the_best_of_several(tmp_path: Path) -> None:

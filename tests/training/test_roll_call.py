@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training import places, roll_call
+from gpt1_jax.training import company, places, roll_call
 from gpt1_jax.training.places import Place
 from gpt1_jax.training.roll_call import meet
 
@@ -56,7 +56,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll_call, "TELL_AFTER", 0.5)
     monkeypatch.setattr(roll_call, "TELL_EVERY", 0.5)
     monkeypatch.setattr(roll_call, "NAME_PATIENCE", 0.1)
-    monkeypatch.setattr(roll_call, "VERDICT", 0.2)
+    monkeypatch.setattr(company, "VERDICT", 0.2)
 
 
 @pytest.fixture
@@ -209,10 +209,10 @@ def test_a_name_server_that_fails_is_a_fault(monkeypatch: pytest.MonkeyPatch) ->
 WORK = """
 import os, sys, time
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training import roll_call
+from gpt1_jax.training import company, roll_call
 from gpt1_jax.training.places import Place
 number, count, port = map(int, sys.argv[1:4])
-roll_call.GRACE = 1
+company.GRACE = 1
 with roll_call.meet(Place("localhost", port, count, number, None, "--coordinator")):
     print("in", flush=True)
     command = sys.stdin.readline()
@@ -275,6 +275,14 @@ def test_native_code_that_waits_for_ever_does_not_keep_one_alive(crew: Crew) -> 
     crew.processes[1].kill()
     code, err = crew.ends(0)
     assert code == 1 and "Process 1 on" in err
+
+
+def test_a_signal_to_all_is_what_ends_each_though_one_is_gone_first(crew: Crew) -> None:
+    crew.do(2, "from gpt1_jax import signals; signals.listen(); os.kill(os.getpid(), 15); time.sleep(30)")
+    time.sleep(0.3)
+    crew.processes[0].kill()
+    code, err = crew.ends(2)
+    assert code == 143 and err.startswith("Stopped by SIGTERM")
 
 
 def test_an_error_that_a_loss_caused_is_not_told_in_its_place(crew: Crew) -> None:
