@@ -251,7 +251,7 @@ class Run:
         if "://" in str(self.directory):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.directory / ".lock").open("w")
+        self._lock = (self.directory / ".lock").open("a")  # which empties nothing, wherever a link leads
         if not lock(self._lock.fileno(), self.directory):
             raise UserError(
                 f"--workdir={self.directory} is in use by another process; wait for it or name another directory."

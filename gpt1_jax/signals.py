@@ -52,8 +52,12 @@ def listen() -> None:
 def listen_again() -> None:
     """Takes SIGTERM back from jax, which took it when several processes joined.
 
-    A signal to this process is still handed on to jax's handler, whose part is to tell the other processes.
+    A signal to this process is still handed on to jax's handler, whose part is to tell the other processes. Where it
+    was to be ignored, it is again.
     """
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return
     libc = ctypes.CDLL(None)
     theirs, ours = ctypes.create_string_buffer(1024), ctypes.create_string_buffer(1024)  # struct sigaction
     libc.sigaction(signal.SIGTERM, None, theirs)
@@ -77,6 +81,11 @@ def ignore() -> None:
 def requested() -> signal.Signals | None:
     """The signal that asked this process to stop."""
     return _state.requested
+
+
+def ends_at_once() -> bool:
+    """Whether a signal ends this process in a moment, with nothing to save."""
+    return _state.requested is not None and not (_state.saves or _state.leaving)
 
 
 def check() -> None:
@@ -123,7 +132,7 @@ def _watch(pipe: int) -> None:
                 _hear(signal.Signals(number))
         if _state.requested is None:
             continue
-        if _state.saves or _state.leaving:
+        if not ends_at_once():
             _state.waiting_since = time.monotonic()
         elif time.monotonic() - _state.waiting_since > GRACE:
             _leave(_state.requested, str(stopped(_state.requested, NOTHING_NEW)))

@@ -97,15 +97,18 @@ door(main)
     assert len(result.stderr.splitlines()) == bool(stderr)
 
 
-def test_a_signal_that_the_caller_has_ignored_stays_so(tmp_path: Path) -> None:
-    """As nohup does with SIGHUP."""
-    program = """
-import os, signal
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM", "SIGINT"])
+def test_a_signal_that_the_caller_has_ignored_stays_so(tmp_path: Path, name: str) -> None:
+    """As nohup does with SIGHUP; also where jax took SIGTERM meanwhile."""
+    program = f"""
+import os, signal, time
+signal.signal(signal.{name}, signal.SIG_IGN)
 from gpt1_jax import signals
 from gpt1_jax.door import door
 def main(_):
-    os.kill(os.getpid(), signal.SIGHUP)
+    signals.listen_again()
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(0.2)  # for the thread that hears it
     print(signals.requested())
 door(main)
 """

@@ -129,6 +129,13 @@ def test_a_second_process_is_refused_until_the_first_ends(run: Run) -> None:
         run.lock()  # a killed process leaves nothing behind that would block
 
 
+def test_a_lock_that_is_a_link_empties_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    Path(run.directory / ".lock").symlink_to(tmp_path / "precious")
+    run.lock()
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_a_directory_without_a_run_or_with_a_broken_one_is_told(tmp_path: Path, run: Run) -> None:
     with pytest.raises(UserError, match="is not a run directory"):
         Run(str(tmp_path)).config()
