@@ -76,6 +76,10 @@ def _parse_columns(text: str, kind: Kind) -> Columns:
                 f"finetune.columns={text!r} has the entry {entry.strip()!r}; expected ROLE=COLUMN with a ROLE of "
                 f"{kind}, {', '.join(ROLES[kind])} or label (several columns for a text or the choices: A+B)."
             )
+        if role in columns:
+            raise UserError(
+                f"finetune.columns={text!r} names the column of {role} twice; leave one out, or join them with A+B."
+            )
         columns[role] = tuple(names.split("+")) if "+" in names else names
     return columns
 

@@ -13,23 +13,30 @@ from gpt1_jax.tasks.rows import Row
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Split, Task
 
 
-def parse_example(task: Task, record: Mapping[str, Any]) -> Example:
-    """The example of a JSON object, without a label.
+def find_columns(task: Task, records: Iterable[Mapping[str, Any]]) -> Columns:
+    """Where new records have their texts: in the columns that the task was read from.
 
-    The columns that the task was read from win; only where none of them is there, the names of the roles are taken.
+    Only where no record has any of these, in those that have the names of the roles; one rule holds for all records,
+    so that none is read from another column than its neighbors.
+    """
+    own = {role: names for role, names in task.columns.items() if role != "label"}
+    columns = {name for names in own.values() for name in several(names)}
+    found = set().union(*records)
+    return {} if not found & columns and found & set(ROLES[task.kind]) else own
+
+
+def parse_example(task: Task, record: Mapping[str, Any], columns: Columns) -> Example:
+    """The example of a JSON object, without a label.
 
     Args:
         task: the task whose example it is.
-        record: texts under the data set's own columns, or under the names of ROLES[task.kind]; other keys are
-            ignored. A choice's question may be absent.
+        record: its texts; other keys are ignored. A choice's question may be absent.
+        columns: of `find_columns`.
 
     Raises:
         ValueError: one clause that names the field that is absent or not as expected.
     """
-    own = {role: names for role, names in task.columns.items() if role != "label"}
-    has_own = any(name in record for names in own.values() for name in several(names))
-    by_role = not has_own and any(role in record for role in ROLES[task.kind])
-    return Example(_texts(task, record, {} if by_role else own), None)
+    return Example(_texts(task, record, columns), None)
 
 
 def make_examples(
@@ -68,8 +75,9 @@ def spell_cell(fields: Mapping[str, Any], name: str, split: Split) -> str | None
     """
     if split == "test" and name not in fields:
         return None
+    value = _find(fields, name, "label")
     try:
-        text = spell_label(_find(fields, name, "label"))
+        text = spell_label(value)
     except ValueError as error:
         raise ValueError(f"{name!r} {error}") from error
     if text is None and split != "test":

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -29,7 +30,8 @@ def spell_label(value: Any) -> str | None:
 def distinct_classes(labels: Iterable[str]) -> tuple[str, ...]:
     """The classes that some labels name, sorted, each by the shortest of its spellings.
 
-    A whole number is one class with and without ".0", `true` in any case is one, and where labels are nothing but 1,
+    A whole number is one class with and without ".0", `true` in any case is one, so are texts that are equal in
+    Unicode's normal form NFC, and where labels are nothing but 1,
     0, true and false, true is 1 and false is 0.
     """
     names: dict[str, str] = {}
@@ -64,7 +66,9 @@ def find_choice(label: str, choices: tuple[str, ...]) -> int:
         if named and named[0] != int(number):
             raise ValueError(f"is {label!r}, the number of one choice and the text of another")
         return int(number)
-    if len(named) != 1:
+    if len(named) > 1:
+        raise ValueError(f"is {label!r:.80}, the text of {len(named)} choices; give the number of one")
+    if not named:
         raise ValueError(f"is {label!r:.80}, expected one of {', '.join(map(repr, choices)):.200}")
     return named[0]
 
@@ -100,7 +104,8 @@ def check_class_name(label: str) -> None:
 
 
 def _class_key(label: str) -> str:
-    """What the spellings of a class have in common."""
+    """What the spellings of a class have in common; é is one character or two, as systems write it."""
+    label = unicodedata.normalize("NFC", label)
     if label.lower() in _BOOLEANS:
         return label.lower()
     whole = re.fullmatch(r"(-?)(0|[1-9][0-9]*)(?:\.0+)?", label)

@@ -128,17 +128,17 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _guess(text: str) -> str:
-    """What separates the columns: a comma, unless only another gives the first rows the columns of the header."""
+    """What separates the columns: a comma, unless only another gives most of the first rows the header's columns."""
     start = text[:_LOOKED_AT_CHARACTERS]
 
     def columns(delimiter: str) -> int:
-        """Of the header, where the next rows have as many; else 1."""
+        """Of the header, where most of the next rows have as many; else 1."""
         try:
             rows = islice(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), _LOOKED_AT)
-            counts = {len(cells) for cells in rows if cells}
+            header, *others = [len(cells) for cells in rows if cells] or [1]
         except csv.Error:
             return 1
-        return min(counts, default=1) if len(counts) == 1 else 1
+        return header if 2 * others.count(header) >= len(others) else 1
 
     found = {delimiter: columns(delimiter) for delimiter in _DELIMITERS}
     return "," if found[","] > 1 else max(_DELIMITERS, key=lambda delimiter: found[delimiter])

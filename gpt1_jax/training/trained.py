@@ -23,7 +23,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.encoding import encode_examples
-from gpt1_jax.tasks.examples import parse_example
+from gpt1_jax.tasks.examples import find_columns, parse_example
 from gpt1_jax.tasks.predictions import predict_labels, probabilities
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training import sharding
@@ -226,10 +226,11 @@ class TrainedRun:
         """
         if self.task is None:
             raise UserError(f"{self.run.directory} was not fine-tuned on a task; name a run that was.")
-        examples = []
-        for number, record in enumerate(check_records(records, "examples"), start=1):
+        checked, examples = check_records(records, "examples"), []
+        columns = find_columns(self.task, checked)
+        for number, record in enumerate(checked, start=1):
             try:
-                examples.append(parse_example(self.task, record))
+                examples.append(parse_example(self.task, record, columns))
             except ValueError as error:
                 raise UserError(f"Line {number} is no example of task {self.task.name}: {error}.") from error
         return [self._describe(logits) for logits in self.predict_logits(examples)]

@@ -13,7 +13,7 @@ from configs.finetune import paper
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import custom
-from gpt1_jax.tasks.examples import parse_example
+from gpt1_jax.tasks.examples import find_columns, parse_example
 from gpt1_jax.tasks.task import Example, Kind, Split, Task
 
 
@@ -77,7 +77,10 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
     task, examples = read_custom(settings, path, -1)
     assert task.labels == ("0", "1")
     assert examples["train"][1] == Example(("p", "x y"), 1)
-    assert parse_example(task, {"premise": "p", "hypothesis": "h"}) == Example(("p", "h"), None)
+    record = {"premise": "p", "hypothesis": "h"}
+    assert parse_example(task, record, find_columns(task, [record])) == Example(("p", "h"), None)
+    with pytest.raises(UserError, match="names the column of premise twice"):
+        read_custom(config("entailment", "premise=a,premise=b,hypothesis=b+c,label=is"), path, -1)
 
 
 def pairs(*labels: Any) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
-from gpt1_jax.tasks.examples import hold_out, make_examples, parse_example
+from gpt1_jax.tasks.examples import find_columns, hold_out, make_examples, parse_example
 from gpt1_jax.tasks.rows import Row
 from gpt1_jax.tasks.task import Example, Task
 
@@ -54,7 +54,18 @@ ENDINGS = {"RandomFifthSentenceQuiz1": "Good.", "RandomFifthSentenceQuiz2": "Bad
 def test_a_record_has_the_names_of_the_roles_or_of_the_data_set(
     task: str, record: dict[str, Any], texts: tuple[str, ...]
 ) -> None:
-    assert parse_example(find_task(task), record) == Example(texts, None)
+    columns = find_columns(find_task(task), [record])
+    assert parse_example(find_task(task), record, columns) == Example(texts, None)
+
+
+def test_records_beside_one_another_are_read_from_the_same_columns() -> None:
+    """A record that lacks a column is not read from another one that is there by chance."""
+    task = Task("mine", "classification", ("accuracy",), labels=("a", "b"), columns={"text": "body"})
+    columns = find_columns(task, [{"text": "x"}, {"body": "y", "text": "z"}])
+    assert parse_example(task, {"body": "y", "text": "z"}, columns).texts == ("y",)
+    with pytest.raises(ValueError, match=r"expected 'body' \(its text\) among its columns, found 'text'"):
+        parse_example(task, {"text": "x"}, columns)
+    assert parse_example(task, {"text": "x"}, find_columns(task, [{"text": "x"}])).texts == ("x",)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +85,7 @@ def test_a_record_has_the_names_of_the_roles_or_of_the_data_set(
 )
 def test_what_is_no_example_is_told_in_a_clause(task: str, record: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told) as caught:
-        parse_example(find_task(task), record)
+        parse_example(find_task(task), record, find_columns(find_task(task), [record]))
     assert "\n" not in str(caught.value) and not str(caught.value).endswith(".")
 
 
@@ -123,6 +134,9 @@ def test_a_label_that_is_one_choices_number_and_anothers_text_is_refused() -> No
         fields = {"context": "a", "choices": choices, "label": label}
         with pytest.raises(UserError, match="number of one choice and the text of another"):
             make_examples(CHOICE, [Row("it", fields)], "train")
+    fields = {"context": "a", "choices": ["x", "x"], "label": "x"}
+    with pytest.raises(UserError, match="the text of 2 choices"):
+        make_examples(CHOICE, [Row("it", fields)], "train")
     fields = {"context": "a", "choices": ["x", "1"], "label": "1"}  # both are the second
     assert make_examples(CHOICE, [Row("it", fields)], "train")[0].label == 1
 
@@ -132,7 +146,7 @@ def test_only_test_examples_may_be_without_a_label() -> None:
     for absent in ({}, {"label": ""}, {"label": None}, {"label": " "}, {"label": math.nan}, {"label": "NaN"}):
         rows = [Row("it", {"sentence1": "a", "sentence2": "b"} | absent)]
         assert make_examples(task, rows, "test", group="g") == [Example(("a", "b"), None, "g")]
-        with pytest.raises(UserError, match="'label'"):
+        with pytest.raises(UserError, match=r"of rte: ('label' is missing|expected 'label' among)"):
             make_examples(task, rows, "validation")
 
 

@@ -56,7 +56,15 @@ def write(path: Path, labels: list[Any], **texts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spellings", [ONE, TRUE, (0, -0.0, "0", "-0", "0.0"), (-3, "-3.0"), (10**17, "1" + "0" * 17)]
+    "spellings",
+    [
+        ONE,
+        TRUE,
+        (0, -0.0, "0", "-0", "0.0"),
+        (-3, "-3.0"),
+        (10**17, "1" + "0" * 17),
+        ("caf\u00e9", "cafe\u0301"),
+    ],
 )
 def test_spellings_of_one_class_meet(spellings: tuple[Any, ...]) -> None:
     texts = [text for value in spellings if (text := spell_label(value)) is not None]
@@ -237,7 +245,7 @@ def test_a_choice_is_its_number_or_its_text(label: str, choices: tuple[str, ...]
     ("label", "choices", "told"),
     [
         ("2", ("x", "y"), "expected one of"),
-        ("x", ("x", "x"), "expected one"),
+        ("x", ("x", "x"), "the text of 2 choices; give the number"),
         ("0", ("1", "0"), "text of another"),
     ],
 )

@@ -107,6 +107,14 @@ def test_a_csv_has_the_rows_that_the_csv_module_wrote(tmp_path: Path, delimiter:
     assert [[*row.fields.values()] for row in read_csv(path)] == rows
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_row_with_a_stray_delimiter_is_told_by_its_line(tmp_path: Path, delimiter: str) -> None:
+    """And hides from nobody what separates the others."""
+    lines = [delimiter.join(cells) for cells in (["text", "label"], ["a", "x"], ["b", "c", "y"], ["d", "x"])]
+    with pytest.raises(UserError, match=r"line 3 of .* has 3 columns, expected the 2 columns text, label"):
+        list(read_csv(write(tmp_path / "x.csv", "\n".join(lines))))
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_a_csv_of_one_column_has_its_empty_rows(tmp_path: Path, ending: str) -> None:
     path = written_by_csv(tmp_path / "x.csv", ["text"], [[text] for text in TEXTS], lineterminator=ending)
