@@ -28,6 +28,8 @@ def main(_: list[str]) -> None:
     if workdir is None or source is None or target is None:
         raise UserError("--workdir=RUN, --input=IN.jsonl and --output=OUT.jsonl are all needed.")
     given, output = expand(source, "--input"), expand(target, "--output")
+    if target.endswith("/"):
+        raise UserError(f"--output={target} names a directory; name a file in it.")
     _check_output(output, given)
     records = read_records(given)
 

@@ -41,18 +41,18 @@ def read_manifest(directory: epath.PathLike) -> dict[str, Any]:
 
 
 def check_manifest(manifest: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Whether a manifest without a seal, of earlier days, fits the tokenizer beside it and itself.
+    """Whether a manifest fits the tokenizer beside it and, without a seal, as in earlier days, itself.
 
     Raises:
         ValueError: it does not, or it does not know whether the tokenizer loses text.
     """
+    splits = manifest["splits"]
+    if manifest["fingerprint"] != fingerprint(tokenizer, splits):
+        raise ValueError(f"the tokenizer or {_FILE} is damaged: they do not fit the fingerprint")
     if "seal" in manifest:
         return
     if manifest["dtype"] != token_type(tokenizer) or manifest["vocab_size"] != tokenizer.vocab_size:
         raise ValueError("its tokens are not of its tokenizer")
-    splits = manifest["splits"]
-    if manifest["fingerprint"] != fingerprint(tokenizer, splits):
-        raise ValueError(f"{_FILE} is damaged: it does not fit its fingerprint")
     if not tokenizer.exact:
         raise ValueError("how much of the text its tokenizer loses was not counted when it was made")
     size = int(manifest["dtype"][-1])

@@ -171,8 +171,9 @@ def _find_files(pattern: str) -> list[epath.Path]:
         fixed = next((n for n, name in enumerate(names) if glob.has_magic(name)), len(names) - 1)
         matches = epath.Path("/".join(names[:fixed])).glob("/".join(names[fixed:]))
         return sorted(path for path in matches if path.is_file() and not path.name.startswith("."))
-    found = []
-    for name in glob.glob(str(expand(pattern, _NAME)), recursive=True):  # noqa: PTH207 - Path's finds hidden ones
+    found, expanded = [], str(expand(pattern, _NAME))
+    names = glob.glob(expanded, recursive=True)  # noqa: PTH207 - Path's finds hidden ones
+    for name in names or glob.glob(_escape_names(expanded), recursive=True):  # noqa: PTH207
         path = epath.Path(name)
         if stat.S_ISREG(mode := _stat(path).st_mode):
             found.append(path)
@@ -181,6 +182,13 @@ def _find_files(pattern: str) -> list[epath.Path]:
                 f"data.source is 'text:{pattern}', which matches {path}, a pipe or a device: narrow the glob"
             )
     return sorted(found)
+
+
+def _escape_names(pattern: str) -> str:
+    """A pattern in which the longest path that is there stands for itself, brackets in its names included."""
+    named = Path(pattern)
+    there = next((parent for parent in (named, *named.parents) if os.path.lexists(parent)), Path())
+    return str(Path(glob.escape(str(there))) / named.relative_to(there))
 
 
 def _size_and_time(path: epath.Path) -> tuple[int, int]:

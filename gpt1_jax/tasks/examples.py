@@ -81,7 +81,8 @@ def spell_cell(fields: Mapping[str, Any], name: str, split: Split) -> str | None
     except ValueError as error:
         raise ValueError(f"{name!r} {error}") from error
     if text is None and split != "test":
-        raise ValueError(f"{name!r} is missing; give the row a label, or leave it out")
+        spelled = f", as {value.strip()!r} says" if isinstance(value, str) and value.strip() else ""
+        raise ValueError(f"{name!r} is missing{spelled}; give the row a label, or leave it out")
     return text
 
 

@@ -30,9 +30,8 @@ def spell_label(value: Any) -> str | None:
 def distinct_classes(labels: Iterable[str]) -> tuple[str, ...]:
     """The classes that some labels name, sorted, each by the shortest of its spellings.
 
-    A whole number is one class with and without ".0", `true` in any case is one, so are texts that are equal in
-    Unicode's normal form NFC, and where labels are nothing but 1,
-    0, true and false, true is 1 and false is 0.
+    A whole number is one class with and without ".0", `true` in any case is one, so are texts of one normal form (NFC),
+    and where labels are nothing but 1, 0, true and false, true is 1 and false is 0.
     """
     names: dict[str, str] = {}
     distinct = sorted(set(labels), key=lambda text: (len(text), text))

@@ -192,6 +192,7 @@ def test_a_corpus_moved_to_another_place_is_the_same(texts: Path) -> None:
         ("no manifest", "manifest.json"),
         ("half a manifest", "holds no whole corpus"),
         ("no tokenizer", "tokenizer"),
+        ("another tokenizer", "the tokenizer or manifest.json is damaged"),
     ],
 )
 def test_a_damaged_corpus_is_told_and_made_again(texts: Path, damage: str, told: str) -> None:
@@ -211,6 +212,12 @@ def test_a_damaged_corpus_is_told_and_made_again(texts: Path, damage: str, told:
             manifest.write_text(manifest.read_text()[:100])
         case "no tokenizer":
             (whole.directory / "tokenizer" / "sentencepiece.model").unlink()
+        case "another tokenizer":
+            # A piece is spelled otherwise, so that ids would be decoded to other words than those that they are of.
+            model = whole.directory / "tokenizer" / "sentencepiece.model"
+            pieces = (whole.tokenizer.decode([id]) for id in range(whole.tokenizer.vocab_size))
+            longest = max(pieces, key=len).strip().encode()
+            model.write_bytes(model.read_bytes().replace(longest, longest[::-1]))
     with pytest.raises(UserError, match=f"{whole.directory}.*{told}"):
         load(whole.directory)
     said: list[str] = []

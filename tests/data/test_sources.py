@@ -215,6 +215,19 @@ def test_another_form_of_source_is_refused_with_the_forms_told(spec: str) -> Non
         open_source(spec)
 
 
+@pytest.mark.parametrize("folder", ["[2026] my project", "a[1-3]{x}", "[", "what?"])
+@pytest.mark.parametrize("pattern", ["*.txt", "**/*.txt", "[a-b].txt", "a.txt"])
+def test_brackets_in_the_names_of_directories_that_are_there_are_no_pattern(
+    tmp_path: Path, folder: str, pattern: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "a.txt").write_text("one")
+    source = open_source(f"text:{tmp_path}/{folder}/{pattern}")
+    assert [text for part in range(source.parts("train")) for text in source.read("train", part)] == ["one"]
+    with pytest.raises(UserError, match="matches no file"):
+        open_source(f"text:{tmp_path}/{folder}/[x-z].txt")
+
+
 def test_a_glob_that_matches_nothing_or_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="matches no file"):
         open_source(f"text:{tmp_path}/*.txt")

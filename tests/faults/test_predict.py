@@ -163,6 +163,7 @@ def test_an_output_that_cannot_be_or_would_lose_something_is_told_at_once(
     names = left(tmp_path)
     for name, told in (
         (".", "directory"),
+        ("new/", "names a directory"),
         ("nowhere/out.jsonl", "lies in no directory"),
         ("hanging", "lies in no directory"),
         ("in.jsonl/out.jsonl", "ot a directory"),
@@ -173,7 +174,7 @@ def test_an_output_that_cannot_be_or_would_lose_something_is_told_at_once(
         ("x" * 300, "name too long"),
     ):
         # The run is not there: what is wrong with the output is told before anything is read.
-        ended = predict(commands, tmp_path / "no run", source, tmp_path / name)
+        ended = predict(commands, tmp_path / "no run", source, f"{tmp_path}/{name}")
         assert ended.code == 2 and told.lower() in ended.stderr.lower(), ended.stderr
         assert ended.stderr.count("\n") == 1
     assert source.read_text() == LINES and left(tmp_path) == names

@@ -117,7 +117,7 @@ def test_labels_are_numbered(task: Task, label: Any, number: float) -> None:
         (find_task("rte"), "Entailment", "'Entailment', expected one of 'entailment', 'not_entailment'"),
         (find_task("stsb"), "5.1", "'score' is '5.1', expected a score from 0 to 5"),
         (find_task("stsb"), "-1", "'score' is '-1', expected a score from 0 to 5"),
-        (find_task("stsb"), "nan", "'score' is missing"),
+        (find_task("stsb"), "nan", "'score' is missing, as 'nan' says"),
         (find_task("stsb"), [3], "expected a text or a number"),
         (find_task("stsb"), 10**400, "expected a score"),
         (CHOICE, 2, "'label' is '2', expected one of 'no', 'yes'"),
