@@ -48,10 +48,9 @@ class Guard:
             self.failed.append(step)
         return finite
 
-    @property
-    def lost(self) -> bool:
-        """Whether it is time to give up."""
-        return len(self.failed) >= PATIENCE
+    def lost(self, at_end: bool) -> bool:
+        """Whether it is time to give up; at the run's end no further step can show that its parameters are good."""
+        return len(self.failed) >= (PROOF if at_end else PATIENCE)
 
     @property
     def nearly_lost(self) -> bool:
@@ -92,12 +91,13 @@ def give_up(guard: Guard, step: int, run: Run, checkpoints: Checkpoints) -> Exce
     hosts.wait()  # all have read it
     if again:  # the next try, with another rate, may not trust it either
         back = max((other for other in checkpoints.steps() if other < back), default=0)
-    steps = [guard.failed[0], guard.failed[-1]] if guard.lost else [step, step]
+    lost = guard.lost(at_end=True)  # or else an update is the cause
+    steps = [guard.failed[0], guard.failed[-1]] if lost else [step, step]
     hosts.on_first(lambda: write_json(_path(run), {"steps": steps, "back_to": back, "gone_back": False}))
     where = f"checkpoint {back}" if back else "the beginning"
     told = (
-        f"Steps {steps[0]} to {steps[1]} of {run.directory} were not finite, {PATIENCE} in a row"
-        if guard.lost
+        f"Steps {steps[0]} to {steps[1]} of {run.directory} were not finite, {len(guard.failed)} in a row"
+        if lost
         else f"The update of step {step} of {run.directory} made parameters that are not finite"
     )
     if again:
@@ -105,8 +105,9 @@ def give_up(guard: Guard, step: int, run: Run, checkpoints: Checkpoints) -> Exce
             f"{told}, as before from the same checkpoint; set a lower optimizer.learning_rate or a longer "
             f"optimizer.warmup_steps, and run it again: it goes back to {where}."
         )
+    proof = ", the newest after which steps were finite" if back else ""
     return Diverged(
-        f"{told}; run again, it goes back to {where}, the newest after which steps were finite. A lower "
+        f"{told}; run it again: it goes back to {where}{proof}. A lower "
         "optimizer.learning_rate or a longer optimizer.warmup_steps may help."
     )
 

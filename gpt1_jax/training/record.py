@@ -98,7 +98,7 @@ class Record:
             Diverged, DivergedAgain: too many steps in a row were not finite.
         """
         self.watch.pause()
-        if self.guard.lost:
+        if self.guard.lost(at_end=step == self._config.num_steps):
             raise divergence.give_up(self.guard, step, self._run, self._checkpoints)
         # The first evaluation compiles, for minutes where the model is large: no stop can wait for that.
         first = evaluating and not self._evaluated

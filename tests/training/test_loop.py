@@ -299,6 +299,19 @@ def test_a_divergence_further_on_is_another_one(tmp_path: Path) -> None:
         trial.train()
 
 
+def test_the_end_of_a_run_is_no_proof_of_its_parameters(tmp_path: Path) -> None:
+    """As few steps that are not finite as prove parameters good are many where none follows."""
+    trial = Trial(tmp_path, num_steps=14, checkpoint_every=4)
+    trial.bad = {12, 13, 14}
+    with pytest.raises(Diverged, match=r"Steps 12 to 14 .* 3 in a row.*back to checkpoint 8"):
+        trial.train()
+    assert trial.steps() == [4, 8] and trial.evaluated == []
+    with pytest.raises(DivergedAgain):
+        trial.train()
+    trial.bad = {13, 14}
+    assert trial.train() and trial.steps()[-1] == 14
+
+
 def test_parameters_that_an_update_made_infinite_are_never_saved(tmp_path: Path) -> None:
     """Though loss and gradient of its step were finite, as of the last step."""
     trial = Trial(tmp_path, num_steps=12, checkpoint_every=4)
@@ -327,9 +340,9 @@ def test_checkpoints_of_restarts_while_steps_are_not_finite_remove_none(tmp_path
 
 def test_nine_in_a_row_are_survived_however_often(tmp_path: Path) -> None:
     trial = Trial(tmp_path, num_steps=35, log_every=1)
-    trial.bad = set(range(1, 36)) - {10, 20, 30}
+    trial.bad = set(range(1, 36)) - {10, 20, 30, 35}
     assert trial.train()
-    assert float(trial.checkpoint(35).params["good"]) == 3
+    assert float(trial.checkpoint(35).params["good"]) == 4
     assert [entry["loss"] for entry in trial.entries("train")][8:11] == [None, 1.0, None]
 
 
