@@ -147,9 +147,9 @@ def _hear(number: signal.Signals) -> None:
             say(f"{NAMES[number]}: saving; {again} leaves without.")
         _state.tell_others()
     elif number == signal.SIGINT and now - _state.heard > ONE_PRESS:
-        _leave(
-            number, "Ctrl-C again: left without saving; the same command goes on from the newest checkpoint."
-        )
+        lost = _state.saves and not _state.leaving
+        saving = "without saving; the same command goes on from the newest checkpoint" if lost else "at once"
+        _leave(number, f"Ctrl-C again: left {saving}.")
 
 
 def _leave(number: signal.Signals, sentence: str) -> None:

@@ -116,6 +116,27 @@ door(main)
     assert (result.returncode, result.stdout) == (0, "None\n"), result.stderr
 
 
+@pytest.mark.parametrize(
+    ("saved", "said"), [(False, "Ctrl-C again: left without saving; "), (True, "Ctrl-C again: left at once.")]
+)
+def test_a_second_ctrl_c_says_whether_something_is_lost(tmp_path: Path, saved: bool, said: str) -> None:
+    program = f"""
+import os, signal, time
+from gpt1_jax import signals
+from gpt1_jax.door import door
+def main(_):
+    with signals.something_to_save():
+        for saved in (False, {saved}):
+            if saved:
+                signals.stopped(signal.SIGINT, "saved")
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+door(main)
+"""
+    result = start(tmp_path, "-c", program)
+    assert result.returncode == 130 and said in result.stderr, result.stderr
+
+
 def test_numbers_of_64_bits_are_not_taken_from_the_environment(tmp_path: Path) -> None:
     """JAX_ENABLE_X64 would change what is computed."""
     program = """

@@ -171,6 +171,18 @@ def test_a_signal_in_any_phase_of_finetuning(
         assert predictions[0] == predictions[1]
 
 
+@pytest.mark.slow
+def test_fewer_steps_than_were_done_before_the_first_evaluation_are_done(
+    runner: Runner, undisturbed: Path, tmp_path: Path
+) -> None:
+    command = finetuning(runner, tmp_path / "run", undisturbed)
+    check(*run(runner, command, "gpt1_jax.training.sharding:place_rows", 2, [TERM]), TERM)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    code, said = run(runner, [*command, "--config.train.num_epochs=0.1"])
+    assert code == 0 and "is done: step 2 of 1" in said and "Traceback" not in said, said
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
 def test_a_second_ctrl_c_leaves_at_once(runner: Runner, tmp_path: Path) -> None:
     """Here while the first one's checkpoint is being written; what was saved before is there."""
     command = pretraining(runner, tmp_path / "run")
