@@ -1,5 +1,6 @@
 """What is installed: the commands by name, and the config files beside the code."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -62,3 +63,11 @@ def test_the_wheel_has_every_room_and_the_config_files() -> None:
         set(packaged()) == {path.stem for path in (ROOT / "configs").glob("*.py")} >= {"pretrain", "finetune"}
     )
     assert (ROOT / "gpt1_jax" / "py.typed").exists() and "py.typed" in setup["package-data"]["gpt1_jax"]
+
+
+def test_no_two_commands_meet_in_a_process_of_tests() -> None:
+    """Importing one defines its flags, which another's would clash with; only what runs in a process of its own does."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        found = re.findall(r"^from gpt1_jax\.(\w+) import", path.read_text(), re.MULTILINE)
+        commands = [name for name in found if name in COMMANDS.values()]
+        assert commands in ([], ["main"]), path

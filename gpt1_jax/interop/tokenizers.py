@@ -35,8 +35,9 @@ def find_tokenizer(directory: Path, rows: int) -> Tokenizer:
         if path.is_file():
             return _read_bpe(path)
     except (OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).replace(f"{directory}/", "").split())[:200]
         raise UserError(
-            f"{path} has no vocabulary that can be read ({shown(str(error))}); restore it from where it came, or name "
+            f"{path} has no vocabulary that can be read ({reason}); restore it from where it came, or name "
             "the tokenizer by --tokenizer."
         ) from error
     return NoTokenizer(rows)

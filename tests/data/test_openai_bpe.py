@@ -430,7 +430,7 @@ ENCODER, GOOD_MERGES = make_files()
         (ENCODER, GOOD_MERGES + b"a b\n", "'a b', is not two pieces that make a third"),
         (ENCODER, GOOD_MERGES + b"cat</w>\n", "'cat</w>', is not two pieces"),
         (ENCODER, GOOD_MERGES + b"t h e\n", "'t h e', is not two pieces"),
-        (ENCODER, GOOD_MERGES + b"\n", "'', is not two pieces"),
+        (ENCODER, GOOD_MERGES + b"\nt h\n", "'', is not two pieces"),
         (ENCODER, GOOD_MERGES + b"\xff\n", "utf-8"),
     ],
 )  # fmt: skip

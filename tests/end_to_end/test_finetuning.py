@@ -248,4 +248,5 @@ def test_another_tokenizer_is_refused(
     model = other / "tokenizer" / "sentencepiece.model"
     overrides = CUSTOM | {"data.source": f"files:{reviews}", "data.tokenizer": f"sentencepiece:{model}"}
     done = finetune(runner, tmp_path / "run", pretrained, "custom", **overrides)
-    assert done.returncode == 2 and "is not the tokenizer of init_from" in done.stderr
+    assert done.returncode == 2 and "--config.data.tokenizer=sentencepiece:" in done.stderr
+    assert "to read with that run's own" in done.stderr and not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ from gpt1_jax.data.corpus import load, prepare
 from gpt1_jax.data.sources import open_source
 from gpt1_jax.data.tokenizers import load_tokenizer, open_tokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
-from gpt1_jax.predict import read_records
+from gpt1_jax.prediction_files import read_records
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.custom import read_custom
 from gpt1_jax.tasks.files import read_files

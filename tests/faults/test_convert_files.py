@@ -215,7 +215,7 @@ def test_damaged_files_end_in_a_sentence_or_in_their_model(sources: dict[str, Pa
     assert 0 < hunt(sources, tmp_path, seed=0, count=250) < 125
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_many_damaged_files(seed: int, sources: dict[str, Path], tmp_path: Path) -> None:
     hunt(sources, tmp_path, seed, count=5000)

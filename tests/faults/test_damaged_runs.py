@@ -82,7 +82,7 @@ def test_all_that_a_crash_damaged_at_once_is_made_again(
     assert (run / "corpus.json").read_bytes() == (undisturbed / "corpus.json").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("damage", ["empty", "a bit at 1/2"])
 def test_the_task_of_a_fine_tuned_run_is_made_again(
     place: Place, begun: Path, tuned: Path, tuned_undisturbed: Path, tmp_path: Path, damage: str
@@ -118,7 +118,7 @@ def test_a_directory_with_brackets_is_trained_in_and_read(
     assert told.code == 0, told.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("damage", [name for name, _ in damages(3)] + ["gone"])
 def test_every_small_file_in_turn(
     place: Place, begun: Path, undisturbed: Path, tmp_path: Path, damage: str
@@ -139,7 +139,7 @@ def test_every_small_file_in_turn(
         shutil.rmtree(run)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("damage", [name for name, _ in damages(3)] + ["gone"])
 def test_every_file_of_a_checkpoint_in_turn(
     place: Place, begun: Path, undisturbed: Path, tmp_path: Path, damage: str

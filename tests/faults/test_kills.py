@@ -44,7 +44,7 @@ def kill_until_done(place: Place, flags: Sequence[str], seconds: float) -> int:
     return killed
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("stage", ["pretraining", "fine-tuning"])
 def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
     place: Place, pretrained: Path, tmp_path: Path, stage: str
@@ -62,7 +62,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_run_is_read_while_it_is_trained(place: Place, tmp_path: Path) -> None:
     """Its trainer keeps two checkpoints and saves one at every step."""
     run = tmp_path / "run"

@@ -12,7 +12,7 @@ def test_damaged_files_end_in_rows_or_in_a_sentence() -> None:
     assert ended["rows"] > 200 and ended["refused"] > 200
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_so_they_do_for_minutes() -> None:
     """READER_FUZZ_SECONDS sets how long; READER_FUZZ_SEED where it begins."""
     duration = float(os.environ.get("READER_FUZZ_SECONDS", "60"))

@@ -138,9 +138,9 @@ def check(code: int, said: str, number: int) -> None:
     ("phase", "numbers"),
     [
         ("evaluation-batch", [TERM]),
-        *(pytest.param(phase, [TERM], marks=pytest.mark.slow) for phase in BEFORE | PRETRAINING),
+        *(pytest.param(phase, [TERM], marks=pytest.mark.endurance) for phase in BEFORE | PRETRAINING),
         *(
-            pytest.param(phase, numbers, marks=pytest.mark.slow)
+            pytest.param(phase, numbers, marks=pytest.mark.endurance)
             for phase in ("callback", "evaluating")
             for numbers in ([HUP], [INT], [TERM, TERM], [HUP, TERM])
         ),
@@ -156,7 +156,7 @@ def test_a_signal_in_any_phase_of_pretraining(
     assert_same_end(tmp_path / "run", undisturbed, STEPS)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("phase", [*BEFORE, *FINETUNING])
 def test_a_signal_in_any_phase_of_finetuning(
     runner: Runner, undisturbed: Path, finetuned: Path, tmp_path: Path, phase: str
@@ -171,7 +171,7 @@ def test_a_signal_in_any_phase_of_finetuning(
         assert predictions[0] == predictions[1]
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_fewer_steps_than_were_done_before_the_first_evaluation_are_done(
     runner: Runner, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -192,7 +192,7 @@ def test_a_second_ctrl_c_leaves_at_once(runner: Runner, tmp_path: Path) -> None:
     assert {"4", "6"} <= saved and "8" not in saved
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("number", [signal.SIGKILL, TERM, INT])
 def test_signals_at_random_moments(
     runner: Runner, undisturbed: Path, tmp_path: Path, number: signal.Signals

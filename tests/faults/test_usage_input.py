@@ -162,7 +162,7 @@ def test_lines_of_json_are_records_or_a_sentence(
     try_lines(tmp_path_factory.getbasetemp(), data)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_minutes_of_other_arguments(runs: list[TrainedRun], tmp_path: Path) -> None:
     end, number = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:

@@ -236,7 +236,7 @@ def smaller_vocabulary(directory: Path) -> None:
         (unpublished_vocabulary, ["published"]),
         (write("encoder_bpe_40000.json", b"nothing"), ["published"]),
         (smaller_vocabulary, ["300 pieces", "63 rows", "--tokenizer"]),
-        (write("sentencepiece.model", b"nothing"), ["sentencepiece.model cannot be read"]),
+        (write("sentencepiece.model", b"nothing"), ["sentencepiece.model has no vocabulary that can be read"]),
     ],
 )  # fmt: skip
 def test_damage_is_told_in_a_sentence_and_leaves_nothing(
