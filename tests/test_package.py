@@ -66,7 +66,7 @@ def test_the_wheel_has_every_room_and_the_config_files() -> None:
 
 
 def test_no_two_commands_meet_in_a_process_of_tests() -> None:
-    """Importing one defines its flags, which another's would clash with; only what runs in a process of its own does."""
+    """Importing one defines its flags, which clash with another's; the second stands in a process of its own."""
     for path in (ROOT / "tests").rglob("*.py"):
         found = re.findall(r"^from gpt1_jax\.(\w+) import", path.read_text(), re.MULTILINE)
         commands = [name for name in found if name in COMMANDS.values()]

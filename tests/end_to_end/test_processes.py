@@ -87,6 +87,7 @@ door(main)
     )
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_within_an_evaluation(runner: Runner, single: Path, tmp_path: Path) -> None:
     """Step 8 is saved before; its evaluation is made up by the next start."""
     workdir = tmp_path / "run"

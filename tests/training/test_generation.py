@@ -160,6 +160,7 @@ def test_a_seed_reproduces_a_prompts_samples_whatever_stands_beside_it() -> None
     assert first[0][0].tokens != first[0][1].tokens
 
 
+@pytest.mark.slow
 def test_a_prompt_of_a_longer_list_draws_by_its_place_there() -> None:
     prompts = random_prompts(5)
     whole = generate(prompts, max_new_tokens=8, num_samples=2)
@@ -170,6 +171,7 @@ def test_a_prompt_of_a_longer_list_draws_by_its_place_there() -> None:
             assert [sample.tokens for sample in alone] == [sample.tokens for sample in whole[place]]
 
 
+@pytest.mark.slow
 def test_more_rows_than_there_is_memory_for_are_continued_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = random_prompts(5)
     shown: list[list[list[int]]] = []
