@@ -31,6 +31,7 @@ def door(
         positional: the names of those arguments.
         fields: the flags whose values errors call by another name, such as {"data.source": "source"}.
     """
+    _fill_standard_descriptors()
     _speak_utf8()
     logging.set_verbosity(logging.WARNING)
     for name in ("asyncio", "gcsfs", "fsspec", "urllib3"):  # they log what they raise as well
@@ -53,6 +54,15 @@ def door(
         sys.exit(2 if isinstance(told, UserError) else 1)
     finally:
         signals.ignore()
+
+
+def _fill_standard_descriptors() -> None:
+    """Puts the null device where a standard stream is closed, so that no file or pipe takes its number."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _speak_utf8() -> None:

@@ -207,3 +207,20 @@ door(show)
 )
 def test_presets_have_run_directories_of_their_own(spec: str, directory: str) -> None:
     assert default_workdir(spec) == directory
+
+
+def test_a_closed_standard_input_is_no_pipe_of_ours(tmp_path: Path) -> None:
+    """Else /dev/stdin would be the next descriptor that is opened, and reading it would never end."""
+    command = [
+        sys.executable,
+        "-m",
+        "gpt1_jax.predict",
+        "--workdir=w",
+        "--input=/dev/stdin",
+        f"--output={tmp_path}/o",
+    ]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" <&-', "sh", *command],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2 and "w is not a run directory" in done.stderr
