@@ -44,8 +44,18 @@ def read_json(path: Path) -> Any:
 
 
 def check_target(source: Path, target: Path) -> None:
-    """Refuses, by UserError, what is there already and not an empty directory, and places within IN or a file."""
-    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+    """Refuses what is there already and not an empty directory, and places within IN or a file.
+
+    Raises:
+        UserError: it is such a target.
+        OSError: no file can have its name.
+    """
+    try:
+        target.lstat()
+        there = True
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    if there and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"OUT={target} exists already; name a directory that does not, or an empty one.")
     nearest = next(path for path in target.parents if path.exists())
     if not nearest.is_dir():
