@@ -60,6 +60,7 @@ def check(place: Place, run: Path, name: str, undisturbed: Path, start: Path | N
         assert ours == theirs
 
 
+@pytest.mark.slow
 def test_all_that_a_crash_damaged_at_once_is_made_again(
     place: Place, begun: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_damaged_tokenizer_is_not_used_to_read(place: Place, begun: Path, tmp_
     assert told.code == 2 and "tokenizer" in told.stderr and "damaged" in told.stderr, told.stderr
 
 
+@pytest.mark.slow
 def test_a_directory_with_brackets_is_trained_in_and_read(
     place: Place, undisturbed: Path, tmp_path: Path
 ) -> None:
