@@ -1,6 +1,6 @@
 """Whatever Python or standard input hands to a run ends in an answer or a sentence, never in a traceback.
 
-The slow test goes on for minutes: `pytest -m slow tests/faults/test_usage_input.py`; FUZZ_SECONDS says for how long.
+The endurance test goes on for minutes: `pytest -m endurance tests/faults/test_usage_input.py`; FUZZ_SECONDS says for how long.
 """
 
 import json
