@@ -1,6 +1,6 @@
 """Whatever Python or standard input hands to a run ends in an answer or a sentence, never in a traceback.
 
-The endurance test goes on for minutes: `pytest -m endurance tests/faults/test_usage_input.py`; FUZZ_SECONDS says for how long.
+`pytest -m endurance tests/faults/test_usage_input.py` goes on for minutes; FUZZ_SECONDS says for how many seconds.
 """
 
 import json
