@@ -1,5 +1,6 @@
 """Compiling the train step for a TPU slice that is not there, and what that tells: memory, traffic, time."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -55,14 +56,14 @@ def find_devices(topology: str, slices: int) -> list[Any]:
             f"--topology={topology} is none that is known; write GENERATION:SHAPE such as v5e:4x4, v5p:2x2x1 or "
             f"v6e:16x16, of the generations {', '.join(TPUS)}."
         )
-    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if generation == "v4":
         options["chip_config_name"] = "megacore"
     if re.fullmatch(r"\w+:1x1(x1)?", topology):
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+        with _no_tpu_expected():
+            return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
     except Exception as error:  # jax and libtpu raise their own
         reason = " ".join(str(error).split())
         if "not installed" in reason:
@@ -70,6 +71,18 @@ def find_devices(topology: str, slices: int) -> list[Any]:
         else:
             hint = "name a shape that this generation has"
         raise UserError(f"--topology={topology} cannot be compiled for ({reason:.200}); {hint}.") from error
+
+
+@contextlib.contextmanager
+def _no_tpu_expected() -> Iterator[None]:
+    """Sets libtpu's variables while it is loaded; left behind, they would call every process a lone TPU's."""
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT | before)
+    try:
+        yield
+    finally:
+        for name in _ENVIRONMENT.keys() - before.keys():
+            del os.environ[name]
 
 
 def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str, Any]:

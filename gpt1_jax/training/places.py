@@ -107,10 +107,14 @@ def split_address(name: str, text: str) -> tuple[str, int]:
 
 
 def _known_alone() -> bool:
-    """Whether the environment tells of a lone process where JAX would wait for others, or ask a server for them."""
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    if hosts and "," not in hosts and not os.environ.get("MEGASCALE_COORDINATOR_ADDRESS"):
-        return True  # Colab's TPU
+    """Whether the environment tells of a lone process where JAX would wait for others, or ask a server for them.
+
+    JAX believes Open MPI first, then Slurm, then a TPU; so is it here.
+    """
+    from jax._src.clusters import OmpiCluster, SlurmCluster
+
+    if OmpiCluster.is_env_present():
+        return False
     # A shell in an allocation: SLURM_NTASKS is what the allocation has room for, not what runs.
     if os.environ.get("SLURM_STEP_NUM_TASKS") == "1" != os.environ.get("SLURM_NTASKS", "1"):
         print(
@@ -119,7 +123,10 @@ def _known_alone() -> bool:
             flush=True,
         )
         return True
-    return False
+    # Colab's TPU
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    lone = hosts and "," not in hosts and not os.environ.get("MEGASCALE_COORDINATOR_ADDRESS")
+    return bool(lone) and not SlurmCluster.is_env_present()
 
 
 def _detect(*values: str | int | None) -> tuple:

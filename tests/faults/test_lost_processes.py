@@ -114,7 +114,8 @@ def test_one_that_stands_still_is_lost_in_a_minute(runner: Runner, tmp_path: Pat
 def hurried(runner: Runner, flags: list[str], **environment: str) -> tuple[int, str]:
     """Exit code and standard error of the command, with less patience."""
     done = subprocess.run(
-        [sys.executable, "-c", HURRIED, "--config=configs/pretrain.py:tiny", *flags],
+        [sys.executable, "-c", HURRIED, "--config=configs/pretrain.py:tiny",
+         f"--workdir={runner.directory}/nothing", *flags],
         cwd=ROOT, env=runner.environment | environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     return done.returncode, done.stderr

@@ -239,6 +239,27 @@ def test_a_missing_compiler_is_told() -> None:
         ahead.find_devices("v5e:2x2", 1)
 
 
+@pytest.mark.parametrize("own", [{}, {"TPU_WORKER_HOSTNAMES": "t1v-0,t1v-1"}])
+def test_the_compiler_is_loaded_with_variables_that_do_not_stay(
+    own: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands started later would take them for those of a lone TPU."""
+    monkeypatch.delenv("TPU_WORKER_HOSTNAMES", raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    before, seen = dict(os.environ), {}
+
+    def load(**_: Any) -> Any:
+        seen.update(os.environ)
+        raise RuntimeError("not installed")
+
+    monkeypatch.setattr(ahead.topologies, "get_topology_desc", load)
+    with pytest.raises(UserError):
+        ahead.find_devices("v5e:2x2", 1)
+    assert seen["TPU_WORKER_HOSTNAMES"] == own.get("TPU_WORKER_HOSTNAMES", "localhost")
+    assert dict(os.environ) == before
+
+
 def test_finetuning_is_refused() -> None:
     config = tiny_config(**{"finetune.task": "cola"})
     with pytest.raises(UserError, match="name one of pre-training"):

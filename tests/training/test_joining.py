@@ -5,6 +5,7 @@ import os
 import jax
 import numpy as np
 import pytest
+from command_support import CLUSTERS
 
 from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.training import hosts
@@ -20,13 +21,19 @@ SLURM = {
     "SLURM_STEP_NUM_TASKS": "4",
 }
 JAX = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
-CLUSTERS = ("SLURM_", "TPU_", "MEGASCALE_", "OMPI_", "CUDA_VISIBLE", "KUBERNETES_", "JOB_COMPLETION")
+OPEN_MPI = {
+    "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_RANK": "2",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    "JAX_COORDINATOR_PORT": "1234",
+}
 
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(CLUSTERS) or name in (*JAX, "JAX_LOCAL_DEVICE_IDS", "JAX_COORDINATOR_PORT"):
+        if name.startswith(CLUSTERS):
             monkeypatch.delenv(name)
 
 
@@ -183,6 +190,21 @@ def test_jax_is_asked_unless_there_is_one_tpu_host(
     monkeypatch.setattr("jax._src.clusters.ClusterEnv.auto_detect_unset_distributed_params", detect)
     assert find(monkeypatch, environment) is None
     assert bool(calls) == asked
+
+
+@pytest.mark.parametrize(
+    "lone", [{"TPU_WORKER_HOSTNAMES": "localhost"}, SLURM | {"SLURM_STEP_NUM_TASKS": "1"}]
+)
+def test_open_mpi_is_believed_before_slurm_and_a_tpu(
+    lone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mpirun in a shell of an allocation: that step has one task, and mpirun's processes are many."""
+    assert find(monkeypatch, lone | OPEN_MPI) == Place("10.96.0.1", 1234, 4, 2, [0], "")
+
+
+def test_slurm_is_believed_before_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find(monkeypatch, SLURM | {"TPU_WORKER_HOSTNAMES": "localhost"})
+    assert found is not None and (found.count, found.number) == (4, 3)
 
 
 def test_alone_jax_is_not_asked_to_join(monkeypatch: pytest.MonkeyPatch) -> None:
