@@ -120,7 +120,7 @@ def _read(file: Path, split: Split, columns: Columns, kind: Kind) -> list[Row]:
 
 def _check_columns(rows: list[Row], split: Split, columns: Columns, kind: Kind) -> None:
     """Tells of a column that is not there how to name another; rows that differ from the first fail later."""
-    where, fields = rows[0]
+    where, fields, _ = rows[0]
     for role in (*ROLES[kind], "label"):
         optional = (split, role) == ("test", "label") or (role == "question" and role not in columns)
         for name in several(columns.get(role, role)):
@@ -136,7 +136,7 @@ def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: list
     task = Task("custom", kind, ("accuracy",), columns=columns)
     if kind == "choice":
         names = columns.get("choices", "choices")
-        where, fields = rows[0]
+        where, fields, _ = rows[0]
         choices = fields[names] if isinstance(names, str) else names
         if not isinstance(choices, list | tuple) or len(choices) < 2:
             raise UserError(
@@ -189,7 +189,7 @@ def _score_range(finetune: FinetuneConfig, rows: list[Row], label: str) -> tuple
 def _spell(row: Row, label: str) -> str:
     """The label of a training row, which has one."""
     try:
-        text = spell_cell(row.fields, label, "train")
+        text = spell_cell(row, label, "train")
     except ValueError as error:
         raise UserError(f"data.source: {row.where} is no example of custom: {error}") from error
     assert text is not None

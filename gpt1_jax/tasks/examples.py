@@ -57,27 +57,27 @@ def make_examples(
     columns = task.columns if columns is None else columns
     label = several(columns.get("label", "label"))[0]
     examples = []
-    for where, fields in rows:
+    for row in rows:
         try:
-            texts = _texts(task, fields, columns)
-            target = _label(task, spell_cell(fields, label, split), label, texts, split)
+            texts = _texts(task, row.fields, columns)
+            target = _label(task, spell_cell(row, label, split), label, texts, split)
         except ValueError as error:
-            raise UserError(f"data.source: {where} is no example of {task.name}: {error}") from error
+            raise UserError(f"data.source: {row.where} is no example of {task.name}: {error}") from error
         examples.append(Example(texts, target, group))
     return examples
 
 
-def spell_cell(fields: Mapping[str, Any], name: str, split: Split) -> str | None:
+def spell_cell(row: Row, name: str, split: Split) -> str | None:
     """The label in a row's column `name` as text; None, in a test part alone, where it is missing.
 
     Raises:
         ValueError: one clause; it is missing, or no text and no number.
     """
-    if split == "test" and name not in fields:
+    if split == "test" and name not in row.fields:
         return None
-    value = _find(fields, name, "label")
+    value = _find(row.fields, name, "label")
     try:
-        text = spell_label(value)
+        text = spell_label(value, row.typed)
     except ValueError as error:
         raise ValueError(f"{name!r} {error}") from error
     if text is None and split != "test":

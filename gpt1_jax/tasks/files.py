@@ -76,8 +76,9 @@ def _read_snli(path: Path) -> Iterator[Row]:
 
 def _read_snli_test(path: Path) -> Iterator[Row]:
     """All of SNLI's pairs, so that each row has its prediction; the label of these is not known."""
-    for where, fields in read_jsonl(path):
-        yield Row(where, {**fields, "gold_label": None} if fields.get("gold_label") == "-" else fields)
+    for row in read_jsonl(path):
+        unknown = row.fields.get("gold_label") == "-"
+        yield row._replace(fields={**row.fields, "gold_label": None}) if unknown else row
 
 
 def _read_numbered(path: Path) -> Iterator[Row]:

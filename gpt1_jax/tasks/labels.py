@@ -4,6 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +13,13 @@ _NOT_KNOWN = "-1"  # how TFDS, Hugging Face's sets and others fill the column of
 _BOOLEANS = {"true": "1", "false": "0"}
 
 
-def spell_label(value: Any) -> str | None:
+def spell_label(value: Any, typed: bool = True) -> str | None:
     """A label as text, spelled as its file has it; None where it is missing: null, only spaces, or NaN.
+
+    Args:
+        value: a label.
+        typed: a text is a text, as JSON quotes it, so that a class may be named "nan". In a table all cells are text,
+            and writers leave `nan` in it for a number that is missing.
 
     Raises:
         ValueError: one clause; a list, an object, an infinity, or half of a surrogate pair.
@@ -24,14 +30,15 @@ def spell_label(value: Any) -> str | None:
         raise ValueError(f"is {value!r:.80}, expected a text or a number")
     text = str(value).strip()
     text.encode()  # JSON can spell half of a surrogate pair, which no file can hold
-    return None if text.lower() in ("", "nan", "+nan", "-nan") else text
+    number = isinstance(value, float) or not typed
+    return None if not text or (number and text.lower() in ("nan", "+nan", "-nan")) else text
 
 
 def distinct_classes(labels: Iterable[str]) -> tuple[str, ...]:
     """The classes that some labels name, sorted, each by the shortest of its spellings.
 
-    A whole number is one class with and without ".0", `true` in any case is one, so are texts of one normal form (NFC),
-    and where labels are nothing but 1, 0, true and false, true is 1 and false is 0.
+    A whole number is one class with and without ".0" and as 1e+20, `true` in any case is one, so are texts of one
+    normal form (NFC), and where labels are nothing but 1, 0, true and false, true is 1 and false is 0.
     """
     names: dict[str, str] = {}
     distinct = sorted(set(labels), key=lambda text: (len(text), text))
@@ -107,6 +114,8 @@ def _class_key(label: str) -> str:
     label = unicodedata.normalize("NFC", label)
     if label.lower() in _BOOLEANS:
         return label.lower()
+    if re.fullmatch(r"-?[1-9](\.[0-9]+)?e\+[0-9]{2,3}", label):  # as Python and pandas write large numbers
+        label = f"{Decimal(label):f}"
     whole = re.fullmatch(r"(-?)(0|[1-9][0-9]*)(?:\.0+)?", label)
     if whole is None:
         return label

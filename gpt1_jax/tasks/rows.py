@@ -27,10 +27,12 @@ class Row(NamedTuple):
     Fields:
         where: how an error names it, such as "line 3 of dev.tsv".
         fields: its cells by the name of their column, or a JSON object.
+        typed: whether the values have types, as JSON's do; a table's are all text.
     """
 
     where: str
     fields: Mapping[str, Any]
+    typed: bool = True
 
 
 def read_tsv(path: Path, header: tuple[str, ...] | None = None, spare: bool = False) -> Iterator[Row]:
@@ -107,7 +109,7 @@ def _table(
             _check_header(path, header)
         elif len(cells) == len(header):
             rows += 1
-            yield Row(f"line {number} of {path}", dict(zip(header, cells, strict=True)))
+            yield Row(f"line {number} of {path}", dict(zip(header, cells, strict=True)), typed=False)
         elif spare and passed < max(10, rows // 1000):
             passed += 1
         else:

@@ -34,11 +34,23 @@ def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[E
             lines.append(
                 f"no training example has the label {', '.join(unseen):.200}, so that it cannot be learned"
             )
-    if len(judged := {example.label for example in validation}) == 1:
-        (label,) = judged
-        name = f"{label}" if task.score_range or label is None else f"{task.labels[int(label)]!r:.40}"
-        lines.append(f"all validation examples have the label {name}, so that their score says little")
-    return lines
+    return lines + describe_judged(task, validation, "validation examples")
+
+
+def describe_judged(task: Task, examples: Sequence[Example], name: str) -> list[str]:
+    """A sentence where all known labels of what is judged by are one; none for choices.
+
+    Args:
+        task: the task.
+        examples: what is judged by; labels that are not known do not count.
+        name: what these examples are called.
+    """
+    labels = {example.label for example in examples if example.label is not None}
+    if task.kind == "choice" or len(labels) != 1:
+        return []
+    (label,) = labels
+    shown = f"{label}" if task.score_range else f"{task.labels[int(label)]!r:.40}"
+    return [f"all {name} have the label {shown}, so that their score says little"]
 
 
 def describe_loss(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[str]:

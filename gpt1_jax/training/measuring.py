@@ -13,6 +13,7 @@ from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.demo import DEMO_TASKS
 from gpt1_jax.tasks.predictions import predict_labels
 from gpt1_jax.tasks.reading import is_training_file, read_split, read_validation
+from gpt1_jax.tasks.summary import describe_judged
 from gpt1_jax.tasks.task import Example
 from gpt1_jax.tasks.zero_shot import choose_answers, encode_queries, fit_threshold
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -52,6 +53,8 @@ def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
         warn_once(f"{source} is the file that the run was fine-tuned on: most of its rows were learned from.")
     if "f1" in task.metrics:
         warn_once(f"f1 is that of the class {task.labels[task.positive]!r}")
+    for line in describe_judged(task, examples, "scored examples"):
+        warn_once(line)
     predictions = predict_labels(task, trained.predict_logits(examples), settings.scores)
     return score_predictions(task, predictions, examples)
 
@@ -118,6 +121,8 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
     validation = read_split(task, data, "validation")
     if not validation:
         raise UserError(f"--source={data.source} has no example of {task.name} to score; name one that has.")
+    for line in describe_judged(task, validation, "scored examples"):
+        warn_once(line)
     found, counts = measure(validation)
     if task.name == "cola":
         train = read_split(task, data, "train")

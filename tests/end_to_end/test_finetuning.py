@@ -110,6 +110,7 @@ def test_evaluate_scores_all_rows_of_a_file_that_lacks_a_class(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["examples"] == len(bad)
     assert "f1 is that of the class 'good'" in done.stderr
+    assert "all scored examples have the label 'bad'" in done.stderr
 
 
 def test_predict_labels_each_line_in_order_and_python_says_the_same(

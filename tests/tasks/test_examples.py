@@ -117,7 +117,7 @@ def test_labels_are_numbered(task: Task, label: Any, number: float) -> None:
         (find_task("rte"), "Entailment", "'Entailment', expected one of 'entailment', 'not_entailment'"),
         (find_task("stsb"), "5.1", "'score' is '5.1', expected a score from 0 to 5"),
         (find_task("stsb"), "-1", "'score' is '-1', expected a score from 0 to 5"),
-        (find_task("stsb"), "nan", "'score' is missing, as 'nan' says"),
+        (find_task("stsb"), "nan", "'score' is 'nan', expected a score from 0 to 5"),
         (find_task("stsb"), [3], "expected a text or a number"),
         (find_task("stsb"), 10**400, "expected a score"),
         (CHOICE, 2, "'label' is '2', expected one of 'no', 'yes'"),
@@ -143,11 +143,15 @@ def test_a_label_that_is_one_choices_number_and_anothers_text_is_refused() -> No
 
 def test_only_test_examples_may_be_without_a_label() -> None:
     task = find_task("rte")
-    for absent in ({}, {"label": ""}, {"label": None}, {"label": " "}, {"label": math.nan}, {"label": "NaN"}):
+    for absent in ({}, {"label": ""}, {"label": None}, {"label": " "}, {"label": math.nan}):
         rows = [Row("it", {"sentence1": "a", "sentence2": "b"} | absent)]
         assert make_examples(task, rows, "test", group="g") == [Example(("a", "b"), None, "g")]
         with pytest.raises(UserError, match=r"of rte: ('label' is missing|expected 'label' among)"):
             make_examples(task, rows, "validation")
+    rows = [Row("it", {"sentence1": "a", "sentence2": "b", "label": "NaN"}, typed=False)]
+    assert make_examples(task, rows, "test") == [Example(("a", "b"), None)]
+    with pytest.raises(UserError, match="'label' is missing, as 'NaN' says"):
+        make_examples(task, rows, "train")
 
 
 def row(task: Task, label: Any) -> Row:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from gpt1_jax.tasks.summary import describe_labels, describe_loss
+from gpt1_jax.tasks.summary import describe_judged, describe_labels, describe_loss
 from gpt1_jax.tasks.task import Example, Task
 
 TWO = Task("two", "classification", ("accuracy", "f1"), labels=("ham", "spam"))
@@ -52,6 +52,21 @@ def test_classes_and_what_is_lacking_are_told(
     task: Task, train: Sequence[float], validation: Sequence[float], told: list[str]
 ) -> None:
     assert describe(task, train, validation) == told
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "told"),
+    [
+        (TWO, [1, 1, None], ["all scored examples have the label 'spam', so that their score says little"]),
+        (SCORES, [2.0], ["all scored examples have the label 2.0, so that their score says little"]),
+        (TWO, [1, 0], []),
+        (TWO, [None], []),
+        (CHOICES, [0, 0], []),
+    ],
+)
+def test_a_score_of_one_class_is_told(task: Task, labels: Sequence[float | None], told: list[str]) -> None:
+    examples = [Example((), label) for label in labels]
+    assert describe_judged(task, examples, "scored examples") == told
 
 
 def test_many_classes_are_not_all_named() -> None:
