@@ -13,11 +13,11 @@ from absl import flags
 
 from benchmarks.timing import conclude, measure
 from gpt1_jax.config import MeshConfig
+from gpt1_jax.devices.mesh import make_mesh
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.kernels.choice import FORMS
-from gpt1_jax.training.sharding import make_mesh
 
 _SHAPE = flags.DEFINE_string("shape", "64x512x12x64", "sequences × positions × heads × head width")
 _ROUNDS = flags.DEFINE_integer("rounds", 30, "of timing", 1)

@@ -23,8 +23,8 @@ from configs.finetune import paper
 from gpt1_jax.door import door
 from gpt1_jax.tasks.demo import DEMO_TASKS
 from gpt1_jax.tasks.reading import read_task
+from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.training.scoring import score_predictions
 
 _MAX_ITERATIONS = 1000  # of logistic regression; the default of 100 is too few for some tasks
 

@@ -23,14 +23,14 @@ from configs.pretrain import PRESETS
 from gpt1_jax.config import Config, DataConfig, MeshConfig
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import PretrainingBatches
+from gpt1_jax.data.building import tokenize
 from gpt1_jax.data.corpus import Corpus
 from gpt1_jax.data.progress import Progress
-from gpt1_jax.data.tokenizers import Tokenizer
-from gpt1_jax.data.tokenizing import tokenize
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.workers import local_workers
+from gpt1_jax.devices.mesh import make_mesh, place_rows
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training import sharding
 from gpt1_jax.training.session import fit_attention
 
 _PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
@@ -71,7 +71,7 @@ def main(_: list[str]) -> None:
 def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
     """Tokens a second: delivered at the preset's batch size, and taken by its train step."""
     on_cpu = jax.default_backend() == "cpu"
-    mesh = sharding.make_mesh(MeshConfig(1, 1, 1))
+    mesh = make_mesh(MeshConfig(1, 1, 1))
     fitted, _ = fit_attention(config.model, mesh)
     model = dataclasses.replace(fitted, dtype="float32" if on_cpu else fitted.dtype)
     step_batch = _STEP_BATCH.value or (2 if on_cpu and not _PRESET.value else config.train.batch_size)
@@ -87,9 +87,7 @@ def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
 
     def deliver() -> None:
         for step in itertools.islice(steps, _BATCHES.value):
-            jax.block_until_ready(
-                sharding.place_rows(lambda *rows, n=step: batches.rows(n, *rows), delivered, mesh)
-            )
+            jax.block_until_ready(place_rows(lambda *rows, n=step: batches.rows(n, *rows), delivered, mesh))
 
     names = f"batches {delivered}×{length}", f"step {step_batch}×{length}"
     sides = dict(zip(names, (deliver, lambda: trainer(batch.tokens[:, 0], batch.targets[:, 0])), strict=True))

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import torch
 from absl import flags
-from flax import linen as nn
 from torch.nn import functional as F
 
 from benchmarks.peers import check_devices, load_named, make_transformers, make_update
@@ -23,7 +22,8 @@ from configs import finetune
 from configs.pretrain import PRESETS
 from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data import corpus as corpora
-from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
+from gpt1_jax.devices.mesh import make_mesh, place_rows, use
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.huge_pages import use_huge_pages
@@ -32,7 +32,6 @@ from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
 from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Task
-from gpt1_jax.training import sharding
 from gpt1_jax.training.finetuning import make_classifier
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
@@ -168,13 +167,13 @@ def _check(
 def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step]:
     """Our step and transformers', from the same weights."""
     assert config.finetune is not None
-    mesh = sharding.make_mesh(MeshConfig(1, 1, 1))
+    mesh = make_mesh(MeshConfig(1, 1, 1))
     fitted, _ = fit_attention(config.model, mesh)
     model = make_classifier(dataclasses.replace(config, model=fitted), task, vocab_size)
     schedule = make_schedule(config.optimizer, num_steps=0)
     optimizer = make_optimizer(config.optimizer, schedule)
     objective = finetuning_loss(model, config.finetune.auxiliary_weight, regression=False)
-    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+    with use(mesh):
         abstract = abstract_state(model, optimizer, mesh)
         train_step = make_train_step(objective, optimizer, schedule, mesh, abstract, accumulation=1)
         state = initial_state(model, optimizer, mesh, config.seed)
@@ -183,8 +182,8 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
 
     def ours(batch: TaskBatch) -> float:
         nonlocal state
-        with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
-            placed = sharding.place_rows(lambda start, stop: batch, len(batch.tokens), mesh)
+        with use(mesh):
+            placed = place_rows(lambda start, stop: batch, len(batch.tokens), mesh)
             state, metrics = train_step(state, placed)
         return float(metrics["loss"])
 

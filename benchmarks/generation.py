@@ -19,13 +19,13 @@ from benchmarks.peers import TorchGPT, check_devices, load_named, make_transform
 from benchmarks.timing import conclude, measure
 from configs.pretrain import PRESETS
 from gpt1_jax.config import MeshConfig
+from gpt1_jax.devices.mesh import make_mesh, use
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.runs import published_weights
+from gpt1_jax.model.decoding.generator import Generator
+from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.transformer import Transformer
-from gpt1_jax.training import sharding
-from gpt1_jax.training.generation import Generator
-from gpt1_jax.training.generation_settings import Generation
 
 _PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
 _BATCHES = flags.DEFINE_list("batches", ["1", "8"], "prompts at once")
@@ -42,9 +42,9 @@ def main(_: list[str]) -> None:
     config, vocab_size = dataclasses.replace(whole.model, dtype="float32"), whole.data.vocab_size
     given = min(32, config.context_length // 4)
     count = min(128, config.context_length - given)
-    mesh = sharding.make_mesh(MeshConfig(1, 1, 1))
+    mesh = make_mesh(MeshConfig(1, 1, 1))
     model, facts = Transformer(config, vocab_size), []
-    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+    with use(mesh):
         start = jax.jit(lambda key: nn.unbox(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]))
         params = start(jax.random.key(0))
         weights = published_weights(config, jax.device_get(params), vocab_size)

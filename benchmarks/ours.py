@@ -10,10 +10,10 @@ from flax import linen as nn
 
 from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data.batches import Batch
+from gpt1_jax.devices.mesh import batch_sharding, make_mesh, use
 from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import Transformer
-from gpt1_jax.training import sharding
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
 from gpt1_jax.training.step import abstract_state, compile_step, initial_state, make_train_step
@@ -27,7 +27,7 @@ class Trainer:
     """
 
     def __init__(self, config: Config) -> None:
-        mesh = sharding.make_mesh(MeshConfig(1, 1, 1))
+        mesh = make_mesh(MeshConfig(1, 1, 1))
         dropout = config.model.residual_dropout > 0
         form = choose_attention(config.model, mesh.devices.flat[0].platform, dropout)
         model = Transformer(dataclasses.replace(config.model, attention=form), config.data.vocab_size)
@@ -36,12 +36,10 @@ class Trainer:
         objective = language_model_loss(model, dropout)
         shape = (config.train.batch_size, config.model.context_length)
         self._taken = 0
-        with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+        with use(mesh):
             abstract = abstract_state(model, optimizer, mesh)
             step = make_train_step(objective, optimizer, schedule, mesh, abstract, config.train.accumulation)
-            batch = jax.device_put(
-                self._batch(np.zeros(shape), np.zeros(shape)), sharding.batch_sharding(mesh)
-            )
+            batch = jax.device_put(self._batch(np.zeros(shape), np.zeros(shape)), batch_sharding(mesh))
             self._state = initial_state(model, optimizer, mesh, config.seed)
             self._step = compile_step(step, abstract, batch)
         memory: Any = self._step.memory_analysis()
@@ -64,7 +62,7 @@ def initial_weights(config: Config) -> dict[str, np.ndarray]:
     from gpt1_jax.interop.runs import published_weights  # late: no step needs what comes with it
 
     model = Transformer(config.model, config.data.vocab_size)
-    with jax.set_mesh(sharding.make_mesh(MeshConfig(1, 1, 1))), nn.logical_axis_rules(sharding.RULES):
+    with use(make_mesh(MeshConfig(1, 1, 1))):
         start = jax.jit(lambda key: nn.unbox(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]))
         params = jax.device_get(start(jax.random.key(config.seed)))
     return published_weights(config.model, params, config.data.vocab_size)

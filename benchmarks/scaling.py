@@ -17,7 +17,7 @@ from benchmarks.timing import conclude, measure
 from gpt1_jax.config import Config
 from gpt1_jax.door import door
 from gpt1_jax.huge_pages import use_huge_pages
-from gpt1_jax.training.metrics import training_flops_per_token
+from gpt1_jax.training.speed import training_flops_per_token
 
 SIZES = {
     "batch": (4, 8, 16, 32),

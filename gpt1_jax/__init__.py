@@ -4,7 +4,7 @@ import os
 import typing
 
 if typing.TYPE_CHECKING:
-    from gpt1_jax.training.trained import TrainedRun
+    from gpt1_jax.usage.trained import TrainedRun
 
 
 def load(directory: str | os.PathLike[str], step: int | None = None) -> "TrainedRun":
@@ -14,6 +14,6 @@ def load(directory: str | os.PathLike[str], step: int | None = None) -> "Trained
         errors.UserError: there is no run, no such checkpoint, or none that is sound.
     """
     # late: the commands check their flags before jax is imported
-    from gpt1_jax.training.trained import TrainedRun
+    from gpt1_jax.usage.trained import TrainedRun
 
     return TrainedRun(directory, step)

@@ -32,7 +32,7 @@ def main(_: list[str]) -> None:
     config = from_dict(values)
 
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
-    from gpt1_jax.training.ahead import compile_step, find_devices, search
+    from gpt1_jax.ahead.compiling import compile_step, find_devices, search
 
     devices = find_devices(_TOPOLOGY.value, _SLICES.value)
     tried = (

@@ -27,7 +27,7 @@ def main(_: list[str]) -> None:
         raise UserError("--workdir is missing; name the run directory to measure.")
 
     from gpt1_jax.run import Run
-    from gpt1_jax.training import measuring, pictures  # jax and the rest, once the input is known to be right
+    from gpt1_jax.usage import measuring, pictures  # jax and the rest, once the input is known to be right
 
     found = []
     for step in measuring.checkpoint_steps(workdir, _STEPS.value or ""):

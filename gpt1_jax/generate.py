@@ -9,10 +9,10 @@ from typing import Any
 from absl import flags
 
 from gpt1_jax import signals
+from gpt1_jax.arguments import check_text
+from gpt1_jax.disk.inputs import standard_lines
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.inputs import standard_lines
-from gpt1_jax.training.arguments import check_text
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
 _PROMPT = flags.DEFINE_string("prompt", None, "the text to continue; without it each line of standard input")

@@ -32,7 +32,7 @@ def main(_: list[str]) -> None:
     config = from_dict(inherit(values, workdir))
 
     # jax and the rest are imported once the input is known to be right
-    from gpt1_jax.training import hosts
+    from gpt1_jax.devices import hosts
 
     with hosts.joined(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
         signals.listen_again()

@@ -6,11 +6,11 @@ import json
 from absl import flags
 
 from gpt1_jax import signals
+from gpt1_jax.disk.paths import expand
+from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.paths import expand
-from gpt1_jax.prediction_files import check_output, exists_otherwise, read_records
-from gpt1_jax.whole_files import write_whole
+from gpt1_jax.usage.prediction_files import check_output, exists_otherwise, read_records
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
 _INPUT = flags.DEFINE_string("input", None, "a .jsonl file, an example a line")

@@ -3,8 +3,8 @@
 from absl import flags
 
 from gpt1_jax.config import DataConfig
+from gpt1_jax.data.building import tokenize
 from gpt1_jax.data.progress import Progress
-from gpt1_jax.data.tokenizing import tokenize
 from gpt1_jax.data.workers import beam_workers, local_workers
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError

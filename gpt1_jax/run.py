@@ -9,11 +9,11 @@ from absl import logging
 from etils import epath
 
 from gpt1_jax.config import Config, fill_before, from_dict, keep_before, to_dict
+from gpt1_jax.disk.history import Stretch, extend, read_history, read_json, seal, write_history
+from gpt1_jax.disk.locks import lock
+from gpt1_jax.disk.paths import expand
+from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
-from gpt1_jax.history import Stretch, extend, read_history, read_json, seal, write_history
-from gpt1_jax.locks import lock
-from gpt1_jax.paths import expand
-from gpt1_jax.whole_files import write_whole
 
 # What a resumed run must share with its beginning: these decide the state's shapes and which batch is next. Paths are
 # not among them: a text, a tokenizer or a run to start from may have moved, and `begin` compares their content.

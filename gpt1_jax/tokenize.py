@@ -4,10 +4,10 @@ import json
 
 from absl import flags
 
-from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer, open_tokenizer
+from gpt1_jax.disk.inputs import standard_lines
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.inputs import standard_lines
 from gpt1_jax.run import Run
 
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "sentencepiece:FILE.model or openai:DIR")

@@ -6,7 +6,7 @@ from pathlib import Path
 from gpt1_jax.config import DataConfig
 from gpt1_jax.data import corpus
 from gpt1_jax.data.corpus import Corpus
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 
 
 def data_config(source: str, cache: Path | str, **others: object) -> DataConfig:

@@ -13,9 +13,10 @@ from support import tiny_config, use_mesh
 
 import gpt1_jax
 from gpt1_jax.config import Config
-from gpt1_jax.data.no_tokenizer import NoTokenizer
-from gpt1_jax.data.openai_bpe import OpenAITokenizer
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer, train_sentencepiece
+from gpt1_jax.data.tokenizers.absent import NoTokenizer
+from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.model.trunk import make_trunk

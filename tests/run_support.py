@@ -10,7 +10,8 @@ import optax
 from support import tiny_config, use_mesh
 
 from gpt1_jax.config import FinetuneConfig
-from gpt1_jax.data.tokenizers import Tokenizer, train_sentencepiece
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.task import Task

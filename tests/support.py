@@ -4,13 +4,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from configs import finetune, pretrain
 from gpt1_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict
-from gpt1_jax.training.sharding import RULES, make_mesh
+from gpt1_jax.devices.mesh import make_mesh, use
 
 SMALL = {
     "model.num_layers": 2,
@@ -55,5 +53,5 @@ def tiny_model(**overrides: Any) -> ModelConfig:
 def use_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Iterator[Mesh]:
     """Runs what follows on a mesh of data × fsdp × tensor devices, under the rules of training."""
     mesh = make_mesh(MeshConfig(data, fsdp, tensor))
-    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+    with use(mesh):
         yield mesh

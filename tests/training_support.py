@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 from gpt1_jax.config import Config
 from gpt1_jax.data.batches import Batch, PretrainingBatches
 from gpt1_jax.data.corpus import Split
+from gpt1_jax.devices.mesh import place_rows
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training.objectives import Objective, language_model_loss
 from gpt1_jax.training.optimizers import Schedule, make_optimizer, make_schedule
-from gpt1_jax.training.sharding import place_rows
 from gpt1_jax.training.step import State, abstract_state, initial_state, make_train_step
 
 VOCAB_SIZE = 101  # of a table of 128 rows

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from gpt1_jax.config import DataConfig
+from gpt1_jax.data.building import tokenize, trained_corpus
 from gpt1_jax.data.manifest import check_manifest, read_manifest
 from gpt1_jax.data.progress import Progress
-from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
-from gpt1_jax.data.tokenizing import tokenize, trained_corpus
+from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 
 _COUNTED_TOKENS = 2**22  # of a split of earlier days, whose manifest has no seal

@@ -7,8 +7,8 @@ from typing import Any
 from etils import epath
 
 from gpt1_jax.data.shards import token_type
-from gpt1_jax.data.tokenizers import Tokenizer
-from gpt1_jax.whole_files import write_whole
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.disk.whole_files import write_whole
 
 FORMAT_VERSION = 1
 _FILE = "manifest.json"

@@ -23,7 +23,7 @@ from etils import epath
 
 from gpt1_jax.data.sources import Source, open_source
 from gpt1_jax.data.splits import HELD_OUT, SplitName, hold_out
-from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 
 # Of the training part of a text so much is compared with what its tokens decode to, and a share of what is more.

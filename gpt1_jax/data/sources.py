@@ -13,11 +13,11 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from etils import epath
 
-from gpt1_jax import inputs
 from gpt1_jax.data.demo import Demo
 from gpt1_jax.data.splits import HELD_OUT, SplitName, hold_out
+from gpt1_jax.disk import inputs
+from gpt1_jax.disk.paths import expand
 from gpt1_jax.errors import UserError
-from gpt1_jax.paths import expand
 
 _NAME = "data.source"
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 
 from gpt1_jax.data.shards import Done, Job, Task, do
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import Fault, UserError
 
 FEW = 4  # tasks that this process does alone

@@ -4,17 +4,17 @@ import dataclasses
 import os
 from pathlib import Path
 
-from gpt1_jax.data.no_tokenizer import NoTokenizer
-from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
+from gpt1_jax.data.tokenizers.absent import NoTokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
+from gpt1_jax.devices.hosts import tell
+from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.files import check_target, shown, whole_directory
 from gpt1_jax.interop.huggingface import CLASSIFIER_KINDS, read_huggingface, write_huggingface
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
 from gpt1_jax.interop.published import TOKENS, LanguageModel, check_finite
 from gpt1_jax.interop.runs import read_run, write_run
-from gpt1_jax.paths import expand_local
 from gpt1_jax.tasks.task import Specials
-from gpt1_jax.training.session import tell
 
 
 def convert(

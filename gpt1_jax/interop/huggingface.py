@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES, OpenAITokenizer
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer
+from gpt1_jax.data.tokenizers.gpt1 import HUGGING_FACE_FILES, OpenAITokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.files import is_size, read_json, shown
 from gpt1_jax.interop.fitting import fold_bias, narrow, widen

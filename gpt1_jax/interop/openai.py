@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.data.openai_bpe import OPENAI_FILES
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.gpt1 import OPENAI_FILES
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.files import is_size, read_json, shown
 from gpt1_jax.interop.published import TOKENS, LanguageModel, make_config, weight_shapes

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.task import Task
 

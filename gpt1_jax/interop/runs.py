@@ -20,15 +20,15 @@ from gpt1_jax.config import (
     from_dict,
     to_dict,
 )
-from gpt1_jax.data.no_tokenizer import NoTokenizer
-from gpt1_jax.data.openai_bpe import OpenAITokenizer
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer
+from gpt1_jax.data.tokenizers.absent import NoTokenizer
+from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.published import POSITIONS, TOKENS, LanguageModel, TaskHead, weight_shapes
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.trained import TrainedRun
+from gpt1_jax.usage.trained import TrainedRun
 
 _BLOCK = {
     "attn.c_attn.weight": "qkv_kernel",

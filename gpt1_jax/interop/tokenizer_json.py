@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt1_jax.data.sentencepiece_model import (
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
+from gpt1_jax.data.tokenizers.sentencepiece_model import (
     CONTROL,
     MODEL_TYPES,
     NORMAL,
@@ -22,7 +23,6 @@ from gpt1_jax.data.sentencepiece_model import (
     describe,
     parse,
 )
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer
 from gpt1_jax.tasks.task import special_ids
 
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt1_jax.data.no_tokenizer import NoTokenizer
-from gpt1_jax.data.openai_bpe import HUGGING_FACE_FILES, OPENAI_FILES, OpenAITokenizer, open_openai
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer
+from gpt1_jax.data.tokenizers.absent import NoTokenizer
+from gpt1_jax.data.tokenizers.gpt1 import HUGGING_FACE_FILES, OPENAI_FILES, OpenAITokenizer, open_openai
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.files import read_json, shown
 from gpt1_jax.interop.tokenizer_json import TOKENIZER_CONFIG, TOKENIZER_JSON

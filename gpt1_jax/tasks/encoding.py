@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.task import Example, Task, special_ids, transform, whole_length
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from etils import epath
 
+from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.tasks.encoding import ScoreForm
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.whole_files import write_whole
 
 
 def predict_labels(task: Task, logits: np.ndarray, scores: ScoreForm) -> np.ndarray:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt1_jax.config import DataConfig, FinetuneConfig
+from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
-from gpt1_jax.paths import expand_local
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.custom import read_custom, read_custom_validation
 from gpt1_jax.tasks.demo import DEMO_TASKS, read_demo_examples

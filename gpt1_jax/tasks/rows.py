@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from gpt1_jax import inputs
+from gpt1_jax.disk import inputs
 from gpt1_jax.errors import UserError
 
 _NAME = "data.source"

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gpt1_jax.data.shards import count_lost
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.tasks.task import Example, Task
 
 _NAMED = 10

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from gpt1_jax.disk.inputs import decode
+from gpt1_jax.disk.paths import expand
 from gpt1_jax.errors import UserError
-from gpt1_jax.inputs import decode
-from gpt1_jax.paths import expand
 from gpt1_jax.tasks.examples import make_examples
 from gpt1_jax.tasks.passages import split_passage
 from gpt1_jax.tasks.preparing import prepare_set

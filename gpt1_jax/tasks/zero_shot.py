@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.encoding import EncodedExamples
 from gpt1_jax.tasks.task import Example, Task

@@ -1,1 +1,1 @@
-"""The one loop and what it turns: objectives, optimizers, sharding, checkpoints, metrics."""
+"""The one loop and what it turns: the trainer, objectives, optimizers, evaluation, checkpoints, the log."""

@@ -10,8 +10,8 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from gpt1_jax.devices import hosts
 from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
-from gpt1_jax.training import hosts
 from gpt1_jax.training.checksums import checksums, seal, unseal
 from gpt1_jax.training.literal_paths import LiteralPath, check_storable
 from gpt1_jax.training.noise import keep_back

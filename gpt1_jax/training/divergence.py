@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.devices import hosts
 from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.run import Run, write_json
-from gpt1_jax.training import hosts
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.step import State
 

@@ -11,12 +11,13 @@ from jax.sharding import Mesh
 
 from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.data.corpus import Split
+from gpt1_jax.devices.mesh import place_rows, replicated
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import token_log_probabilities
 from gpt1_jax.model.trunk import Trunk
 from gpt1_jax.tasks.batches import TaskEvaluationBatches
 from gpt1_jax.tasks.encoding import EncodedExamples
-from gpt1_jax.training import sharding, stopping
+from gpt1_jax.training import stopping
 from gpt1_jax.training.objectives import Objective
 
 
@@ -33,7 +34,7 @@ def make_evaluate(
     Returns:
         params → mean loss in nats a token; it raises Stopped between batches where a signal asked for it.
     """
-    place = sharding.replicated(mesh)
+    place = replicated(mesh)
     sums = jax.jit(
         lambda params, batch: jnp.stack([loss(params, batch)[0], batch.weights.sum()]), out_shardings=place
     )
@@ -43,7 +44,7 @@ def make_evaluate(
         parts = []
         for step in range(count):
             stopping.check()
-            batch = sharding.place_rows(
+            batch = place_rows(
                 lambda start, stop, step=step: batches.rows(step, start, stop), batches.batch_size, mesh
             )
             parts.append(sums(params, batch))
@@ -88,7 +89,7 @@ def make_score(model: Trunk, mesh: Mesh) -> Predict:
 
 def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Predict:
     """Applies (parameters, batch) → [B, C] to all examples; it compiles for each width of their buckets, once."""
-    compiled = jax.jit(function, out_shardings=sharding.replicated(mesh))
+    compiled = jax.jit(function, out_shardings=replicated(mesh))
 
     def predict(params: Any, examples: EncodedExamples, batch_size: int) -> np.ndarray:
         predicted = np.zeros_like(examples.labels)
@@ -99,9 +100,7 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Pre
         parts = []
         for step in range(batches.num_batches):
             stopping.check()
-            batch = sharding.place_rows(
-                lambda start, stop, step=step: batches.rows(step, start, stop), rows, mesh
-            )
+            batch = place_rows(lambda start, stop, step=step: batches.rows(step, start, stop), rows, mesh)
             parts.append(compiled(params, batch))
             if step >= 2:
                 parts[step - 2].block_until_ready()  # so that a stop is not far behind

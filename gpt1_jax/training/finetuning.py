@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from gpt1_jax.config import Config
-from gpt1_jax.data.tokenizers import Tokenizer, open_tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
+from gpt1_jax.devices import hosts
+from gpt1_jax.devices.compile_cache import keep_compiled
+from gpt1_jax.devices.hosts import tell
+from gpt1_jax.devices.mesh import check_divisible, make_mesh, shapes_of, use
 from gpt1_jax.model.heads import Classifier, Head, Pooling
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
@@ -18,26 +21,17 @@ from gpt1_jax.tasks.batches import TaskBatches
 from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples, head_outputs
 from gpt1_jax.tasks.predictions import predict_labels, write_predictions
 from gpt1_jax.tasks.reading import TaskData, read_task
+from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels, describe_loss
 from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
-from gpt1_jax.training import hosts, sharding
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.compile_cache import keep_compiled
 from gpt1_jax.training.evaluation import make_predict
-from gpt1_jax.training.memory import check_memory
-from gpt1_jax.training.metrics import training_flops_per_token
+from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.outlook import look_ahead
 from gpt1_jax.training.pretraining import check_table
-from gpt1_jax.training.scoring import score_predictions
-from gpt1_jax.training.session import (
-    begin,
-    check_processes,
-    fit_attention,
-    run_stage,
-    settle,
-    tell,
-)
+from gpt1_jax.training.session import begin, check_processes, fit_attention, run_stage, settle
+from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
 from gpt1_jax.training.transfer import check_start, kept_tokenizer, load_trunk, sound_tokenizer, transfer
@@ -58,8 +52,8 @@ def finetune(config: Config, workdir: str) -> None:
 
     # ── Mesh ─────────────────────────────────────────────────────────────────────────────────────────────────
     keep_compiled(config.data.cache_dir)
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check_divisible(config, mesh)
+    mesh = make_mesh(config.mesh)
+    check_divisible(config, mesh)
     fitted, attention = fit_attention(config.model, mesh)
     run = Run(workdir)
     check_processes(config, run)
@@ -91,7 +85,7 @@ def finetune(config: Config, workdir: str) -> None:
     warnings = look_ahead(config, run)
     opened = begin(run, config, _fingerprint(train), tokenizer, {"task.json": task.to_dict()})
 
-    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+    with use(mesh):
         predict = make_predict(model, mesh)
         rows = config.train.batch_size // config.train.accumulation
 
@@ -99,7 +93,7 @@ def finetune(config: Config, workdir: str) -> None:
             fresh = state.params["trunk"]
             if settings.num_transfer_layers == -1:
                 return state
-            trained = load_trunk(Run(init_from), sharding.abstract(fresh), tell)
+            trained = load_trunk(Run(init_from), shapes_of(fresh), tell)
             trunk = transfer(fresh, trained, tokenizer.vocab_size, settings.num_transfer_layers)
             places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
             return state._replace(params={**state.params, "trunk": jax.device_put(trunk, places)})

@@ -7,7 +7,8 @@ import jax
 from jax.sharding import Mesh
 
 from gpt1_jax.config import TrainConfig
-from gpt1_jax.training import sharding, stopping
+from gpt1_jax.devices.mesh import place_rows
+from gpt1_jax.training import stopping
 from gpt1_jax.training.profiling import Profiler
 from gpt1_jax.training.record import Record
 from gpt1_jax.training.stage import Stage
@@ -35,7 +36,7 @@ def train(
     profiler = Profiler(config.profile_steps, last, record.directory / "profile")
     pending: tuple[int, dict[str, jax.Array]] | None = None
     for step in range(first + 1, last + 1):
-        batch = sharding.place_rows(
+        batch = place_rows(
             lambda start, end, step=step: stage.rows(step - 1, start, end), config.batch_size, mesh
         )
         profiler.before(step)

@@ -3,37 +3,31 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.config import Config
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.devices import hosts
+from gpt1_jax.devices.compile_cache import keep_compiled
+from gpt1_jax.devices.hosts import tell
+from gpt1_jax.devices.mesh import check_divisible, make_mesh, shapes_of, use
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.decoding.generator import Generator
+from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
-from gpt1_jax.training import hosts, sharding, stopping
+from gpt1_jax.training import stopping
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.compile_cache import keep_compiled
 from gpt1_jax.training.evaluation import make_evaluate, score_text
-from gpt1_jax.training.generation import Generator
-from gpt1_jax.training.generation_settings import Generation
-from gpt1_jax.training.memory import check_memory
-from gpt1_jax.training.metrics import training_flops_per_token
+from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.outlook import look_ahead
-from gpt1_jax.training.session import (
-    begin,
-    check_processes,
-    fit_attention,
-    run_stage,
-    settle,
-    tell,
-)
+from gpt1_jax.training.session import begin, check_processes, fit_attention, run_stage, settle
+from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
 from gpt1_jax.training.transfer import check_start, kept_tokenizer, load_trunk, sound_tokenizer
@@ -49,8 +43,8 @@ def pretrain(config: Config, workdir: str) -> None:
     """
     # ── Mesh ─────────────────────────────────────────────────────────────────────────────────────────────────
     keep_compiled(config.data.cache_dir)
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check_divisible(config, mesh)
+    mesh = make_mesh(config.mesh)
+    check_divisible(config, mesh)
     fitted, attention = fit_attention(config.model, mesh)
     run = Run(workdir)
     check_processes(config, run)
@@ -76,15 +70,13 @@ def pretrain(config: Config, workdir: str) -> None:
     warnings = look_ahead(config, run, len(corpus.train))
     opened = begin(run, config, corpus.fingerprint, tokenizer)
 
-    with jax.set_mesh(mesh), nn.logical_axis_rules(sharding.RULES):
+    with use(mesh):
         lines = [f"{len(corpus.train):,} training tokens", *attention, *warnings]
 
         def start(state: State) -> State:
             if config.init_from is None:
                 return state
-            return state._replace(
-                params=load_trunk(Run(config.init_from), sharding.abstract(state.params), tell)
-            )
+            return state._replace(params=load_trunk(Run(config.init_from), shapes_of(state.params), tell))
 
         # ── Train ────────────────────────────────────────────────────────────────────────────────────────────
         stage = Stage(

@@ -6,14 +6,17 @@ from typing import Any
 import jax
 
 from gpt1_jax.config import TrainConfig
+from gpt1_jax.devices import hosts
+from gpt1_jax.devices.memory import device_memory
 from gpt1_jax.errors import Stopped
 from gpt1_jax.run import Run
-from gpt1_jax.training import divergence, hosts, stopping
+from gpt1_jax.training import divergence, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.divergence import Guard
 from gpt1_jax.training.evaluation import perplexity
-from gpt1_jax.training.metrics import MetricsLog, Stopwatch, device_memory, model_flops_utilization
+from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.showing import Showing
+from gpt1_jax.training.speed import Stopwatch, model_flops_utilization
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State
 

@@ -14,28 +14,25 @@ from jax.sharding import Mesh
 
 from gpt1_jax import signals
 from gpt1_jax.config import Config, ModelConfig, to_dict
-from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
+from gpt1_jax.devices import hosts
+from gpt1_jax.devices.hosts import tell
+from gpt1_jax.devices.memory import peak_memory
+from gpt1_jax.devices.mesh import batch_sharding, placements
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.run import NO_FILES, Run
-from gpt1_jax.training import divergence, hosts, sharding
+from gpt1_jax.training import divergence
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.entries import make_results, read_entries
+from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.loop import train
-from gpt1_jax.training.metrics import MetricsLog, peak_memory
 from gpt1_jax.training.objectives import Objective
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
 from gpt1_jax.training.record import Record, lacks_evaluation
-from gpt1_jax.training.showing import print_line
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.step import State, abstract_state, compile_step, initial_state, make_train_step
-
-
-def tell(sentence: str) -> None:
-    """Prints a line, once for all processes."""
-    if jax.process_index() == 0:
-        print_line(sentence)
 
 
 def settle(config: Config, steps_per_epoch: float) -> Config:
@@ -231,7 +228,7 @@ def run_stage(
         log.tell(
             f"{count:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}"
         )
-        placed = sharding.placements(abstract.params) if mesh.size > 1 else []
+        placed = placements(abstract.params) if mesh.size > 1 else []
         for line in [*placed, *lines, *opened.lines]:
             log.tell(line)
         train_step = make_train_step(
@@ -264,7 +261,7 @@ def _compile(
 ) -> Any:
     """The train step, compiled ahead of the clock for batches of a sample's shape, with a line on its cost."""
     began = time.perf_counter()
-    place = sharding.batch_sharding(mesh)
+    place = batch_sharding(mesh)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype, sharding=place), sample
     )

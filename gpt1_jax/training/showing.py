@@ -1,8 +1,6 @@
 """What only shows how a training goes: where it fails, that is told once, and the training goes on without it."""
 
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -39,21 +37,6 @@ class Showing:
             self._failed = True
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             signals.say(f"warning: {self._name} failed ({reason}) and is left out; the training goes on.")
-
-
-def print_line(sentence: str) -> None:
-    """Prints a line for whoever watches; where nobody does any more, as behind a closed pipe, it is lost."""
-    try:
-        print(sentence, flush=True)
-    except (OSError, ValueError) as error:
-        lose_output(error)
-
-
-def lose_output(error: BaseException) -> None:
-    """Sends what is still printed nowhere, and says so."""
-    signals.say(f"warning: standard output is gone ({error}); the training goes on without it.")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.stdout = os.fdopen(1, "w", closefd=False)
 
 
 class Board:

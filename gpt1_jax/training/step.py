@@ -9,8 +9,8 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.cpu import after, give_back_memory
-from gpt1_jax.training import sharding
-from gpt1_jax.training.compiler_options import compiler_options
+from gpt1_jax.devices.compiler_options import compiler_options
+from gpt1_jax.devices.mesh import batch_sharding, logical_shardings, replicated
 from gpt1_jax.training.objectives import Objective
 from gpt1_jax.training.optimizers import Schedule, applied_updates
 
@@ -29,7 +29,7 @@ def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, me
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         jax.eval_shape(lambda key: nn.unbox(initialize(key)), key),
-        sharding.logical_shardings(jax.eval_shape(initialize, key), mesh),
+        logical_shardings(jax.eval_shape(initialize, key), mesh),
     )
 
 
@@ -103,8 +103,8 @@ def make_train_step(
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(
         train_step,
-        in_shardings=(shardings, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, sharding.replicated(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
         compiler_options=compiler_options(mesh),
     )

@@ -6,8 +6,8 @@ import signal
 from jax.experimental import multihost_utils
 
 from gpt1_jax import signals
+from gpt1_jax.devices import hosts
 from gpt1_jax.errors import Stopped
-from gpt1_jax.training import hosts
 
 _places = itertools.count(1)
 _agreed = False

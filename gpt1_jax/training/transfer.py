@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.config import Config
-from gpt1_jax.data.tokenizers import Tokenizer, load_tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints

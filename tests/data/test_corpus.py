@@ -18,11 +18,11 @@ import pytest
 import sentencepiece
 from data_support import data_config, prepare
 
+from gpt1_jax.data import building, shards, sources
 from gpt1_jax.data import corpus as corpora
-from gpt1_jax.data import shards, sources, tokenizing
 from gpt1_jax.data.corpus import Corpus, Split, load
 from gpt1_jax.data.sources import open_source, read_documents
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer, train_sentencepiece
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
 
 
@@ -358,7 +358,7 @@ def test_a_text_with_parts_of_its_own_is_one_corpus_whatever_the_seed(tmp_path: 
     earlier = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     (tmp_path / earlier).mkdir()
     for seed in (-1, 0, 7):
-        assert str(tokenizing.trained_corpus(data_config("demo", tmp_path, split_seed=seed))) == str(
+        assert str(building.trained_corpus(data_config("demo", tmp_path, split_seed=seed))) == str(
             tmp_path / earlier
         )
 
@@ -383,13 +383,13 @@ def test_without_locks_whoever_is_second_takes_what_the_first_made(
     texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both make the same corpus side by side, as on a disk that has no locks."""
-    finish = tokenizing._name
+    finish = building._name
 
     def finish_after_another(building: Any, directory: Any) -> None:
         shutil.copytree(building, directory)
         finish(building, directory)
 
-    monkeypatch.setattr(tokenizing, "_name", finish_after_another)
+    monkeypatch.setattr(building, "_name", finish_after_another)
     corpus = prepare_texts(texts)
     assert [path.name for path in (texts.parent / "cache").iterdir()] == [corpus.directory.name]
 
@@ -423,18 +423,18 @@ def prepare_in_process(texts: str) -> tuple[str, str, int]:
 
 
 def test_who_comes_second_waits_and_takes_what_is_there(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = tokenizing.train_sentencepiece
+    train = building.train_sentencepiece
     said: list[str] = []
 
     def train_while_another_waits(*args: Any) -> SentencePieceTokenizer:
-        monkeypatch.setattr(tokenizing, "train_sentencepiece", train)
+        monkeypatch.setattr(building, "train_sentencepiece", train)
         second.start()
         while not said:
             time.sleep(0.01)
         return train(*args)
 
     second = threading.Thread(target=lambda: prepare_texts(texts, said))
-    monkeypatch.setattr(tokenizing, "train_sentencepiece", train_while_another_waits)
+    monkeypatch.setattr(building, "train_sentencepiece", train_while_another_waits)
     corpus = prepare_texts(texts)
     second.join()
     assert ["waiting" in line for line in said] == [True, False] and "reusing" in said[1]

@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from gpt1_jax.data import tokenizers
-from gpt1_jax.data.tokenizers import (
-    SentencePieceTokenizer,
-    load_tokenizer,
-    open_tokenizer,
-    train_sentencepiece,
-)
+from gpt1_jax.data.tokenizers import sentencepiece as ours
+from gpt1_jax.data.tokenizers.opening import load_tokenizer, open_tokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "others", "follow", "it"]
@@ -105,7 +101,7 @@ def test_cutting_long_texts_changes_no_id(
     texts = ["\n".join(write_texts(30)), "no line break " * 100, "\n" * 50, "", " \n  \n" * 40 + "the"]
     whole = [tokenizer.encode(text) for text in texts]
     for size in (1, 7, 100):
-        monkeypatch.setattr(tokenizers, "_CHUNK_CHARACTERS", size)
+        monkeypatch.setattr(ours, "_CHUNK_CHARACTERS", size)
         for ids, expected in zip(tokenizer.encode_batch(texts, threads=2), whole, strict=True):
             assert ids.dtype == np.int32
             assert ids.tolist() == expected
@@ -131,9 +127,9 @@ def test_long_lines_are_trained_on_too() -> None:
 
 
 def test_the_sample_is_bounded_even_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizers, "_TRAINING_CHARACTERS", 10_000)
+    monkeypatch.setattr(ours, "_TRAINING_CHARACTERS", 10_000)
     lines = [f"{i:010}" for i in range(20_000)]
-    sample = tokenizers._sample_lines(iter("\n".join(lines[i : i + 10]) for i in range(0, len(lines), 10)))
+    sample = ours._sample_lines(iter("\n".join(lines[i : i + 10]) for i in range(0, len(lines), 10)))
     assert len(sample) == 1000
     assert sample == sorted(sample) and set(sample) <= set(lines)
     quarters = np.histogram([int(line) for line in sample], bins=4, range=(0, 20_000))[0]

@@ -16,12 +16,13 @@ import pytest
 from data_support import data_config
 
 from gpt1_jax.data import shards, sources, workers
+from gpt1_jax.data.building import tokenize
 from gpt1_jax.data.corpus import load
 from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.shards import Done, Job, Task
 from gpt1_jax.data.sources import open_source, read_documents
-from gpt1_jax.data.tokenizers import Tokenizer, train_sentencepiece
-from gpt1_jax.data.tokenizing import tokenize
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.data.workers import Workers, beam_workers, local_workers
 from gpt1_jax.errors import Fault, UserError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from command_support import Runner
 
-from gpt1_jax.data.tokenizers import load_tokenizer
+from gpt1_jax.data.tokenizers.opening import load_tokenizer
 
 
 def test_evaluate_measures_what_training_would(runner: Runner, undisturbed: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 from command_support import STEPS, Runner, assert_same_end, last_step, make_text, parameters, read_metrics
 
-from gpt1_jax.data.tokenizers import load_tokenizer
+from gpt1_jax.data.tokenizers.opening import load_tokenizer
 
 
 def test_the_run_directory_holds_everything(undisturbed: Path) -> None:

@@ -21,13 +21,14 @@ from configs.finetune import paper
 from gpt1_jax.config import DataConfig
 from gpt1_jax.data.corpus import load, prepare
 from gpt1_jax.data.sources import open_source
-from gpt1_jax.data.tokenizers import load_tokenizer, open_tokenizer, train_sentencepiece
+from gpt1_jax.data.tokenizers.opening import load_tokenizer, open_tokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.errors import UserError
-from gpt1_jax.prediction_files import read_records
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.custom import read_custom
 from gpt1_jax.tasks.files import read_files
 from gpt1_jax.tasks.rows import read_csv, read_json_file, read_jsonl, read_tsv
+from gpt1_jax.usage.prediction_files import read_records
 
 SLOWEST = 20.0  # seconds of a reader, on a machine that is busy
 LONGEST = 2000  # characters of a message

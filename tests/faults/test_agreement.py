@@ -13,7 +13,7 @@ from run_support import WORDS, save_run
 from support import tiny_config
 
 import gpt1_jax
-from gpt1_jax.data.tokenizers import train_sentencepiece
+from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.tasks.reading import read_task
 
 FIELDS = {

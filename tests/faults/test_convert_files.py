@@ -13,8 +13,8 @@ import pytest
 from interop_support import bpe, make_run, sentencepiece
 from safetensors.numpy import load_file
 
-from gpt1_jax.data.openai_bpe import OpenAITokenizer
-from gpt1_jax.data.tokenizers import Tokenizer
+from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.interop.published import weight_shapes

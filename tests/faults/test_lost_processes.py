@@ -17,7 +17,7 @@ LOST = "Start all processes again with the same command: the run goes on from it
 LONG = {"train.num_steps": 100_000, "optimizer.total_steps": 1000}
 # The command, with less patience.
 HURRIED = """
-from gpt1_jax.training import places, roll_call
+from gpt1_jax.devices import places, roll_call
 places.PATIENCE, roll_call.TELL_AFTER, roll_call.NAME_PATIENCE = 4, 1, 1
 from gpt1_jax.door import door
 from gpt1_jax.main import main

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from run_support import make_run
 
 import gpt1_jax
-from gpt1_jax import inputs
+from gpt1_jax.disk import inputs
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.task import Task
-from gpt1_jax.training.trained import TrainedRun
+from gpt1_jax.usage.trained import TrainedRun
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -25,9 +25,9 @@ from interop_support import (
 )
 
 import gpt1_jax
-from gpt1_jax.data.no_tokenizer import NoTokenizer
-from gpt1_jax.data.openai_bpe import OpenAITokenizer
-from gpt1_jax.data.tokenizers import load_tokenizer
+from gpt1_jax.data.tokenizers.absent import NoTokenizer
+from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
+from gpt1_jax.data.tokenizers.opening import load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop import conversion, huggingface
 from gpt1_jax.interop.conversion import convert

@@ -13,11 +13,12 @@ import sentencepiece
 from interop_support import TOKENIZERS, bpe, make_run
 
 import gpt1_jax
-from gpt1_jax.data.sentencepiece_model import parse
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer, Tokenizer, train_sentencepiece
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
+from gpt1_jax.data.tokenizers.sentencepiece_model import parse
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.training.trained import TrainedRun
+from gpt1_jax.usage.trained import TrainedRun
 
 tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is the reference; it is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is the reference; not installed")

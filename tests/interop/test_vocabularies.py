@@ -11,8 +11,8 @@ from interop_support import bpe, make_run, params_of, refused, sentencepiece
 from safetensors.numpy import load_file, save_file
 
 import gpt1_jax
-from gpt1_jax.data.openai_bpe import OpenAITokenizer, open_openai
-from gpt1_jax.data.tokenizers import load_tokenizer
+from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer, open_openai
+from gpt1_jax.data.tokenizers.opening import load_tokenizer
 from gpt1_jax.interop.conversion import convert
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -27,7 +27,7 @@ from gpt1_jax.model.kernels.choice import FORMS, choose_attention
 from gpt1_jax.model.kernels.flash import flash_attention
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training.session import fit_attention
-from gpt1_jax.training.trained import _fit_attention
+from gpt1_jax.usage.trained import _fit_attention
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

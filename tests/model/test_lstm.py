@@ -15,6 +15,7 @@ from support import tiny_config, tiny_model, use_mesh
 from training_support import VOCAB_SIZE, make_batch
 
 from gpt1_jax.config import ModelConfig
+from gpt1_jax.devices.mesh import batch_sharding
 from gpt1_jax.model.dropout import keep_mask
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.losses import tied_cross_entropy
@@ -23,7 +24,6 @@ from gpt1_jax.model.transformer import Transformer, parameter_count
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.optimizers import make_optimizer, make_schedule
-from gpt1_jax.training.sharding import batch_sharding
 from gpt1_jax.training.step import abstract_state, initial_state, make_train_step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gpt1_jax.model.sampling import Sampling, choose, penalized, truncated
+from gpt1_jax.model.decoding.sampling import Sampling, choose, penalized, truncated
 
 DRAWS = 20_000
 PIECES = 40

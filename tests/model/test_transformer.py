@@ -16,13 +16,13 @@ from support import tiny_model, use_mesh
 from torch_support import torch_names
 
 from gpt1_jax.config import ModelConfig
+from gpt1_jax.devices.mesh import batch_sharding
 from gpt1_jax.model import attention
 from gpt1_jax.model.dropout import keep_mask
 from gpt1_jax.model.embedding import lookup, table_rows
 from gpt1_jax.model.layers import layer_norm
 from gpt1_jax.model.losses import tied_cross_entropy
 from gpt1_jax.model.transformer import Transformer, parameter_count
-from gpt1_jax.training.sharding import batch_sharding
 from gpt1_jax.training.step import abstract_state, initial_state
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -18,9 +18,9 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.encoding import head_outputs
 from gpt1_jax.tasks.predictions import predict_labels, write_predictions
 from gpt1_jax.tasks.reading import read_task, read_validation
+from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels
 from gpt1_jax.tasks.task import ROLES, Example, Kind, Task
-from gpt1_jax.training.scoring import score_predictions
 
 PLAIN = [[0, 1, "1", 1.0, True], ["a", "b", "None"], [0.5, 2, "3.25", -1.0], ["+", "-"], ["1", "2", "x"]]
 ODD = [

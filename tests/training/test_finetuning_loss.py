@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from support import tiny_model, use_mesh
 from torch_support import torch_names
 
+from gpt1_jax.devices.mesh import place_rows
 from gpt1_jax.model.heads import Classifier, Head, Pooling
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches, assemble
@@ -21,7 +22,6 @@ from gpt1_jax.tasks.encoding import EncodedExamples
 from gpt1_jax.tasks.task import Specials, special_ids
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.objectives import finetuning_loss
-from gpt1_jax.training.sharding import place_rows
 from gpt1_jax.training.step import State, abstract_state, make_train_step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

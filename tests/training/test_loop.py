@@ -23,8 +23,8 @@ from gpt1_jax.run import Run
 from gpt1_jax.training import divergence, record, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.divergence import PATIENCE, PROOF, Diverged, DivergedAgain
+from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.loop import train
-from gpt1_jax.training.metrics import MetricsLog
 from gpt1_jax.training.record import Record, lacks_evaluation
 from gpt1_jax.training.session import mend_results
 from gpt1_jax.training.stage import Stage

@@ -8,9 +8,9 @@ import pytest
 from support import tiny_config
 
 from gpt1_jax.config import Config
-from gpt1_jax.data import tokenizing
+from gpt1_jax.data import building
 from gpt1_jax.data.corpus import Corpus, prepare
-from gpt1_jax.data.tokenizers import train_sentencepiece
+from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training.finetuning import _open_tokenizer
@@ -92,7 +92,7 @@ def test_a_tokenizer_that_was_trained_is_not_trained_again(
 ) -> None:
     config = config_of(place)
     _, corpus = begin(config, place)
-    monkeypatch.setattr(tokenizing, "train_sentencepiece", None)
+    monkeypatch.setattr(building, "train_sentencepiece", None)
     assert open_corpus(config, Run(str(place / "run"))).directory == corpus.directory  # the very same
     shutil.rmtree(place / "cache")
     assert open_corpus(config, Run(str(place / "run"))).fingerprint == corpus.fingerprint

@@ -12,7 +12,7 @@ from etils import epath
 from support import tiny_config, use_mesh
 
 from gpt1_jax.config import Config
-from gpt1_jax.data.tokenizers import SentencePieceTokenizer, train_sentencepiece
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints

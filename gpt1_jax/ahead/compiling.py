@@ -1,0 +1,265 @@
+"""Compiling the train step for a TPU slice that is not there, and what that tells: memory, traffic, time."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from gpt1_jax.ahead.hlo import SLICES, Program
+from gpt1_jax.config import Config, MeshConfig, ModelConfig
+from gpt1_jax.data.batches import Batch
+from gpt1_jax.data.tokenizers.opening import open_tokenizer
+from gpt1_jax.devices.chips import TPUS, Chip
+from gpt1_jax.devices.mesh import batch_sharding, check_divisible, make_mesh, use
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.transformer import parameter_count
+from gpt1_jax.model.trunk import Trunk, make_trunk
+from gpt1_jax.training.memory_plan import abstract_params, advise, memory_needed
+from gpt1_jax.training.objectives import language_model_loss
+from gpt1_jax.training.optimizers import make_optimizer, make_schedule
+from gpt1_jax.training.session import fit_attention
+from gpt1_jax.training.speed import training_flops_per_token
+from gpt1_jax.training.step import abstract_state, make_train_step
+
+# libtpu compiles without a TPU, if it is told not to look for one.
+_ENVIRONMENT = {
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_SKIP_MDS_QUERY": "1",
+}
+
+
+def find_devices(topology: str, slices: int) -> list[Any]:
+    """The devices of a TPU topology such as v5e:4x4, `slices` of them.
+
+    Raises:
+        UserError: libtpu is not installed, or there is no such topology.
+    """
+    generation = topology.partition(":")[0]
+    if generation not in TPUS or not re.fullmatch(r"\w+:\d+(x\d+)+", topology):
+        raise UserError(
+            f"--topology={topology} is none that is known; write GENERATION:SHAPE such as v5e:4x4, v5p:2x2x1 or "
+            f"v6e:16x16, of the generations {', '.join(TPUS)}."
+        )
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if generation == "v4":
+        options["chip_config_name"] = "megacore"
+    if re.fullmatch(r"\w+:1x1(x1)?", topology):
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        with _no_tpu_expected():
+            return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+    except Exception as error:  # jax and libtpu raise their own
+        reason = " ".join(str(error).split())
+        if "not installed" in reason:
+            hint = "install the compiler with pip install 'gpt1_jax[tpu]'"
+        else:
+            hint = "name a shape that this generation has"
+        raise UserError(f"--topology={topology} cannot be compiled for ({reason:.200}); {hint}.") from error
+
+
+@contextlib.contextmanager
+def _no_tpu_expected() -> Iterator[None]:
+    """Sets libtpu's variables while it is loaded; left behind, they would call every process a lone TPU's."""
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT | before)
+    try:
+        yield
+    finally:
+        for name in _ENVIRONMENT.keys() - before.keys():
+            del os.environ[name]
+
+
+def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str, Any]:
+    """Compiles the pre-training step of a config for devices, none of which need be there.
+
+    Returns:
+        "mesh", "remat", "batch_size", "parameters", "flops" a step; "fits", and "memory" and "memory_limit" of a
+        device in bytes. Where it fits, what `_estimate` tells; where not, "advice".
+
+    Raises:
+        UserError: sizes do not divide over the mesh, or a fine-tuning's config.
+    """
+    if config.finetune is not None:
+        raise UserError(
+            "--config is a fine-tuning's, whose shapes depend on its data; name one of pre-training."
+        )
+    began = time.perf_counter()
+    mesh = _make_mesh(config.mesh, devices)
+    check_divisible(config, mesh)
+    tokenizer = open_tokenizer(config.data.tokenizer)
+    vocab_size = config.data.vocab_size if tokenizer is None else tokenizer.vocab_size
+    model, _ = fit_attention(config.model, mesh)
+    config = dataclasses.replace(config, model=model)
+    trunk, chip = make_trunk(model, vocab_size), TPUS[topology.partition(":")[0]]
+    params = abstract_params(trunk, mesh)
+    kept, passing = memory_needed(params, config, mesh, model.context_length)
+    tokens = config.train.batch_size * model.context_length
+    found = {
+        "topology": topology,
+        "devices": mesh.size,
+        "mesh": dict(mesh.shape),
+        "remat": model.remat,
+        "batch_size": config.train.batch_size,
+        "parameters": parameter_count(params, vocab_size),
+        "flops": training_flops_per_token(model, vocab_size) * tokens,
+    }
+    if kept + passing > chip.memory:
+        found |= {"fits": False, "memory": kept + passing, "memory_limit": chip.memory}
+        return found | {"advice": advise(kept > chip.memory), "compile_seconds": 0.0}
+    try:
+        compiled = _lower(trunk, config, mesh).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if (memory := memory_wanted(str(error))) is None:
+            raise
+        found |= {"fits": False, "memory": memory[0], "memory_limit": memory[1]}
+        found["advice"] = _advise(config, mesh.size)
+    else:
+        memory = cast(Any, compiled.memory_analysis())
+        used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        found |= {"fits": True, "memory": used, "memory_limit": chip.memory}
+        found |= _estimate(_read(compiled, topology), chip, model, vocab_size, tokens / mesh.size)
+    return found | {"compile_seconds": time.perf_counter() - began}
+
+
+def _read(compiled: jax.stages.Compiled, topology: str) -> Program:
+    """The program; UserError where libtpu is newer than jaxlib and wrote what that cannot read."""
+    try:
+        return Program(compiled.as_text() or "")
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"--topology={topology} was compiled, but jaxlib {version('jaxlib')} cannot read what the installed "
+            "libtpu wrote; install the two that go together, as pip install 'jax[tpu]' does."
+        ) from error
+
+
+def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:
+    """The mesh of all devices; UserError where it has not as many places."""
+    axes = {name: size for name, size in dataclasses.asdict(config).items() if name != "slices"}
+    places = math.prod(axes.values())
+    if places > 0 and places != len(devices):  # -1 takes what remains
+        raise UserError(
+            f"mesh={axes} has {places} places for the {len(devices)} devices of --topology; set an axis to -1, which "
+            "takes what remains, or name another topology."
+        )
+    return make_mesh(config, devices)
+
+
+def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
+    """The train step, ready to be compiled for a mesh."""
+    shape = (config.train.batch_size, 1, config.model.context_length)
+    place = batch_sharding(mesh)
+    with use(mesh):
+        schedule = make_schedule(config.optimizer, config.train.num_steps or 1)
+        optimizer = make_optimizer(config.optimizer, schedule)
+        state = abstract_state(model, optimizer, mesh)
+        objective = language_model_loss(model, dropout=True)
+        step = make_train_step(objective, optimizer, schedule, mesh, state, config.train.accumulation)
+        ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place)
+        weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+        noise = jax.ShapeDtypeStruct(shape[:2], jnp.uint32, sharding=place)
+        return step.lower(state, cast(Any, Batch)(ids, ids, weights, noise))
+
+
+def _estimate(
+    program: Program, chip: Chip, model: ModelConfig, vocab_size: int, tokens: float
+) -> dict[str, Any]:
+    """What a step sends and the time it takes, mostly by its compiler's own estimate.
+
+    That leaves out three things. Kernels: those of attention compute the masked half of the scores too, on matrix
+    units that a narrow head fills in part. Collectives: what is sent while the device computes takes no time, the rest
+    the links' full speed. And faults of the estimate: matmuls take at least the chip's peak.
+
+    Args:
+        tokens: a step, a device.
+
+    Returns:
+        "collectives" by kind; "parts", seconds by what they go into, "memory" being all that is no matmul; their sum
+        "seconds", the longest "bound", "mfu".
+    """
+    flops = training_flops_per_token(model, vocab_size) * tokens
+    # A layer's two kernels, forward and backward, have 6 · T · D of the model's FLOPs a token.
+    attention = program.kernels() * 3 * model.context_length * model.d_model * tokens
+    waste = 2 * max(1, chip.matrix_unit * model.num_heads / model.d_model)
+    cycles, sent = program.cycles(), program.collectives()
+    parts = {
+        "matmuls": max(cycles["matmuls"] / chip.clock, (flops - attention) / chip.flops),
+        "memory": cycles["other"] / chip.clock,
+        "attention": waste * attention / chip.flops,
+        "links": sum(sent[kind].bytes - sent[kind].hidden for kind in sent if kind != SLICES)
+        / chip.link_speed,
+        SLICES: sent[SLICES].bytes / chip.network_speed if SLICES in sent else 0.0,
+    }
+    seconds = sum(parts.values())
+    return {
+        "collectives": {kind: dataclasses.asdict(found) for kind, found in sent.items()},
+        "parts": parts,
+        "seconds": seconds,
+        "bound": max(parts, key=lambda part: parts[part]),
+        "mfu": flops / chip.flops / seconds,
+    }
+
+
+def search(config: Config, topology: str, devices: list[Any]) -> Iterator[dict[str, Any]]:
+    """What `compile_step` says of every mesh that divides the sizes, with the least remat that fits.
+
+    Raises:
+        UserError: no mesh divides the sizes, with what stands against the last.
+    """
+    count, refused, tried = len(devices), None, False
+    sizes = [2**power for power in range(count.bit_length()) if count % 2**power == 0]
+    for fsdp, tensor in itertools.product(sizes, sizes):
+        if count % (fsdp * tensor):
+            continue
+        mesh = MeshConfig(count // (fsdp * tensor), fsdp, tensor, config.mesh.slices)
+        for remat in ("none", "dots", "full"):
+            model = dataclasses.replace(config.model, remat=remat)
+            try:
+                found = compile_step(dataclasses.replace(config, model=model, mesh=mesh), topology, devices)
+            except UserError as error:  # does not divide
+                refused = error
+                break
+            tried = True
+            yield found
+            if found["fits"]:
+                break
+    if refused is not None and not tried:
+        raise refused
+
+
+def _advise(config: Config, devices: int) -> str:
+    """Which setting would make a step smaller that does not fit."""
+    if config.model.remat == "none":
+        return "set model.remat=dots or full, which computes activations again"
+    if config.mesh.fsdp == 1 and devices > 1:
+        return f"set mesh.fsdp={min(devices, 8)}, which splits parameters and moments"
+    return "set train.accumulation higher or train.batch_size lower, or take more devices"
+
+
+def memory_wanted(message: str) -> tuple[float, float] | None:
+    """(bytes wanted, bytes there) of a chip, from what the TPU compiler says when memory does not suffice.
+
+    None where the message is of something else. Two wordings are known: "Used 20G of 15G hbm" up to 2025, then "memory
+    required for HLO temporaries (20G) exceeds available HBM (15G)".
+    """
+    size = r"\(?([\d.]+[KMGT])\)?"
+    found = re.search(rf"{size} (?:of|exceeds available HBM) {size}", message)
+    return (_bytes(found[1]), _bytes(found[2])) if found else None
+
+
+def _bytes(text: str) -> float:
+    return float(text[:-1]) * 1024.0 ** ("KMGT".index(text[-1]) + 1)

@@ -1,0 +1,161 @@
+"""SentencePiece, trained on a source or brought by the user."""
+
+import hashlib
+import heapq
+import io
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import sentencepiece
+from etils import epath
+
+from gpt1_jax.data.tokenizers.sentencepiece_model import describe
+from gpt1_jax.disk.whole_files import write_whole
+from gpt1_jax.errors import UserError
+
+_TRAINING_CHARACTERS = 20_000_000  # more text changes the pieces little and costs minutes
+_LINE_CHARACTERS = 1000  # SentencePiece skips longer training lines silently (4192 bytes): they are cut
+_CHUNK_CHARACTERS = 16_000  # long texts are cut for encoding: even work, and twice as fast as 1 MB at once
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model; for one from `train_sentencepiece`, decode(encode(text)) is always the text."""
+
+    def __init__(self, model: bytes) -> None:
+        """`model` is the content of a .model file. Raises ValueError where it is something else."""
+        try:
+            described = describe(model)
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except Exception as error:  # protobuf and SentencePiece each raise their own
+            raise ValueError("it is not a SentencePiece model") from error
+        if not described.pieces:
+            raise ValueError("it is not a SentencePiece model")
+        self.model = model
+        self.vocab_size: int = self._processor.vocab_size()
+        eos_id: int = self._processor.eos_id()
+        self.end_id: int | None = eos_id if eos_id >= 0 else None
+        # As `train_sentencepiece` makes it: texts may be cut at line breaks, and the one character it would lose
+        # is spelled in bytes.
+        self.exact = described.exact
+        self._alone = "▁" if self.exact else None
+        self._alone_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; "</s>" and the like in it are plain characters."""
+        return self.encode_batch([text], threads=1)[0].tolist()
+
+    def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
+        """The ids of each text, int32 [N], found by `threads` threads that hold no Python lock."""
+        chunks_of_texts = [self._cut(text) for text in texts]
+        flat = [chunk for chunks in chunks_of_texts for chunk in chunks if chunk != self._alone]
+        encoded = iter(self._processor.encode(flat, num_threads=threads))
+        return [
+            np.concatenate(
+                [
+                    np.array(self._alone_ids if chunk == self._alone else next(encoded), np.int32)
+                    for chunk in chunks
+                ]
+            )
+            for chunks in chunks_of_texts
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; the end piece is no text."""
+        return self._processor.decode([int(id) for id in ids])
+
+    def fingerprint(self) -> str:
+        """A hash of the model file."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    def save(self, directory: epath.PathLike) -> None:
+        """Writes the model and the kind of tokenizer it is."""
+        directory = epath.Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_whole(directory / "sentencepiece.model", self.model)
+        write_whole(directory / "tokenizer.json", json.dumps({"kind": "sentencepiece"}) + "\n")
+
+    def _cut(self, text: str) -> list[str]:
+        """Cuts a text where that changes no id: behind line breaks, and around each "▁".
+
+        SentencePiece writes spaces as "▁" inside, so that a "▁" in the text would come back as a space.
+        """
+        if not self.exact:
+            return [text]
+        chunks: list[str] = []
+        for part in re.split("(▁)", text):
+            start = 0
+            while len(part) - start > _CHUNK_CHARACTERS:
+                end = part.find("\n", start + _CHUNK_CHARACTERS) + 1
+                if end == 0:
+                    break
+                chunks.append(part[start:end])
+                start = end
+            chunks.append(part[start:])
+        return chunks
+
+
+def train_sentencepiece(texts: Iterator[str], vocab_size: int) -> SentencePieceTokenizer:
+    """Trains BPE pieces on a sample drawn evenly over `texts`; the same texts give the same tokenizer.
+
+    No character is changed: identity normalization, no space put in front, none collapsed, line breaks as
+    a piece of their own, and characters without a piece spelled in bytes. Piece 0 is `<unk>` (never used),
+    piece 1 `</s>`, the end of a document. Raises UserError where the texts are empty or `vocab_size` does
+    not suit them.
+    """
+    lines = _sample_lines(texts)
+    if not lines:
+        raise UserError("data.source has no text to train a tokenizer on: expected documents with words")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            byte_fallback=True,
+            user_defined_symbols=["\n"],
+            unk_id=0,
+            eos_id=1,
+            bos_id=-1,
+            pad_id=-1,
+            num_threads=16,  # fixed, as it is written into the model, whose bytes are to be the same anywhere
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(_explain(str(error), vocab_size)) from error
+    return SentencePieceTokenizer(model.getvalue())
+
+
+def _sample_lines(texts: Iterator[str]) -> list[str]:
+    """An even sample of the texts' lines, in their order: those with the smallest of random numbers."""
+    generator = random.Random(0)
+    kept: list[tuple[float, int, str]] = []  # a heap whose first entry is the next to be dropped
+    size = count = 0
+    for text in texts:
+        for line in text.split("\n"):
+            for start in range(0, len(line), _LINE_CHARACTERS):
+                piece = line[start : start + _LINE_CHARACTERS]
+                heapq.heappush(kept, (-generator.random(), count, piece))
+                count += 1
+                size += len(piece)
+                while size > _TRAINING_CHARACTERS:
+                    size -= len(heapq.heappop(kept)[2])
+    return [piece for _, _, piece in sorted(kept, key=lambda entry: entry[1])]
+
+
+def _explain(message: str, vocab_size: int) -> str:
+    """Says what SentencePiece found wrong with the size of the vocabulary."""
+    if found := re.search(r"Vocabulary size too high .* <= (\d+)", message):
+        return f"data.vocab_size is {vocab_size}, too large for this text: expected at most {found[1]}"
+    if found := re.search(r"Vocabulary size is smaller than required_chars. \d+ vs (\d+)", message):
+        return (
+            f"data.vocab_size is {vocab_size}, too small for this text's characters and the 256 bytes: "
+            f"expected at least {found[1]}"
+        )
+    return f"data.vocab_size is {vocab_size}, with which SentencePiece cannot train on this text ({message})"

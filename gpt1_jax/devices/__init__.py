@@ -1,0 +1,1 @@
+"""Where arrays live and who computes: the mesh, the processes, the chips, their compiler and memory."""

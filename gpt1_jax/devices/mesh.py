@@ -1,0 +1,163 @@
+"""The mesh, the one table from logical axes to mesh axes, and how host rows become device arrays."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax.linen import spmd
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.errors import UserError
+
+RULES = (
+    ("batch", ("data", "fsdp")),
+    ("embed", "fsdp"),
+    ("vocab", "tensor"),
+    ("heads", "tensor"),
+    ("mlp", "tensor"),
+    ("layers", None),
+)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) over devices, by default all; -1 takes those the other axes leave.
+
+    Raises:
+        UserError: the axes do not fit the number of devices, or leave a process without any.
+    """
+    sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    devices = jax.devices() if devices is None else devices
+    fixed = int(np.prod([size for size in sizes.values() if size != -1]))
+    filled = {name: len(devices) // fixed if size == -1 else size for name, size in sizes.items()}
+    used = int(np.prod(list(filled.values())))
+    if used == 0 or used > len(devices) or (-1 in sizes.values() and used != len(devices)):
+        raise UserError(
+            f"mesh={sizes} does not fit the {len(devices)} devices at hand; "
+            "choose axes whose product is no more (-1 takes what remains, and must fit)."
+        )
+    idle = {device.process_index for device in devices} - {d.process_index for d in devices[:used]}
+    if idle:
+        raise UserError(
+            f"mesh={sizes} takes {used} of {len(devices)} devices and none of process "
+            f"{', '.join(map(str, sorted(idle)))}; choose larger axes (-1 takes what remains) or start fewer processes."
+        )
+    axes, types = tuple(filled), (AxisType.Auto,) * 3
+    split = {"allow_split_physical_axes": True}  # an axis may be a part of one of the TPU's torus
+    if config.slices == 1:
+        grid = mesh_utils.create_device_mesh(tuple(filled.values()), devices[:used], **split)
+        return Mesh(grid, axes, axis_types=types)
+    data, slices = filled.pop("data"), config.slices
+    try:
+        if data % slices:
+            raise ValueError(f"mesh.data={data} is not a multiple of it")
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (data // slices, *filled.values()),
+            (slices, 1, 1),
+            devices[:used],
+            **split,
+            process_is_granule=not hasattr(devices[0], "slice_index"),  # off TPUs a process counts as a slice
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"mesh.slices={slices} does not fit the devices ({reason}); set how many slices there are."
+        ) from error
+    return Mesh(grid, axes, axis_types=types)
+
+
+@contextmanager
+def use(mesh: Mesh) -> Iterator[None]:
+    """Within its context arrays, and parameters by their logical axes, are placed on the mesh."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield
+
+
+def check_divisible(config: Config, mesh: Mesh) -> None:
+    """Refuses sizes that do not divide over the mesh.
+
+    Raises:
+        UserError: naming the field, the axes and the sizes.
+    """
+    axes = dict(mesh.shape)
+    model, rows = config.model, config.train.batch_size // config.train.accumulation
+    heads = ("model.num_heads", model.num_heads, ("tensor",))
+    units = ("model.d_ff", model.d_ff, ("fsdp",))  # the recurrent matrix is split both ways
+    for field, size, names in (
+        ("train.batch_size / train.accumulation", rows, ("data", "fsdp")),
+        ("model.d_model", model.d_model, ("fsdp",)),
+        ("model.d_ff", model.d_ff, ("tensor",)),
+        heads if model.kind == "transformer" else units,
+    ):
+        parts = int(np.prod([axes[name] for name in names]))
+        if size % parts:
+            meshes = " × ".join(f"mesh.{name}={axes[name]}" for name in names)
+            raise UserError(
+                f"{field}={size} does not divide over {meshes}; set a multiple of {parts}, or a smaller mesh."
+            )
+
+
+def logical_shardings(boxed: Any, mesh: Mesh) -> Any:
+    """The NamedSharding of every leaf of a tree of linen's partitioned boxes, by RULES."""
+    return spmd.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
+
+
+def placements(params: Any) -> list[str]:
+    """A line for each parameter: its name, shape, the mesh axes that split it, and its megabytes a device."""
+    lines = []
+    for path, leaf in jax.tree.leaves_with_path(params):
+        spec = (*leaf.sharding.spec, *(None,) * leaf.ndim)[: leaf.ndim]
+        axes = ", ".join("·" if axis is None else str(axis) for axis in spec)
+        size = np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        name = "/".join(str(key.key) for key in path)
+        lines.append(
+            f"{name:24} {' × '.join(map(str, leaf.shape)):24} ({axes})  {size / 1e6:.2f} MB a device"
+        )
+    return lines
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of values every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays [B, ...]: rows over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> Any:
+    """A global batch of which each host makes only the rows its own devices hold.
+
+    Args:
+        rows: (start, stop) → a NamedTuple of arrays [stop − start, ...], those rows of the global batch.
+        batch_size: B.
+
+    Returns:
+        The same NamedTuple with global jax arrays [B, ...].
+    """
+    sharding, read = batch_sharding(mesh), functools.cache(rows)
+
+    def bounds(index: tuple[slice, ...] | None) -> tuple[int, int]:
+        assert index is not None  # it is None only for devices of other hosts
+        return index[0].indices(batch_size)[:2]
+
+    sample = read(*bounds(next(iter(sharding.addressable_devices_indices_map((batch_size,)).values()))))
+
+    def place(field: str) -> jax.Array:
+        shape = (batch_size, *getattr(sample, field).shape[1:])
+        return jax.make_array_from_callback(
+            shape, sharding, lambda index: getattr(read(*bounds(index)), field)
+        )
+
+    return type(sample)(*map(place, sample._fields))
+
+
+def shapes_of(tree: Any) -> Any:
+    """The shapes, dtypes and shardings of a tree of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -1,0 +1,1 @@
+"""Files: reading users' within bounds, writing whole or not at all, locks, paths, a run's history."""

@@ -1,0 +1,1 @@
+"""From states to text, a token at a time: sampling, beams, caches."""

@@ -1,0 +1,156 @@
+"""Beam search: the sequences of highest log-probability, divided by a power of their length.
+
+Letters: B prompts, W beams a prompt, N new tokens at most, V pieces. Flat arrays have B · W rows, a prompt's beams
+side by side.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.model.attention import Cache
+from gpt1_jax.model.decoding.decode import Prompts, Weights, advance, empty_caches
+from gpt1_jax.model.transformer import Transformer
+
+NEVER = -jnp.inf  # the score of what is no candidate
+
+
+class Beams(NamedTuple):
+    """Sequences of one prompt side by side, the best first.
+
+    Fields:
+        tokens: int32 [B, W, N].
+        log_probabilities: float32 [B, W, N], of each token.
+        lengths: int32 [B, W], how many tokens count.
+        scores: float32 [B, W]; NEVER where there is no sequence.
+    """
+
+    tokens: jax.Array
+    log_probabilities: jax.Array
+    lengths: jax.Array
+    scores: jax.Array
+
+
+class _State(NamedTuple):
+    caches: tuple[Cache, ...]
+    step: jax.Array  # int32, new tokens so far
+    running: Beams  # scores are sums
+    ended: Beams  # scores are divided
+    open: jax.Array  # bool [B], whether a running beam may still become better than those that ended
+
+
+@partial(jax.jit, static_argnums=(0, 5, 6))
+def search(
+    model: Transformer,
+    weights: Weights,
+    prompts: Prompts,
+    stops: jax.Array,
+    length_penalty: jax.Array,
+    width: int,
+    size: int,
+) -> Beams:
+    """Continues each prompt by beam search; of `prompts` the keys are not read.
+
+    A sequence ends with a stop or at its limit, and then its score is the sum of its log-probabilities over its length
+    to the power of `length_penalty`. A prompt's search is over when as many have ended as there are beams and none
+    that runs has a higher score by now.
+
+    Args:
+        stops: int32 [M], the tokens that end a sequence.
+        length_penalty: float32; 0 compares sums, 1 means.
+        width: W.
+        size: N.
+
+    Returns:
+        The W best that ended.
+    """
+    batch, slots = prompts.tokens.shape
+    first = jnp.repeat(prompts.first, width)
+    logits, caches = advance(
+        model,
+        weights,
+        prompts.tokens,
+        empty_caches(model, batch, slots + size),
+        jnp.int32(0),
+        prompts.first,
+    )
+    caches = jax.tree.map(lambda x: jnp.repeat(x, width, axis=0), caches)
+    none = Beams(
+        tokens=jnp.zeros((batch, width, size), jnp.int32),
+        log_probabilities=jnp.zeros((batch, width, size), jnp.float32),
+        lengths=jnp.zeros((batch, width), jnp.int32),
+        scores=jnp.full((batch, width), NEVER, jnp.float32),
+    )
+    alone = none._replace(scores=none.scores.at[:, 0].set(0))  # all beams are the prompt: only one may branch
+    start = _State(caches, jnp.int32(0), alone, none, jnp.ones(batch, bool))
+    grow = partial(_grow, limits=prompts.limits, stops=stops, length_penalty=length_penalty)
+
+    def step(state: _State) -> _State:
+        last = jax.lax.dynamic_index_in_dim(state.running.tokens, state.step - 1, axis=2)
+        logits, caches = advance(
+            model, weights, last.reshape(-1, 1), state.caches, slots + state.step - 1, first
+        )
+        return grow(state._replace(caches=caches), logits)
+
+    state = grow(start, jnp.repeat(logits, width, axis=0))
+    return jax.lax.while_loop(lambda state: state.open.any(), step, state).ended
+
+
+def _grow(
+    state: _State,
+    logits: jax.Array,
+    *,
+    limits: jax.Array,
+    stops: jax.Array,
+    length_penalty: jax.Array,
+) -> _State:
+    """One token more: of the 2 W best continuations, those that end and those that run on."""
+    batch, width, _ = state.running.tokens.shape
+    length = state.step + 1
+    found = jax.nn.log_softmax(logits).reshape(batch, width, -1)
+    pieces = found.shape[-1]
+    totals = (state.running.scores[..., None] + found).reshape(batch, -1)
+    # At least W of these run on, whatever stops: one continuation of each beam for each stop, and W beside them.
+    totals, candidates = jax.lax.top_k(totals, min((1 + max(1, stops.size)) * width, width * pieces))
+    parents, tokens = candidates // pieces, (candidates % pieces).astype(jnp.int32)
+    chances = jnp.take_along_axis(found.reshape(batch, -1), candidates, axis=1)
+    grown = _take(state.running, parents)
+    grown = Beams(
+        tokens=grown.tokens.at[:, :, state.step].set(tokens),
+        log_probabilities=grown.log_probabilities.at[:, :, state.step].set(chances),
+        lengths=jnp.full(parents.shape, length),
+        scores=totals,
+    )
+    ends = jnp.isin(tokens, stops) | (length >= limits)[:, None]
+    among_best = jnp.arange(parents.shape[1]) < width
+    divisor = length.astype(jnp.float32) ** length_penalty
+
+    eligible = ends & among_best & state.open[:, None]
+    fresh = grown._replace(scores=jnp.where(eligible, totals / divisor, NEVER))
+    ended = _best(jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), state.ended, fresh), width)
+    open_scores = jnp.where(ends, NEVER, totals)
+    scores, places = jax.lax.top_k(open_scores, width)
+    running = _take(grown, places)._replace(scores=scores)
+    parents = jnp.take_along_axis(parents, places, axis=1)
+    rows = (jnp.arange(batch)[:, None] * width + parents).reshape(-1)
+    caches = jax.tree.map(lambda x: x[rows], state.caches)
+
+    full = (ended.scores > NEVER).all(1)
+    better = scores[:, 0] / divisor > ended.scores.min(1)
+    still = state.open & (better | ~full) & (length < limits)
+    return _State(caches, length, running, ended, still)
+
+
+def _best(beams: Beams, width: int) -> Beams:
+    """The `width` of highest score, in their order."""
+    _, places = jax.lax.top_k(beams.scores, width)
+    return _take(beams, places)
+
+
+def _take(beams: Beams, places: jax.Array) -> Beams:
+    """Beams [B, M] by their places [B, M] among each prompt's."""
+    return jax.tree.map(
+        lambda x: jnp.take_along_axis(x, places.reshape(*places.shape, *(1,) * (x.ndim - 2)), axis=1), beams
+    )

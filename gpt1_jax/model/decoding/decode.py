@@ -1,0 +1,186 @@
+"""Continuing sequences a token at a time, with a cache of keys and values, inside one compiled loop.
+
+Sequences stand right-aligned: they end at one slot and begin where their length says, so that every step writes one
+slot of all caches. A slot's position in its sequence is its distance from where that begins.
+
+Letters: B sequences, P slots of the prompts, N new tokens at most, C = P + N slots, D width, H heads, K head width,
+V the tokenizer's pieces.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.model.attention import Cache, cached_attention
+from gpt1_jax.model.decoding.sampling import Sampling, choose
+from gpt1_jax.model.embedding import lookup, project
+from gpt1_jax.model.layers import batch_sharded
+from gpt1_jax.model.transformer import Block, Transformer
+
+
+class Weights(NamedTuple):
+    """A Transformer's parameters as decoding reads them: a tree for each layer, cast to the dtype of activations.
+
+    A stacked array would be sliced, and so copied, for each layer of each token.
+    """
+
+    tokens: jax.Array
+    positions: jax.Array
+    blocks: tuple[Any, ...]
+
+
+class Prompts(NamedTuple):
+    """What is continued.
+
+    Fields:
+        tokens: int32 [B, P], right-aligned.
+        first: int32 [B], the slot at which each begins.
+        limits: int32 [B], how many new tokens each may get, at least 1.
+        keys: a random key for each, [B].
+        drawn: int32, how many tokens these keys have drawn already.
+        seen: bool [B, V], the pieces that a repetition penalty holds against; None without one.
+    """
+
+    tokens: jax.Array
+    first: jax.Array
+    limits: jax.Array
+    keys: jax.Array
+    drawn: jax.Array
+    seen: jax.Array | None
+
+
+class State(NamedTuple):
+    """Sequences underway. `slot` is where the last token goes, which is not in the caches yet."""
+
+    caches: tuple[Cache, ...]
+    slot: jax.Array  # int32
+    last: jax.Array  # int32 [B]
+    step: jax.Array  # int32, new tokens so far
+    tokens: jax.Array  # int32 [B, N]
+    log_probabilities: jax.Array  # float32 [B, N], the model's own, before any of `Sampling`
+    done: jax.Array  # bool [B]
+    counts: jax.Array  # int32 [B], how many of `tokens` are each sequence's
+    seen: jax.Array | None
+
+
+@partial(jax.jit, static_argnums=0)
+def unstack(model: Transformer, params: Any) -> Weights:
+    """Parameters for decoding. Runs under the mesh, as all functions here."""
+    dtype = model.config.dtype
+
+    def layer(number: int) -> Any:
+        return {
+            name: stacked[number] if name.startswith("norm") else stacked[number].astype(dtype)
+            for name, stacked in params["blocks"].items()
+        }
+
+    blocks = tuple(layer(number) for number in range(model.config.num_layers))
+    return Weights(params["tokens"].astype(dtype), params["positions"].astype(dtype), blocks)
+
+
+def empty_caches(model: Transformer, batch: int, slots: int) -> tuple[Cache, ...]:
+    """Caches of nothing yet, one a layer."""
+    config = model.config
+    shape = (batch, config.num_heads, slots, config.d_model // config.num_heads)
+    return tuple(Cache(*(jnp.zeros(shape, config.dtype),) * 2) for _ in range(config.num_layers))
+
+
+def advance(
+    model: Transformer,
+    weights: Weights,
+    tokens: jax.Array,
+    caches: tuple[Cache, ...],
+    slot: jax.Array,
+    first: jax.Array,
+) -> tuple[jax.Array, tuple[Cache, ...]]:
+    """Reads further tokens.
+
+    Args:
+        tokens: int32 [B, T], for the slots from `slot` on.
+        caches, slot, first: see `attention.cached_attention`.
+
+    Returns:
+        The logits of what follows the last token, float32 [B, V], and the caches with these tokens in them.
+    """
+    length = model.config.context_length
+    places = slot + jnp.arange(tokens.shape[1]) - first[:, None]
+    x = lookup(weights.tokens, tokens) + weights.positions[jnp.clip(places, 0, length - 1)]
+    x = batch_sharded(x.astype(model.config.dtype))
+    extended = []
+    for layer, (params, cache) in enumerate(zip(weights.blocks, caches, strict=True)):
+        attend = partial(cached_attention, cache=cache, slot=slot, first=first)
+        x, cache = Block(model.config).apply({"params": params}, x, jnp.int32(layer), None, attend)
+        extended.append(cache)
+    logits = project(x[:, -1], weights.tokens)
+    return logits[:, : model.vocab_size], tuple(extended)  # to cut the table instead would copy it
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def begin(
+    model: Transformer, weights: Weights, prompts: Prompts, sampling: Sampling, stops: jax.Array, size: int
+) -> State:
+    """Reads the prompts and chooses the first new token of each.
+
+    Args:
+        stops: int32 [M], the tokens that end a sequence.
+        size: N.
+    """
+    batch, width = prompts.tokens.shape
+    caches = empty_caches(model, batch, width + size)
+    logits, caches = advance(model, weights, prompts.tokens, caches, jnp.int32(0), prompts.first)
+    nothing = State(
+        caches=caches,
+        slot=jnp.int32(width - 1),
+        last=prompts.tokens[:, -1],
+        step=jnp.int32(0),
+        tokens=jnp.zeros((batch, size), jnp.int32),
+        log_probabilities=jnp.zeros((batch, size), jnp.float32),
+        done=jnp.zeros(batch, bool),
+        counts=jnp.zeros(batch, jnp.int32),
+        seen=prompts.seen,
+    )
+    return _append(nothing, logits, prompts, sampling, stops)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def proceed(
+    model: Transformer,
+    weights: Weights,
+    state: State,
+    prompts: Prompts,
+    sampling: Sampling,
+    stops: jax.Array,
+    until: jax.Array,
+) -> State:
+    """Goes on until every sequence has `until` new tokens (at most N) or is done."""
+
+    def more(state: State) -> jax.Array:
+        return (state.step < until) & ~state.done.all()
+
+    def step(state: State) -> State:
+        logits, caches = advance(model, weights, state.last[:, None], state.caches, state.slot, prompts.first)
+        return _append(state._replace(caches=caches), logits, prompts, sampling, stops)
+
+    return jax.lax.while_loop(more, step, state)
+
+
+def _append(state: State, logits: jax.Array, prompts: Prompts, sampling: Sampling, stops: jax.Array) -> State:
+    """The state with one token more for each sequence that is not done."""
+    tokens, log_probabilities = choose(logits, prompts.keys, prompts.drawn + state.step, sampling, state.seen)
+    counts = state.counts + ~state.done
+    seen = state.seen
+    if seen is not None:
+        seen = seen.at[jnp.arange(len(tokens)), tokens].set(True)
+    return State(
+        caches=state.caches,
+        slot=state.slot + 1,
+        last=tokens,
+        step=state.step + 1,
+        tokens=state.tokens.at[:, state.step].set(tokens),
+        log_probabilities=state.log_probabilities.at[:, state.step].set(log_probabilities),
+        done=state.done | jnp.isin(tokens, stops) | (counts >= prompts.limits),
+        counts=counts,
+        seen=seen,
+    )

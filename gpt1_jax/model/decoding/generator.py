@@ -1,0 +1,295 @@
+"""Continuing token sequences with a language model: what `generate` and the samples of pre-training share.
+
+Letters: B rows (prompts times samples), P slots of the prompts, N new tokens at most, C the model's context length.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from gpt1_jax.devices.memory import memory_at_hand
+from gpt1_jax.devices.mesh import batch_sharding, replicated
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.decoding.beams import Beams, search
+from gpt1_jax.model.decoding.decode import Prompts, Weights, begin, proceed, unstack
+from gpt1_jax.model.decoding.sampling import Sampling
+from gpt1_jax.model.decoding.settings import Generation
+from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.model.trunk import Trunk
+
+Watch = Callable[[list[list[int]]], None]
+
+_LEAST = 16  # slots; sizes are rounded up to powers of two, so that few programs are compiled
+_MEMORY = 2**31  # bytes of a device for caches and logits, by which many rows are continued some at a time
+
+Reason = Literal["length", "stop", "context"]
+
+
+class Sample(NamedTuple):
+    """A continuation: its tokens, the model's log-probability of each, why it ended, and a beam's score."""
+
+    tokens: list[int]
+    log_probabilities: list[float]
+    reason: Reason
+    score: float | None = None
+
+
+class Generator:
+    """A trained language model that continues sequences. Call it under the mesh."""
+
+    def __init__(self, model: Trunk, mesh: Mesh, params: Any) -> None:
+        """Raises UserError for an LSTM, which has no cache to go on from."""
+        if not isinstance(model, Transformer):
+            raise UserError("model.kind=lstm cannot continue text; name a run of a transformer.")
+        self._model, self._mesh = model, mesh
+        self._parts = mesh.shape["data"] * mesh.shape["fsdp"]
+        self._weights: Weights = unstack(model, params)
+        self._gather = jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: Generation,
+        watch: Watch | None = None,
+        every: int = 1,
+        first: int = 0,
+    ) -> list[list[Sample]]:
+        """Continues each prompt.
+
+        Args:
+            prompts: token ids, at least one each.
+            settings: how.
+            watch: is shown all rows' new tokens so far, whenever there are `every` more; not by beam search.
+            every: see `watch`.
+            first: the number of the first prompt, where these are part of a longer list: the seed draws by number.
+
+        Returns:
+            For each prompt its samples.
+
+        Raises:
+            UserError: a setting, a prompt's length or an id is out of range.
+        """
+        settings = settings.checked(self._model.vocab_size)
+        self._check(prompts, settings)
+        if not prompts:
+            return []
+        texts = [list(prompt) for prompt in prompts]
+        if settings.num_beams > 1:
+            some = self._beams_at_once(texts, settings)
+            groups = [texts[start : start + some] for start in range(0, len(texts), some)]
+            return [beams for group in groups for beams in self._search(group, settings)]
+        return self._draw(texts, settings, watch, every, first)
+
+    def _check(self, prompts: Sequence[Sequence[int]], settings: Generation) -> None:
+        context, size = self._model.config.context_length, self._model.vocab_size
+        for number, prompt in enumerate(prompts, start=1):
+            which = f"Prompt {number}: " if len(prompts) > 1 else ""
+            if not prompt:
+                raise UserError(f"{which}A prompt has no tokens; give at least a word.")
+            if not all(0 <= id < size for id in prompt):
+                raise UserError(f"{which}A prompt has an id outside the {size} pieces; encode a text.")
+            most = context - (settings.max_new_tokens if settings.beyond_context == "refuse" else 1)
+            if settings.beyond_context != "slide" and len(prompt) > most:
+                room = f"{settings.max_new_tokens} new ones do" if most < context - 1 else "a new one does"
+                raise UserError(
+                    f"{which}A prompt of {len(prompt)} tokens leaves no room in the context: {room} not fit into "
+                    f"{context}; shorten it, or set beyond_context=slide."
+                )
+
+    # ── Memory ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _rows_at_once(self, texts: list[list[int]], settings: Generation) -> int:
+        """How many rows are continued together, at least one for each part of the mesh."""
+        return max(1, _MEMORY // self._row_bytes(texts, settings)) * self._parts
+
+    def _beams_at_once(self, texts: list[list[int]], settings: Generation) -> int:
+        """How many prompts are searched for together; raises UserError where not even one can be."""
+        needed = settings.num_beams * self._row_bytes(texts, settings)
+        room = memory_at_hand(self._mesh)
+        if room is not None and needed > room:
+            raise UserError(
+                f"num_beams={settings.num_beams} needs at least {needed / 1e9:,.3g} GB a device, and "
+                f"{room / 1e9:,.3g} GB are there; set fewer."
+            )
+        return max(1, _MEMORY // needed) * self._parts
+
+    def _row_bytes(self, texts: list[list[int]], settings: Generation) -> int:
+        """What a row takes of its device: the caches, and the logits with what sorting and drawing make of them."""
+        config = self._model.config
+        longest = min(max(map(len, texts)), config.context_length)
+        slots = _bucket(longest) + _bucket(min(settings.max_new_tokens, config.context_length))
+        caches = 2 * config.num_layers * config.d_model * slots * jnp.dtype(config.dtype).itemsize
+        return caches + 8 * 4 * self._model.vocab_size
+
+    # ── Sampling ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _draw(
+        self, texts: list[list[int]], settings: Generation, watch: Watch | None, every: int, first: int
+    ) -> list[list[Sample]]:
+        """The samples of each text, as many rows at a time as there is memory for."""
+        count, at_once = settings.num_samples, self._rows_at_once(texts, settings)
+        rows = len(texts) * count
+        samples: list[Sample] = []
+
+        def show(news: list[list[int]]) -> None:
+            assert watch is not None
+            done = [sample.tokens for sample in samples]
+            watch([*done, *news, *([] for _ in range(rows - len(done) - len(news)))])
+
+        for start in range(0, rows, at_once):
+            texts_at, numbers = np.divmod(np.arange(start, min(start + at_once, rows)), count)
+            keys = _keys(settings.seed, first + texts_at, numbers)
+            copies = [list(texts[place]) for place in texts_at]
+            samples += self._sample(copies, keys, settings, None if watch is None else show, every)
+        return [samples[i : i + count] for i in range(0, rows, count)]
+
+    def _sample(
+        self,
+        texts: list[list[int]],
+        keys: jax.Array,
+        settings: Generation,
+        watch: Watch | None,
+        every: int,
+    ) -> list[Sample]:
+        """A sample of each text; windows follow one another where they slide."""
+        context, sliding = self._model.config.context_length, settings.beyond_context == "slide"
+        given, wanted = [len(text) for text in texts], settings.max_new_tokens
+        chances: list[list[float]] = [[] for _ in texts]
+        sampling, stops = sampling_of(settings, self._model.vocab_size), jnp.array(settings.stop, jnp.int32)
+        starts = [0] * len(texts)
+        drawn, open_rows = 0, list(range(len(texts)))
+        while open_rows:
+            for row in open_rows:
+                if len(texts[row]) - starts[row] >= context:
+                    starts[row] = len(texts[row]) - context // 2
+            windows = [texts[row][starts[row] :] for row in open_rows]
+            # All windows go on together, so far as the longest of them can.
+            room = context - max(map(len, windows)) if sliding else context
+            steps = min(wanted - drawn, room)
+            limits = [wanted - drawn if sliding else min(wanted, context - len(window)) for window in windows]
+            prompts = self._prompts(windows, limits, keys[np.array(open_rows)], drawn)
+            prompts = self._remember(prompts, [texts[row] for row in open_rows], settings)
+            state = begin(self._model, self._weights, prompts, sampling, stops, _bucket(steps))
+            until = 1
+            while True:
+                (done,) = self._read(state.done)
+                done = done[: len(open_rows)]
+                if watch is not None and drawn + until < wanted:
+                    counts, tokens = self._read(state.counts, state.tokens)
+                    news = {row: tokens[i, : counts[i]].tolist() for i, row in enumerate(open_rows)}
+                    watch([texts[i][given[i] :] + news.get(i, []) for i in range(len(texts))])
+                if until >= steps or done.all():
+                    break
+                until = min(until + every, steps) if watch is not None else steps
+                state = proceed(self._model, self._weights, state, prompts, sampling, stops, jnp.int32(until))
+            counts, tokens, found = self._read(state.counts, state.tokens, state.log_probabilities)
+            for i, row in enumerate(open_rows):
+                texts[row] += tokens[i, : counts[i]].tolist()
+                chances[row] += found[i, : counts[i]].tolist()
+            drawn += steps
+            open_rows = [row for row, ended in zip(open_rows, done, strict=True) if not ended]
+        if watch is not None:
+            watch([text[count:] for text, count in zip(texts, given, strict=True)])
+        return [
+            Sample(text[count:], values, _reason(text[count:], settings))
+            for text, count, values in zip(texts, given, chances, strict=True)
+        ]
+
+    def _remember(self, prompts: Prompts, texts: list[list[int]], settings: Generation) -> Prompts:
+        """The prompts with the pieces that their texts have, where a penalty is on them."""
+        if settings.repetition_penalty == 1:
+            return prompts
+        seen = np.zeros((len(prompts.limits), self._model.vocab_size), bool)
+        for row, text in enumerate(texts):
+            seen[row, text] = True
+        return prompts._replace(seen=self._placed(seen))
+
+    # ── Beam search ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _search(self, texts: list[list[int]], settings: Generation) -> list[list[Sample]]:
+        context, wanted = self._model.config.context_length, settings.max_new_tokens
+        limits = [min(wanted, context - len(text)) for text in texts]
+        beams = search(
+            self._model,
+            self._weights,
+            self._prompts(texts, limits, _keys(0, *np.zeros((2, len(texts)), int)), 0),
+            jnp.array(settings.stop, jnp.int32),
+            jnp.float32(settings.length_penalty),
+            settings.num_beams,
+            _bucket(max(limits)),
+        )
+        found: Any = Beams(*cast(Any, self._read(*beams)))
+        samples = []
+        for row in range(len(texts)):
+            beams = []
+            for beam in range(settings.num_samples):
+                count = found.lengths[row, beam]
+                tokens = found.tokens[row, beam, :count].tolist()
+                values = found.log_probabilities[row, beam, :count].tolist()
+                reason = _reason(tokens, settings)
+                beams.append(Sample(tokens, values, reason, float(found.scores[row, beam])))
+            samples.append(beams)
+        return samples
+
+    # ── Arrays ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _prompts(self, windows: list[list[int]], limits: list[int], keys: jax.Array, drawn: int) -> Prompts:
+        """Right-aligned rows, as many as divide over the mesh: those in excess end at once."""
+        batch, width = -(-len(windows) // self._parts) * self._parts, _bucket(max(map(len, windows)))
+        tokens = np.zeros((batch, width), np.int32)
+        first = np.full(batch, width - 1, np.int32)
+        for row, window in enumerate(windows):
+            tokens[row, width - len(window) :] = window
+            first[row] = width - len(window)
+        limits = limits + [1] * (batch - len(windows))
+        filled = np.minimum(np.arange(batch), len(windows) - 1)
+        return Prompts(
+            self._placed(tokens),
+            self._placed(first),
+            self._placed(np.array(limits, np.int32)),
+            keys[filled],
+            jnp.int32(drawn),
+            None,
+        )
+
+    def _read(self, *arrays: jax.Array) -> tuple[np.ndarray, ...]:
+        """Arrays of the devices on every host, also what other hosts hold."""
+        return jax.device_get(self._gather(arrays))
+
+    def _placed(self, rows: np.ndarray) -> jax.Array:
+        place = batch_sharding(self._mesh)
+        return jax.make_array_from_callback(rows.shape, place, lambda index: rows[index])
+
+
+def _keys(seed: int, prompts: np.ndarray, samples: np.ndarray) -> jax.Array:
+    """A random key for each row, [B], made of the seed, the prompt's number and the sample's."""
+    fold = jax.vmap(jax.random.fold_in)
+    key = jnp.broadcast_to(jax.random.key(seed), prompts.shape)
+    return fold(fold(key, prompts.astype(np.uint32)), samples.astype(np.uint32))
+
+
+def sampling_of(settings: Generation, vocab_size: int) -> Sampling:
+    """The settings as the model's arithmetic takes them."""
+    top_k = min(settings.top_k, vocab_size)
+    return Sampling(
+        temperature=jnp.float32(settings.temperature) if settings.temperature else None,
+        top_k=jnp.int32(top_k) if top_k else None,
+        top_p=jnp.float32(settings.top_p) if settings.top_p < 1 else None,
+        repetition_penalty=(
+            jnp.float32(settings.repetition_penalty) if settings.repetition_penalty != 1 else None
+        ),
+    )
+
+
+def _reason(tokens: list[int], settings: Generation) -> Reason:
+    if tokens and tokens[-1] in settings.stop:
+        return "stop"
+    return "length" if len(tokens) == settings.max_new_tokens else "context"
+
+
+def _bucket(count: int) -> int:
+    return max(_LEAST, 1 << (count - 1).bit_length())

@@ -1,0 +1,106 @@
+"""What a run writes behind its prompts: the prompts' ids, the texts of samples, and what `generate` returns."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+from gpt1_jax.arguments import check_ids, check_several, check_text
+from gpt1_jax.data.tokenizers.absent import NoTokenizer
+from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.model.decoding.generator import Reason, Sample
+
+_LAST_WORD = re.compile(r"\s*\S*\Z")
+
+
+class SampledText(TypedDict):
+    """A continuation.
+
+    Fields:
+        token_ids: the new ones, a stop that ended them included.
+        text: theirs, without such a stop; empty where the run has no tokenizer.
+        logprobs: of each, by the model itself, before temperature and the like.
+        finish_reason: why it ends.
+        score: of beam search.
+    """
+
+    token_ids: list[int]
+    text: str
+    logprobs: list[float]
+    finish_reason: Reason
+    score: NotRequired[float]
+
+
+class Continued(TypedDict):
+    """A prompt and what follows it."""
+
+    prompt: str
+    prompt_token_ids: list[int]
+    samples: list[SampledText]
+
+
+class Prompt(NamedTuple):
+    """A text to continue, and its ids."""
+
+    text: str
+    ids: list[int]
+
+
+def read_prompts(tokenizer: Tokenizer, given: Any) -> tuple[list[Prompt], bool]:
+    """The prompts that `generate` is given, and whether they are a list of texts.
+
+    Raises:
+        UserError: they are neither a text, nor ids, nor a list of texts.
+    """
+    if isinstance(given, str):
+        return [_read_text(tokenizer, given, "prompt")], False
+    members = check_several(given, "prompt", "a text, a list of texts or a list of ids")
+    if all(isinstance(member, str) for member in members):
+        return [
+            _read_text(tokenizer, text, f"prompt {number}") for number, text in enumerate(members, start=1)
+        ], True
+    ids = check_ids(members, "prompt", tokenizer.vocab_size)
+    return [Prompt("" if isinstance(tokenizer, NoTokenizer) else tokenizer.decode(ids), ids)], False
+
+
+def describe(
+    tokenizer: Tokenizer, prompt: Prompt, samples: Iterable[Sample], stop: Sequence[int]
+) -> Continued:
+    """A prompt's samples as `generate` returns them."""
+    described: list[SampledText] = []
+    for sample in samples:
+        described.append(
+            {
+                "token_ids": sample.tokens,
+                "text": sample_text(tokenizer, prompt, sample.tokens, stop),
+                "logprobs": sample.log_probabilities,
+                "finish_reason": sample.reason,
+            }
+        )
+        if sample.score is not None:
+            described[-1]["score"] = sample.score
+    return {"prompt": prompt.text, "prompt_token_ids": prompt.ids, "samples": described}
+
+
+def sample_text(tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int], stop: Sequence[int]) -> str:
+    """What new tokens say behind a prompt: with the space between the two, without a stop that ended them."""
+    if isinstance(tokenizer, NoTokenizer):
+        return ""
+    spoken = [*tokens[:-1]] if tokens and tokens[-1] in stop else [*tokens]
+    before, whole = tokenizer.decode(prompt.ids), tokenizer.decode([*prompt.ids, *spoken])
+    return whole.removeprefix(before) if whole.startswith(before) else tokenizer.decode(spoken)
+
+
+def growing_text(tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int], stop: Sequence[int]) -> str:
+    """The beginning of `sample_text` that further tokens leave as it is."""
+    text = sample_text(tokenizer, prompt, tokens, stop)
+    if isinstance(tokenizer, OpenAITokenizer):  # which sets a word by what follows, as in "he 's" and "he's"
+        return _LAST_WORD.sub("", text)
+    return text.rstrip("\N{REPLACEMENT CHARACTER}")  # the first bytes of a character
+
+
+def _read_text(tokenizer: Tokenizer, text: str, name: str) -> Prompt:
+    """A prompt's ids; where it is empty, the piece that ends a document, as a document's beginning."""
+    ids = tokenizer.encode(check_text(text, name))
+    end = tokenizer.end_id
+    return Prompt(text, [end] if not ids and end is not None else ids)

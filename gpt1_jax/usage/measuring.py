@@ -1,0 +1,148 @@
+"""Measuring a run that is done: on text, on its task, or on a task it never saw an example of."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpt1_jax.data import corpus as corpora
+from gpt1_jax.data.batches import EvaluationBatches
+from gpt1_jax.errors import UserError
+from gpt1_jax.run import Run
+from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.tasks.demo import DEMO_TASKS
+from gpt1_jax.tasks.predictions import predict_labels
+from gpt1_jax.tasks.reading import is_training_file, read_split, read_validation
+from gpt1_jax.tasks.scoring import score_predictions
+from gpt1_jax.tasks.summary import describe_judged
+from gpt1_jax.tasks.task import Example
+from gpt1_jax.tasks.zero_shot import choose_answers, encode_queries, fit_threshold
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.evaluation import make_evaluate, make_score, score_text
+from gpt1_jax.training.objectives import language_model_loss
+from gpt1_jax.training.pretraining import open_corpus
+from gpt1_jax.usage.trained import EXAMPLES_AT_ONCE, TrainedRun, warn_once
+
+TEXT_SOURCES = ("text:", "tfds:")
+
+
+def evaluate(workdir: str, source: str | None, step: int | None) -> dict[str, float]:
+    """Measures a run: a pre-trained one on text, a fine-tuned one on its task, or on text where that is named.
+
+    Args:
+        workdir: the run directory.
+        source: a text source, or for its task `tfds` or `files:DIR`; None is the run's own held-out part.
+        step: the checkpoint; None is the newest.
+
+    Raises:
+        UserError: no run or checkpoint there, or nothing fitting behind the source.
+    """
+    trained = TrainedRun(workdir, step)
+    on_text = source is not None and (source == "demo" or source.startswith(TEXT_SOURCES))
+    scored = trained.task is not None and not (on_text and source != trained.config.data.source)
+    values = _on_task(trained, source) if scored else _on_text(trained, source)
+    return {"step": trained.step, **values}
+
+
+def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
+    """The scores of what was held out, or of what another source has to score, see `score_predictions`."""
+    settings, data, task = trained.config.finetune, trained.config.data, trained.task
+    assert settings is not None and task is not None
+    examples = read_validation(task, settings, data, source)
+    if source is not None and is_training_file(data, source):
+        warn_once(f"{source} is the file that the run was fine-tuned on: most of its rows were learned from.")
+    if "f1" in task.metrics:
+        warn_once(f"f1 is that of the class {task.labels[task.positive]!r}")
+    for line in describe_judged(task, examples, "scored examples"):
+        warn_once(line)
+    predictions = predict_labels(task, trained.predict_logits(examples), settings.scores)
+    return score_predictions(task, predictions, examples)
+
+
+def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
+    """What `score_text` tells of a text, all of it, and its "tokens" and "bytes"."""
+    run, config, tokenizer = trained.run, trained.config, trained.tokenizer
+    if source is None:
+        corpus = open_corpus(config, run)
+        splits = [corpus.validation]
+    else:
+        corpus = corpora.prepare(dataclasses.replace(config.data, source=source), tokenizer)
+        splits = [corpus.train, corpus.validation]
+    changed = corpus.tokenizer.fingerprint() != tokenizer.fingerprint()
+    if changed or (source is None and corpus.fingerprint != run.identity().get("text")):
+        raise UserError(
+            f"data.source={config.data.source} is no longer what {run.directory} was trained on; bring it back as it "
+            "was, or name another text with --source."
+        )
+    rows = -(-config.train.batch_size // trained.mesh.size) * trained.mesh.size
+    tokens, nats = 0, 0.0
+    with trained.on_mesh():
+        loss = language_model_loss(trained.trunk, dropout=False)
+        for split in splits:
+            batches = EvaluationBatches(split, batch_size=rows, context_length=config.model.context_length)
+            mean = make_evaluate(loss, batches, num_batches=0, mesh=trained.mesh)(trained.trunk_params)
+            tokens += len(split) - 1
+            nats += mean * (len(split) - 1)
+    size = sum(split.bytes for split in splits)
+    return score_text(nats / tokens, splits) | {"tokens": tokens, "bytes": size}
+
+
+def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None) -> dict[str, float]:
+    """The score of a task whose labels the language model is never shown (the paper's section 5).
+
+    Only the threshold of cola is fitted, on its training split.
+
+    Args:
+        workdir: the run directory.
+        task_name: cola, sst2, dprd or a multiple-choice task.
+        source: `tfds` or `files:DIR`; None is `tfds`, or `demo` for an embedded task.
+        step: the checkpoint; None is the newest.
+
+    Returns:
+        "step", and what `score_predictions` gives of the validation split.
+
+    Raises:
+        UserError: no run or checkpoint there, a task without a zero-shot form, or no data behind the source.
+    """
+    trained = TrainedRun(workdir, step)
+    task = find_task(task_name, named="--zero_shot=")
+    default = "demo" if task_name in DEMO_TASKS else "tfds"
+    data = dataclasses.replace(trained.config.data, source=source or default)
+    length = trained.config.model.context_length
+    rank = make_score(trained.trunk, trained.mesh)
+
+    def measure(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+        queries = encode_queries(task, examples, trained.tokenizer, length)
+        for line in queries.describe_cut(length):
+            warn_once(line)
+        with trained.on_mesh():
+            return rank(trained.trunk_params, queries, EXAMPLES_AT_ONCE), queries.labels
+
+    validation = read_split(task, data, "validation")
+    if not validation:
+        raise UserError(f"--source={data.source} has no example of {task.name} to score; name one that has.")
+    for line in describe_judged(task, validation, "scored examples"):
+        warn_once(line)
+    found, counts = measure(validation)
+    if task.name == "cola":
+        train = read_split(task, data, "train")
+        likelihoods, lengths = measure(train)
+        threshold = fit_threshold((likelihoods / lengths)[:, 0], np.array([x.label for x in train]))
+        predictions = ((found / counts)[:, 0] > threshold).astype(int)
+    else:
+        predictions = choose_answers(task, found, counts)
+    return {"step": trained.step, **score_predictions(task, predictions, validation)}
+
+
+def checkpoint_steps(workdir: str, steps: str) -> Sequence[int | None]:
+    """What --steps names: "" the newest, "all", or numbers with commas; raises UserError for anything else."""
+    run = Run(workdir)
+    run.config()
+    if not steps:
+        return [None]
+    if steps == "all":
+        return Checkpoints(run.checkpoints).steps()
+    try:
+        return [int(step) for step in steps.split(",")]
+    except ValueError:
+        raise UserError(f"--steps={steps} is not a list of steps; write all, or such as 500,1000.") from None

@@ -1,0 +1,350 @@
+"""A run directory opened to be used: what `gpt1_jax.load` returns, and what the commands share.
+
+Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the head.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import cached_property, lru_cache
+from typing import Any, Unpack, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from gpt1_jax.arguments import (
+    check_function,
+    check_ids,
+    check_integer,
+    check_path,
+    check_records,
+    check_text,
+    shown,
+)
+from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.devices.compile_cache import keep_compiled
+from gpt1_jax.devices.mesh import RULES, check_divisible, make_mesh
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.decoding.generator import Generator
+from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
+from gpt1_jax.model.trunk import make_trunk
+from gpt1_jax.run import Run
+from gpt1_jax.tasks.encoding import encode_examples
+from gpt1_jax.tasks.examples import find_columns, parse_example
+from gpt1_jax.tasks.predictions import predict_labels, probabilities
+from gpt1_jax.tasks.task import Example, Task
+from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.training.evaluation import make_predict
+from gpt1_jax.training.finetuning import begun_task, make_classifier
+from gpt1_jax.training.session import fit_attention
+from gpt1_jax.training.step import abstract_state
+from gpt1_jax.training.transfer import sound_tokenizer
+from gpt1_jax.usage.continuation import Continued, describe, growing_text, read_prompts
+
+EXAMPLES_AT_ONCE = 32
+
+
+class TrainedRun:
+    """A trained model with its tokenizer, on the mesh of its config where the devices at hand allow it.
+
+    Otherwise each device has a copy of the parameters.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], step: int | None = None) -> None:
+        """Opens the checkpoint of `step`, or the newest sound one.
+
+        Raises:
+            UserError: there is no run, no such checkpoint, or none that is sound.
+        """
+        self.run = Run(check_path(directory, "directory"))
+        step = None if step is None else check_integer(step, "step")
+        self.config = self.run.config()
+        keep_compiled(self.config.data.cache_dir)
+        self.tokenizer = sound_tokenizer(self.run)
+        self.mesh = _mesh_at_hand(self.config)
+        self.task = _task(self.run) if self.config.finetune else None
+        fitted = _fit_attention(self.config, self.mesh)
+        if self.task is None:
+            self.classifier = None
+            self.trunk = make_trunk(fitted.model, self.tokenizer.vocab_size)
+        else:
+            self.classifier = make_classifier(fitted, self.task, self.tokenizer.vocab_size)
+            self.trunk = self.classifier.trunk
+        with self.on_mesh():
+            abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
+        restored = self._restore({"step": abstract.step, "params": abstract.params}, step)
+        self.step, self.params = int(restored["step"]), restored["params"]
+
+    @property
+    def trunk_params(self) -> Any:
+        """The parameters of the language model."""
+        return self.params if self.classifier is None else self.params["trunk"]
+
+    def on_mesh(self) -> AbstractContextManager[Any]:
+        """The context in which the model's functions are called."""
+        stack = ExitStack()
+        stack.enter_context(jax.set_mesh(self.mesh))
+        stack.enter_context(nn.logical_axis_rules(RULES))
+        stack.enter_context(jax.enable_x64(False))  # for which all here is made, whatever the caller has set
+        return stack
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; raises UserError where it is none."""
+        return self.tokenizer.encode(check_text(text, "text"))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; raises UserError where they are none."""
+        return self.tokenizer.decode(check_ids(ids, "ids", self.tokenizer.vocab_size))
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """The logits of what follows each of the ids, float32 [T, V].
+
+        Raises:
+            UserError: more ids than the context holds, none, or one that is no piece.
+        """
+        length = self.config.model.context_length
+        ids = check_ids(ids, "ids", self.tokenizer.vocab_size)
+        if not 0 < len(ids) <= length:
+            raise UserError(
+                f"There are {len(ids)} ids, expected 1 to {length}, the model's context; cut them."
+            )
+        rows = np.zeros((self.mesh.shape["data"] * self.mesh.shape["fsdp"], len(ids)), np.int32) + np.array(
+            ids, np.int32
+        )
+        with self.on_mesh():
+            return _check_finite(np.array(self._logits(self.trunk_params, rows)))
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        watch: Callable[[list[str]], None] | None = None,
+        number: int = 0,
+        **settings: Unpack[Settings],
+    ) -> Continued: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        watch: Callable[[list[str]], None] | None = None,
+        number: int = 0,
+        **settings: Unpack[Settings],
+    ) -> list[Continued]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int] | list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        num_beams: int = 1,
+        length_penalty: float = 1.0,
+        num_samples: int = 1,
+        seed: int = 0,
+        stop: Sequence[int] = (),
+        beyond_context: BeyondContext = "stop",
+        watch: Callable[[list[str]], None] | None = None,
+        number: int = 0,
+    ) -> Continued | list[Continued]:
+        """Continues a text, or each of several.
+
+        Args:
+            prompt: a text or its token ids, or a list of texts that are continued side by side.
+            max_new_tokens, temperature, top_k, top_p, repetition_penalty, num_beams, length_penalty, num_samples, seed,
+                stop, beyond_context: the fields of `generation_settings.Generation`, which explains them.
+            watch: is shown the texts of all samples so far, as they grow; not by beam search.
+            number: the place of the first prompt in a longer list, where it is part of one: the seed draws for each
+                place anew, and `generate(texts[i:], number=i)` gives what follows `generate(texts[:i])`.
+
+        Returns:
+            A dictionary as `Continued` describes it, or for a list of texts a list of such.
+
+        Raises:
+            UserError: a setting is out of range, or a prompt is no text, or does not fit.
+        """
+        settings = Generation(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+            num_samples=num_samples,
+            seed=seed,
+            stop=stop,
+            beyond_context=beyond_context,
+        ).checked(self.tokenizer.vocab_size)
+        watch, number = check_function(watch, "watch"), check_integer(number, "number")
+        if not 0 <= number < 2**31:
+            raise UserError(f"number={shown(number)} is out of range: expected 0 to 2**31 - 1.")
+        prompts, several = read_prompts(self.tokenizer, prompt)
+
+        def show(rows: list[list[int]]) -> None:
+            assert watch is not None
+            begun = [prompts[i // settings.num_samples] for i in range(len(rows))]
+            pairs = zip(begun, rows, strict=True)
+            watch([growing_text(self.tokenizer, prompt, row, settings.stop) for prompt, row in pairs])
+
+        with self.on_mesh():
+            ids = [prompt.ids for prompt in prompts]
+            found = self._generator(ids, settings, None if watch is None else show, first=number)
+        for samples in found:
+            _check_finite([chance for sample in samples for chance in sample.log_probabilities])
+        results = [
+            describe(self.tokenizer, prompt, samples, settings.stop)
+            for prompt, samples in zip(prompts, found, strict=True)
+        ]
+        return results if several else results[0]
+
+    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Labels new examples with a fine-tuned run.
+
+        Args:
+            records: each an example's texts by the names of its task's kind (`tasks.task.ROLES`), or by the data
+                set's own.
+
+        Returns:
+            For each {"label": a class's name, "probabilities": {name: p}}; of multiple choice the choice's number from
+            0 and the choices' probabilities as a list; of a scored task the score, and the probabilities of the whole
+            scores where it was learned by classes.
+
+        Raises:
+            UserError: the run was not fine-tuned, or a record is no example of its task: told by its number from 1.
+        """
+        if self.task is None:
+            raise UserError(f"{self.run.directory} was not fine-tuned on a task; name a run that was.")
+        checked, examples = check_records(records, "examples"), []
+        columns = find_columns(self.task, checked)
+        for number, record in enumerate(checked, start=1):
+            try:
+                examples.append(parse_example(self.task, record, columns))
+            except ValueError as error:
+                raise UserError(f"Line {number} is no example of task {self.task.name}: {error}.") from error
+        return [self._describe(logits) for logits in self.predict_logits(examples)]
+
+    def predict_logits(self, examples: Sequence[Example]) -> np.ndarray:
+        """The head's logits, float32 [N, C], of a fine-tuned run; raises UserError where an example is too long."""
+        assert self.task is not None and self.config.finetune is not None
+        scores, length = self.config.finetune.scores, self.config.model.context_length
+        encoded = encode_examples(self.task, examples, self.tokenizer, length, scores)
+        for line in encoded.describe_cut(length):
+            warn_once(line)
+        with self.on_mesh():
+            return _check_finite(self._predict(self.params, encoded, EXAMPLES_AT_ONCE))
+
+    def _describe(self, logits: np.ndarray) -> dict[str, Any]:
+        assert self.task is not None and self.config.finetune is not None
+        scores = self.config.finetune.scores
+        label = predict_labels(self.task, logits[None], scores)[0]
+        chances = probabilities(logits).tolist()
+        if self.task.score_range:
+            score = {"label": float(label)}
+            if scores == "regression":
+                return score
+            low, high = self.task.score_range
+            return score | {"probabilities": dict(zip(map(str, range(low, high + 1)), chances, strict=True))}
+        if self.task.kind == "choice":
+            return {"label": int(label), "probabilities": chances}
+        return {
+            "label": self.task.labels[label],
+            "probabilities": dict(zip(self.task.labels, chances, strict=True)),
+        }
+
+    @cached_property
+    def _logits(self) -> Any:
+        trunk = self.trunk
+
+        @jax.jit
+        def logits(params: Any, tokens: jax.Array) -> jax.Array:
+            hidden: Any = trunk.apply({"params": params}, tokens)
+            return hidden[0].astype(jnp.float32) @ params["tokens"][: trunk.vocab_size].T
+
+        return logits
+
+    @cached_property
+    def _generator(self) -> Generator:
+        return Generator(self.trunk, self.mesh, self.trunk_params)
+
+    @cached_property
+    def _predict(self) -> Any:
+        assert self.classifier is not None
+        return make_predict(self.classifier, self.mesh)
+
+    def _restore(self, abstract: Any, step: int | None) -> Any:
+        checkpoints = Checkpoints(self.run.checkpoints)
+        if step is None:
+            restored = checkpoints.restore_newest(abstract, logging.warning)
+            if restored is None:
+                raise UserError(f"{self.run.directory} has no checkpoint yet; train it first.")
+            return restored
+        if step not in checkpoints.steps():
+            known = ", ".join(map(str, checkpoints.steps())) or "none"
+            raise UserError(f"{self.run.directory} has no checkpoint of step {shown(step)}; it has {known}.")
+        try:
+            return checkpoints.restore(step, abstract)
+        except Damaged as error:
+            if step not in checkpoints.steps():
+                raise UserError(
+                    f"Checkpoint {step} of {self.run.directory} was removed just now, by a training that goes on; name "
+                    "a newer one, or none for the newest."
+                ) from error
+            raise UserError(
+                f"Checkpoint {step} of {self.run.directory} is damaged ({error}); name another."
+            ) from error
+
+
+@lru_cache
+def warn_once(sentence: str) -> None:
+    """Tells a sentence on standard error, however often it comes up."""
+    logging.warning(sentence)
+
+
+def _check_finite(values: Any) -> Any:
+    """The values; raises UserError where one is none, as the parameters of a training that diverged give."""
+    if not np.isfinite(values).all():
+        raise UserError(
+            "The parameters of this checkpoint give numbers that are not finite: its training diverged; name an "
+            "earlier checkpoint, or another run."
+        )
+    return values
+
+
+def _fit_attention(config: Config, mesh: Mesh) -> Config:
+    """The config with the attention it names or, where that is not to be had on these devices, what is."""
+    try:
+        model, _ = fit_attention(config.model, mesh, dropout=False)
+    except UserError:
+        model, _ = fit_attention(dataclasses.replace(config.model, attention="auto"), mesh, dropout=False)
+    return dataclasses.replace(config, model=model)
+
+
+def _mesh_at_hand(config: Config) -> Mesh:
+    try:
+        mesh = make_mesh(config.mesh)
+        check_divisible(config, mesh)
+    except UserError:
+        return make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    return mesh
+
+
+def _task(run: Run) -> Task:
+    task = begun_task(run)
+    if task is None:
+        raise UserError(
+            f"{run.directory / 'task.json'} is missing or damaged; restore it from a copy, or run the fine-tuning "
+            "command again, which makes it again."
+        )
+    return task
