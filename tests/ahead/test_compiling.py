@@ -257,9 +257,9 @@ def test_the_compiler_is_loaded_with_variables_that_do_not_stay(
         seen.update(os.environ)
         raise RuntimeError("not installed")
 
-    monkeypatch.setattr(ahead.topologies, "get_topology_desc", load)
+    monkeypatch.setattr(compiling.topologies, "get_topology_desc", load)
     with pytest.raises(UserError):
-        ahead.find_devices("v5e:2x2", 1)
+        compiling.find_devices("v5e:2x2", 1)
     assert seen["TPU_WORKER_HOSTNAMES"] == own.get("TPU_WORKER_HOSTNAMES", "localhost")
     assert dict(os.environ) == before
 
