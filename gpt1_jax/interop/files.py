@@ -5,15 +5,18 @@ import json
 import os
 import secrets
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from gpt1_jax import signals
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Fault, UserError
 
 _SHOWN = 60
 _JSON_BYTES = 64 * 2**20  # more is no description of a model
+_LATE_WRITERS = 30.0  # seconds to end in, for the threads of a save that failed
 
 
 def is_size(value: object) -> TypeGuard[int]:
@@ -70,8 +73,9 @@ def whole_directory(target: Path) -> Iterator[Path]:
 
     Raises:
         Stopped: a signal asked for it, and nothing is left.
-        OSError: with the name of `target`.
+        OSError, Fault: of the block, with the name of `target`.
     """
+    threads = set(threading.enumerate())
     parent = next(path for path in target.parents if path.exists())
     temporary = parent / f".{secrets.token_hex(8)}.tmp"
     with signals.something_to_save():
@@ -88,5 +92,21 @@ def whole_directory(target: Path) -> Iterator[Path]:
         except OSError as error:
             error.filename, error.filename2 = str(target), None
             raise
+        except Fault as error:
+            raise Fault(str(error).replace(str(temporary), str(target))) from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary.exists():
+                _wait_for_others(threads)
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _wait_for_others(threads: set[threading.Thread]) -> None:
+    """Waits until all threads but these have ended.
+
+    A save that fails leaves threads behind that go on writing, and make a directory again that is removed before.
+    """
+    deadline = time.monotonic() + _LATE_WRITERS
+    for thread in set(threading.enumerate()) - threads:
+        # A daemon may be none of Python's own threads, for which nobody can wait.
+        if not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))

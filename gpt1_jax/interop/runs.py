@@ -85,8 +85,10 @@ def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
     model.tokenizer.save(run.tokenizer)
     state = {"step": np.zeros((), np.int32), "params": _stack(model)}
     checkpoints = Checkpoints(run.checkpoints, keep=config.train.keep_checkpoints)
-    checkpoints.save(0, jax.tree.map(jnp.asarray, state))
-    checkpoints.close()
+    try:
+        checkpoints.save(0, jax.tree.map(jnp.asarray, state))
+    finally:
+        checkpoints.close()
 
 
 def _make_config(model: LanguageModel, origin: str) -> Config:

@@ -144,7 +144,12 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            with suppress(*([Exception] if self._failed else [])):  # orbax raises the same once more
+            if self._failed:
+                # orbax ends its threads only after each failure, of arrays and of metadata, was told once more.
+                for _ in range(4):
+                    with suppress(Exception):
+                        checkpointer.close()
+            else:
                 checkpointer.close()
 
     @contextmanager

@@ -4,6 +4,7 @@ import errno
 import os
 import pwd
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +113,7 @@ def test_files_of_a_user_without_a_name_are_stored_and_read(
 def test_a_save_that_fails_in_the_background_is_told_at_the_next_look(
     run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    before = set(threading.enumerate())
     checkpoints = Checkpoints(epath.Path(run) / "checkpoints", 9)
     checkpoints.save(4, state_of(4))
     checkpoints.watch()
@@ -129,6 +131,10 @@ def test_a_save_that_fails_in_the_background_is_told_at_the_next_look(
             checkpoints.watch()
             time.sleep(0.01)
     checkpoints.close()  # tells nothing again
+    left = [thread for thread in set(threading.enumerate()) - before if not thread.daemon]
+    for thread in left:
+        thread.join(10)
+    assert not [thread for thread in left if thread.is_alive()]
     assert "Traceback" not in "".join(capfd.readouterr())
     assert read_only(run).steps() == [1, 2, 3, 4]
 
