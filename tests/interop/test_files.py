@@ -11,16 +11,18 @@ from gpt1_jax.interop.files import whole_directory
 
 
 def test_a_thread_that_a_failure_leaves_behind_makes_nothing_again(tmp_path: Path) -> None:
+    written = threading.Event()
+
     def write(directory: Path) -> None:
         time.sleep(0.3)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "late").touch()
+        written.set()
 
     with pytest.raises(OSError), whole_directory(tmp_path / "out") as building:
-        late = threading.Thread(target=write, args=(building / "below",))
-        late.start()
+        threading.Thread(target=write, args=(building / "below",)).start()
         raise OSError
-    late.join()
+    assert written.wait(timeout=10)
     assert not list(tmp_path.iterdir())
 
 
