@@ -1,5 +1,6 @@
 """Every test sees eight devices of the CPU, so that meshes can be tried anywhere."""
 
+import signal
 from collections.abc import Iterator
 
 import jax
@@ -15,3 +16,14 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_signal_is_ignored_by_commands() -> None:
+    """Those that whoever started the tests had them ignore, as nohup and `&` do, would be ignored by every command.
+
+    One with a handler is none that a command inherits.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
