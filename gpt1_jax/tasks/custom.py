@@ -1,8 +1,10 @@
 """The task `custom`: a user's own .jsonl, .csv or .tsv, its labels or choices found in the data."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import UserError
@@ -26,9 +28,10 @@ def read_custom(
     """The user's task and its examples.
 
     The columns have the names of ROLES[finetune.kind], and `label`, unless `finetune.columns` renames them:
-    "premise=COLUMN,label=COLUMN", or several columns that are joined, or are the choices, "choices=A+B". Labels
-    are the distinct values in training, sorted; of similarity, scores where most are numbers and one has a fraction,
-    or `finetune.scores` is regression. The label of a choice is its number, from 0, or its text.
+    "premise=COLUMN,label=COLUMN", or several columns that are joined, or are the choices, "choices=A+B", unless one
+    is named just so. Labels are the distinct values in training, sorted; of similarity, scores where most are numbers
+    and one has a fraction, or `finetune.scores` is regression. The label of a choice is its number, from 0, or its
+    text.
 
     Args:
         finetune: kind, columns, scores.
@@ -41,10 +44,11 @@ def read_custom(
         UserError: the config has no kind or unknown columns, a file is missing or ambiguous, or a row is no
             example of the task.
     """
-    kind, columns = _read_settings(finetune)
-    rows: dict[Split, list[Row]] = {
-        split: _read(file, split, columns, kind) for split, file in _find_files(path).items()
-    }
+    kind, named = _read_settings(finetune)
+    rows: dict[Split, list[Row]] = {split: _read(file) for split, file in _find_files(path).items()}
+    columns = begun.columns if begun else _split_names(named, rows["train"][0].fields)
+    for split, table in rows.items():
+        _check_columns(table, split, columns, kind)
     task = begun or _describe(finetune, kind, columns, rows["train"])
     examples: dict[Split, list[Example]] = {
         split: make_examples(task, table, split) for split, table in rows.items()
@@ -54,24 +58,26 @@ def read_custom(
     return task, examples
 
 
-def read_custom_validation(finetune: FinetuneConfig, path: Path, task: Task) -> list[Example]:
+def read_custom_validation(path: Path, task: Task) -> list[Example]:
     """What a directory has for validation, or all of a file, as examples of a task that is known; raises as above."""
-    kind, columns = _read_settings(finetune)
     file = path if not path.is_dir() else _find_files(path, ("validation",))["validation"]
-    return make_examples(task, _read(file, "validation", columns, kind), "validation")
+    rows = _read(file)
+    _check_columns(rows, "validation", task.columns, task.kind)
+    return make_examples(task, rows, "validation")
 
 
-def _read_settings(finetune: FinetuneConfig) -> tuple[Kind, Columns]:
+def _read_settings(finetune: FinetuneConfig) -> tuple[Kind, dict[str, str]]:
+    """The kind, and what names the column or the columns of each role."""
     if finetune.kind is None:
         raise UserError(f"config.finetune.kind is not set; task custom needs one of {', '.join(ROLES)}.")
     return finetune.kind, _parse_columns(finetune.columns, finetune.kind)
 
 
-def _parse_columns(text: str, kind: Kind) -> Columns:
-    columns = {}
+def _parse_columns(text: str, kind: Kind) -> dict[str, str]:
+    columns: dict[str, str] = {}
     for entry in filter(None, text.split(",")):
         role, _, names = (part.strip() for part in entry.partition("="))
-        if role not in (*ROLES[kind], "label") or not names or (role == "label" and "+" in names):
+        if role not in (*ROLES[kind], "label") or not names:
             raise UserError(
                 f"finetune.columns={text!r} has the entry {entry.strip()!r}; expected ROLE=COLUMN with a ROLE of "
                 f"{kind}, {', '.join(ROLES[kind])} or label (several columns for a text or the choices: A+B)."
@@ -80,8 +86,19 @@ def _parse_columns(text: str, kind: Kind) -> Columns:
             raise UserError(
                 f"finetune.columns={text!r} names the column of {role} twice; leave one out, or join them with A+B."
             )
-        columns[role] = tuple(names.split("+")) if "+" in names else names
+        columns[role] = names
     return columns
+
+
+def _split_names(named: Mapping[str, str], fields: Mapping[str, Any]) -> Columns:
+    """The columns that are named: A+B is the one of that name where the first row has it, else two."""
+    joined = {role: names.split("+") for role, names in named.items() if "+" in names and names not in fields}
+    if "label" in joined:
+        raise UserError(
+            f"finetune.columns has label={named['label']}, which is no column of the data but "
+            f"{', '.join(map(repr, fields)):.300}; name one of these."
+        )
+    return {**named, **{role: tuple(names) for role, names in joined.items()}}
 
 
 def _find_files(path: Path, needed: tuple[Split, ...] = ("train", "validation")) -> dict[Split, Path]:
@@ -105,7 +122,7 @@ def _find_files(path: Path, needed: tuple[Split, ...] = ("train", "validation"))
     return files
 
 
-def _read(file: Path, split: Split, columns: Columns, kind: Kind) -> list[Row]:
+def _read(file: Path) -> list[Row]:
     reader = find_reader(file)
     if reader is None and not file.exists():
         raise UserError(f"data.source: {file} does not exist; name a directory, or a file *.{_FORMS}.")
@@ -114,7 +131,6 @@ def _read(file: Path, split: Split, columns: Columns, kind: Kind) -> list[Row]:
     rows = list(reader(file))
     if not rows:
         raise UserError(f"data.source: {file} holds no examples; put some there.")
-    _check_columns(rows, split, columns, kind)
     return rows
 
 

@@ -86,7 +86,7 @@ def read_validation(
     elif source is None:
         examples = read_custom(finetune, _directory(data), data.split_seed, task)[1]["validation"]
     else:
-        examples = read_custom_validation(finetune, _directory(other), task)
+        examples = read_custom_validation(_directory(other), task)
     if not examples:
         raise UserError(f"--source={other.source} has no example of {task.name} to score; name one that has.")
     return examples

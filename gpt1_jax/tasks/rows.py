@@ -65,31 +65,34 @@ def read_csv(path: Path) -> Iterator[Row]:
     """The rows of a .csv file with a header, quoted as usual; raises as `read_tsv`, and for a stray quote.
 
     A comma separates cells, or else what the first lines show, a semicolon say, and a warning tells so. Spaces between
-    a comma and a quotation mark are no part of the cell.
+    a comma and a quotation mark are no part of the cell. Before the header there may be a line as Excel's sep=;
     """
-    text = read_text(path)
-    delimiter = _guess(text)
+    text, first = read_text(path), 1
+    if excels := re.match('sep=([^"\r\n])\r?(?:\n|$)', text):
+        delimiter, text, first = excels[1], text[excels.end() :], 2
+    else:
+        delimiter = _guess(text)
     if delimiter != ",":
         logging.warning("%s: the columns of %s are separated by %r.", _NAME, path, delimiter)
-    rows = _parse_csv(path, text, delimiter)
+    rows = _parse_csv(path, text, first, delimiter)
     loose = re.search(rf"(?:^|{re.escape(delimiter)}) +\"", text, re.MULTILINE)
     if loose and any(re.match(' +"', cell) for _, cells in rows for cell in cells):
-        rows = _parse_csv(path, text, delimiter, skipinitialspace=True)
+        rows = _parse_csv(path, text, first, delimiter, skipinitialspace=True)
     yield from _table(path, rows)
 
 
 def _parse_csv(
-    path: Path, text: str, delimiter: str, skipinitialspace: bool = False
+    path: Path, text: str, first: int, delimiter: str, skipinitialspace: bool = False
 ) -> list[tuple[int, list[str]]]:
-    """The cells of each row, with the number of its last line."""
+    """The cells of each row, with the number of its last line; the text begins in line `first` of the file."""
     reader = csv.reader(
         io.StringIO(text, newline=""), strict=True, delimiter=delimiter, skipinitialspace=skipinitialspace
     )
     try:
-        return [(reader.line_num, cells) for cells in reader]
+        return [(reader.line_num + first - 1, cells) for cells in reader]
     except csv.Error as error:
         raise UserError(
-            f"{_NAME}: line {reader.line_num} of {path} is not CSV ({error}): mend its quotation marks"
+            f"{_NAME}: line {reader.line_num + first - 1} of {path} is not CSV ({error}): mend its quotation marks"
         ) from error
 
 

@@ -83,6 +83,20 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
         read_custom(config("entailment", "premise=a,premise=b,hypothesis=b+c,label=is"), path, -1)
 
 
+def test_a_column_whose_name_has_a_plus_is_found_by_it(tmp_path: Path) -> None:
+    rows = [{"t+u": f"both {n}", "t": "t", "u": "u", "a+b": "xy"[n % 2]} for n in range(4)]
+    path = write(tmp_path / "mine.csv", rows)
+    task, examples = read_custom(config("classification", "text=t+u,label=a+b"), path, -1)
+    assert [example.texts for example in examples["train"]] == [(f"both {n}",) for n in range(3)]
+    assert task.columns == {"text": "t+u", "label": "a+b"} and task.labels == ("x", "y")
+    assert custom.read_custom_validation(path, task)[3] == Example(("both 3",), 1)
+    joined = Task.from_dict(task.to_dict() | {"columns": {"text": ["t", "u"], "label": "a+b"}})
+    begun = read_custom(config("classification", "text=t+u,label=a+b"), path, -1, joined)[1]["train"]
+    assert begun[0].texts == ("t u",)  # as a run reads that was begun when the plus always joined
+    with pytest.raises(UserError, match=r"label=t\+a, which is no column of the data but 't\+u', 't', 'u'"):
+        read_custom(config("classification", "text=t,label=t+a"), path, -1)
+
+
 def pairs(*labels: Any) -> list[dict[str, Any]]:
     return [{"sentence1": "a", "sentence2": "b", "label": label} for label in labels]
 
@@ -216,7 +230,12 @@ STORIES = [{"context": "c", **pairs(0)[0]}]
             "finetune.columns='premise=a' has the",
         ),
         (config("classification", "text"), reviews(0, 1), reviews(0), "entry 'text'; expected ROLE=COLUMN"),
-        (config("classification", "label=a+b"), reviews(0, 1), reviews(0), "entry 'label=a.b'"),
+        (
+            config("classification", "label=a+b"),
+            reviews(0, 1),
+            reviews(0),
+            r"has label=a\+b, which is no column of the data but 'text', 'label'",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence(

@@ -199,6 +199,22 @@ def test_what_separates_columns_is_told_unless_it_is_a_comma(
     assert "x.csv are separated by ';'" in caplog.text
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize(("delimiter", "other"), [(";", ","), (",", ";"), ("\t", ","), ("#", ",")])
+def test_a_line_of_excels_tells_what_separates_columns(
+    tmp_path: Path, delimiter: str, other: str, ending: str
+) -> None:
+    lines = [["text", f"a{other}b"], [f"x{other}y", "1"], ["last", f"{other}"]]
+    path = write(tmp_path / "x.csv", ending.join([f"sep={delimiter}", *map(delimiter.join, lines)]))
+    found = [*read_csv(path)]
+    assert [[*row.fields.items()] for row in found] == [
+        [*zip(lines[0], row, strict=True)] for row in lines[1:]
+    ]
+    assert [row.where for row in found] == [f"line 3 of {path}", f"line 4 of {path}"]
+    with pytest.raises(UserError, match=r"line 3 of .* has 1 columns"):
+        list(read_csv(write(tmp_path / "x.csv", f"sep={delimiter}\na{delimiter}b\nc\n")))
+
+
 def test_a_field_of_csv_may_be_a_book(tmp_path: Path) -> None:
     text = "a word, " * 100_000
     path = written_by_csv(tmp_path / "x.csv", ["text", "label"], [[text, "1"]])
