@@ -31,6 +31,7 @@ def door(
         positional: the names of those arguments.
         fields: the flags whose values errors call by another name, such as {"data.source": "source"}.
     """
+    _know_utf8()
     _fill_standard_descriptors()
     _speak_utf8()
     logging.set_verbosity(logging.WARNING)
@@ -54,6 +55,16 @@ def door(
         sys.exit(2 if isinstance(told, UserError) else 1)
     finally:
         signals.ignore()
+
+
+def _know_utf8() -> None:
+    """Starts the command over where Python takes all but ASCII for unreadable, in arguments and the names of files.
+
+    It does so by LC_ALL=C and PYTHONUTF8=0; what a user types, and what a run has written, is UTF-8 all the same.
+    """
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1" and sys.executable:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _fill_standard_descriptors() -> None:

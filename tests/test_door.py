@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 TINY = f"--config={ROOT}/configs/pretrain.py:tiny"
 
 
-def start(directory: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+def start(directory: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     return subprocess.run(
         [sys.executable, *command],
         cwd=directory,
@@ -135,6 +135,20 @@ door(main)
 """
     result = start(tmp_path, "-c", program)
     assert result.returncode == 130 and said in result.stderr, result.stderr
+
+
+def test_what_is_typed_is_utf8_where_the_locale_is_ascii(tmp_path: Path) -> None:
+    """Flags and names of files, and what runs wrote of them."""
+    (tmp_path / "é").write_text("中")
+    program = """
+import sys
+from absl import flags
+from gpt1_jax.door import door
+name = flags.DEFINE_string("name", None, "")
+door(lambda _: print(ascii(name.value), open(name.value).read()))
+"""
+    result = start(tmp_path, "-c", program, "--name=é", LC_ALL="C", PYTHONUTF8="0")
+    assert (result.returncode, result.stdout) == (0, "'\\xe9' 中\n"), result.stderr
 
 
 def test_numbers_of_64_bits_are_not_taken_from_the_environment(tmp_path: Path) -> None:

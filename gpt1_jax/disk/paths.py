@@ -1,5 +1,6 @@
 """Paths as users write them."""
 
+import os
 from pathlib import Path
 
 from etils import epath
@@ -32,3 +33,34 @@ def expand(path: epath.PathLike, name: str) -> epath.Path:
 def expand_local(path: epath.PathLike, name: str) -> Path:
     """`expand` of a path of this machine."""
     return Path(expand(path, name))
+
+
+def check_directory(directory: epath.PathLike, name: str) -> None:
+    """Refuses what is no directory and cannot become one, or cannot be written, before there is any work.
+
+    Args:
+        directory: of this machine, else it is not looked at.
+        name: the field or flag that it is of, for the error.
+
+    Raises:
+        UserError: it, or what it is to lie in, is something else, or not to be written.
+        OSError: the path leads nowhere.
+    """
+    if "://" in str(directory):
+        return
+    place = Path(directory)
+    while not _is_there(place):
+        place = place.parent
+    if not place.is_dir():
+        what = "a link that leads to no directory" if place.is_symlink() else "no directory"
+        raise UserError(f"{name}={directory} cannot be made, since {place} is {what}; name another.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{name}={directory} cannot be written, since {place} allows it not; name another.")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True

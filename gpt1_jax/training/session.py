@@ -22,6 +22,7 @@ from gpt1_jax.devices.mesh import batch_sharding, placements
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
+from gpt1_jax.paths import check_directory
 from gpt1_jax.run import NO_FILES, Run
 from gpt1_jax.training import divergence
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -75,13 +76,20 @@ def check_processes(config: Config, run: Run) -> None:
     """Refuses what cannot go on, before any data is read.
 
     Raises:
-        UserError: the run was begun with another config, or the processes have not the same config and code.
+        UserError: the run was begun with another config, or its directory cannot be written, or the processes have not
+            the same config and code.
     """
     if not hosts.alone():
         values = to_dict(config)
         values["data"] |= {"cache_dir": None, "tfds_dir": None}  # a host may have its own
         hosts.check_same(**{"The config": values, "The code": hosts.code_version()})
-    hosts.together(lambda: run.changes(config) if run.exists() else [])
+
+    def check() -> None:
+        check_directory(run.directory, "--workdir")
+        if run.exists():
+            run.changes(config)
+
+    hosts.together(check)
 
 
 @dataclass(frozen=True)

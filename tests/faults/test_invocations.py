@@ -214,6 +214,13 @@ def test_an_output_of_another_encoding_stops_no_command(encoding: str, place: Pl
     assert ended.code == 2 and "ÄÖ中" in ended.stderr
 
 
+def test_a_run_directory_that_cannot_be_is_noticed_before_there_is_any_work(place: Place) -> None:
+    for workdir in ("text.txt", "text.txt/x", "dangling"):
+        ended = place.run(f"main {{TINY}} --config.data.cache_dir=untouched --workdir={workdir}")
+        assert ended.code == 2 and workdir in ended.stderr, ended.stderr
+        assert not list((place.directory / "untouched").rglob("manifest.json")), "the text was tokenized"
+
+
 @pytest.mark.slow
 def test_training_and_writing_go_on_where_the_output_cannot_say_it(trained: Place) -> None:
     ended = trained.run("main {TINY} --config.train.num_steps=2 --workdir=latin", PYTHONIOENCODING="latin-1")
