@@ -19,10 +19,10 @@ from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
 from gpt1_jax.devices.memory import peak_memory
 from gpt1_jax.devices.mesh import batch_sharding, placements
+from gpt1_jax.disk.paths import check_directory
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
-from gpt1_jax.paths import check_directory
 from gpt1_jax.run import NO_FILES, Run
 from gpt1_jax.training import divergence
 from gpt1_jax.training.checkpoints import Checkpoints

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt1_jax.disk.paths import check_directory
 from gpt1_jax.errors import UserError
-from gpt1_jax.paths import check_directory
 from gpt1_jax.troubles import explain
 
 
