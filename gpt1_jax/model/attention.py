@@ -12,7 +12,7 @@ from gpt1_jax.cpu import recomputed
 from gpt1_jax.model.dropout import Dropout
 
 # Queries are taken this many at a time, each chunk against the keys up to its own end: the masked half of the
-# scores is never computed. Measured on CPU (BUILD_NOTES.md).
+# scores is never computed. Measured on CPU (docs/measured.md).
 CHUNK = 128
 MASKED = -1e9  # the authors' score of a masked position
 

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.cpu import after
 from gpt1_jax.model.embedding import project
 
-# Rows of logits held at once, a device. Measured on CPU (BUILD_NOTES.md).
+# Rows of logits held at once, a device. Measured on CPU (docs/measured.md).
 CHUNK_ROWS = 512
 MASKED = -1e30
 

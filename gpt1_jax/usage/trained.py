@@ -158,12 +158,10 @@ class TrainedRun:
         watch: Callable[[list[str]], None] | None = None,
         number: int = 0,
     ) -> Continued | list[Continued]:
-        """Continues a text, or each of several.
+        """Continues a text, or each of several. The settings are those of `decoding.settings.Generation`.
 
         Args:
             prompt: a text or its token ids, or a list of texts that are continued side by side.
-            max_new_tokens, temperature, top_k, top_p, repetition_penalty, num_beams, length_penalty, num_samples, seed,
-                stop, beyond_context: the fields of `generation_settings.Generation`, which explains them.
             watch: is shown the texts of all samples so far, as they grow; not by beam search.
             number: the place of the first prompt in a longer list, where it is part of one: the seed draws for each
                 place anew, and `generate(texts[i:], number=i)` gives what follows `generate(texts[:i])`.

@@ -21,7 +21,7 @@ from gpt1_jax.model.kernels import flash_kernels
 from gpt1_jax.model.kernels.flash_kernels import Settings, head_stride
 
 # Positions a kernel takes at a time, at most; they come in 128 lanes. The paper's T is one block, whose masked half the
-# compiler leaves out by itself (BUILD_NOTES.md).
+# compiler leaves out by itself (docs/design.md).
 LANES, BLOCK = 128, 512
 
 _HEADS = PartitionSpec(("data", "fsdp"), None, "tensor", None)
