@@ -1,1 +1,1 @@
-"""From text to batches: sources, tokenizers, token shards, and the batch of (seed, step)."""
+"""From text to batches: sources, tokenizers, token shards, and batches as a function of seed and step."""

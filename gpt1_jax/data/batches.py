@@ -1,6 +1,6 @@
-"""The batch of (seed, step): no iterator has a state, so any host can make just its rows of any step.
+"""Batches as a function of seed and step: without iterator state, any host can make its own rows of any step.
 
-Shapes: B batch, S sequences an example (1 here), T positions.
+Shapes: B batch, S sequences per example (1 here), T positions.
 """
 
 import math
@@ -15,24 +15,35 @@ from gpt1_jax.hashing import hash_numbers
 
 
 class Batch(NamedTuple):
-    """Rows of a global batch, as NumPy arrays."""
+    """Rows of a global batch, as NumPy arrays.
 
-    tokens: np.ndarray  # int32 [B, S, T], the inputs
-    targets: np.ndarray  # int32 [B, S, T], the next token of each
-    weights: np.ndarray  # float32 [B, S, T], of the language-model loss
-    noise: np.ndarray  # uint32 [B, S], the seeds of the dropout masks
+    Fields:
+        tokens: int32 [B, S, T], the inputs.
+        targets: int32 [B, S, T], the token after each input.
+        weights: float32 [B, S, T], the weight of each target in the language-model loss.
+        noise: uint32 [B, S], the seeds of the dropout masks.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    noise: np.ndarray
 
 
 class PretrainingBatches:
-    """Windows of T tokens of the training stream, every one once an epoch, in an order drawn anew each epoch.
+    """Windows of T training tokens: each epoch has every window once, in an order of its own.
 
-    Example e = step · batch_size + row belongs to epoch e // n and is its window shuffle(e % n). The windows
-    of an epoch lie end to end from an offset in [0, T), drawn anew as well. Batches run across the borders
-    of epochs: no example is dropped.
+    Example e = step · batch_size + row belongs to epoch e // n, and is window shuffle(e % n) of that epoch. The
+    windows of an epoch lie end to end, beginning at an offset in [0, T) that is also drawn for each epoch. Batches
+    run across the borders of epochs, so no example is dropped.
     """
 
     def __init__(self, split: Split, *, seed: int, batch_size: int, context_length: int) -> None:
-        """Raises UserError where the stream has fewer than 2 T tokens."""
+        """Checks that the stream is long enough.
+
+        Raises:
+            UserError: the stream has fewer than 2 T tokens.
+        """
         if len(split) < 2 * context_length:
             raise UserError(
                 f"model.context_length is {context_length}, too long for the {len(split)} training tokens of "
@@ -45,7 +56,7 @@ class PretrainingBatches:
         self._seed = seed
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
-        """The rows start:stop of the global batch of `step`; the weights of a global batch sum to 1."""
+        """Returns rows start:stop of the global batch of `step`; the weights of a global batch sum to 1."""
         starts = self._locate(step * self.batch_size + np.arange(start, stop))
         windows = _read_windows(self._split, starts, self.context_length)
         tokens, targets = windows[:, None, :-1], windows[:, None, 1:]
@@ -54,7 +65,7 @@ class PretrainingBatches:
         return Batch(tokens, targets, weights, noise)
 
     def _locate(self, examples: np.ndarray) -> np.ndarray:
-        """Where in the stream the window of each example begins, [B]."""
+        """Returns where in the stream the window of each example begins, [B]."""
         epochs, indices = np.divmod(examples, self.examples_per_epoch)
         offsets = hash_numbers(self._seed, epochs, 0) % self.context_length
         windows = [
@@ -65,13 +76,17 @@ class PretrainingBatches:
 
 
 class EvaluationBatches:
-    """Disjoint windows of T tokens, the partial last one too: each token but the first is a target once.
+    """Disjoint windows of T tokens and a shorter last one: every token but the first is a target once.
 
-    The order is shuffled, always in the same way, so that any first batches are a fair sample.
+    The order is shuffled, always in the same way, so that the first batches, however many, are a fair sample.
     """
 
     def __init__(self, split: Split, *, batch_size: int, context_length: int) -> None:
-        """Raises UserError where the stream has fewer than 2 tokens."""
+        """Checks that the stream is long enough.
+
+        Raises:
+            UserError: the stream has fewer than 2 tokens.
+        """
         if len(split) < 2:
             raise UserError(f"data.source gives {len(split)} validation tokens, expected 2 or more: add text")
         self.batch_size = batch_size
@@ -81,7 +96,7 @@ class EvaluationBatches:
         self._split = split
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
-        """The rows start:stop of batch `step` < num_batches; weights are 1, or 0 for padding; noise is 0."""
+        """Returns rows start:stop of batch `step` < num_batches; weights are 1, or 0 for padding; noise is 0."""
         examples = range(step * self.batch_size + start, step * self.batch_size + stop)
         starts = np.array([self._locate(example) for example in examples], np.int64)
         windows = _read_windows(self._split, starts, self.context_length)
@@ -91,14 +106,14 @@ class EvaluationBatches:
         return Batch(windows[:, None, :-1], windows[:, None, 1:], weights[:, None], noise)
 
     def _locate(self, example: int) -> int:
-        """Where in the stream the window of an example begins; its end for rows that only fill the batch."""
+        """Returns where in the stream an example's window begins: at the end for a row that only fills the batch."""
         if example >= self.num_examples:
             return len(self._split)
         return index_shuffle(example, max_index=self.num_examples - 1, seed=0, rounds=4) * self.context_length
 
 
 def _read_windows(split: Split, starts: np.ndarray, context_length: int) -> np.ndarray:
-    """The T inputs from each start and the last target, int32 [B, T + 1], padded with 0 past the end."""
+    """Returns the T inputs from each start and the last target, int32 [B, T + 1], with 0 beyond the end."""
     windows = np.zeros((len(starts), context_length + 1), np.int32)
     for window, start in zip(windows, starts.tolist(), strict=True):
         tokens = split.read(start, start + context_length + 1)

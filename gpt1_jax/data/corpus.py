@@ -1,7 +1,7 @@
-"""A source tokenized once: memory-mapped shards of token ids that every later step reads from.
+"""A tokenized source: memory-mapped shards of token ids, written once and read by every later step.
 
-A corpus is a directory: `manifest.json`, `tokenizer/`, and a shard for each part of each split, `train-00000.bin` … and
-`validation-00000.bin` …, little-endian uint16, or uint32 where the vocabulary needs it.
+A corpus is a directory of `manifest.json`, `tokenizer/`, and a shard for each part of each split: `train-00000.bin` …
+and `validation-00000.bin` …, as little-endian uint16, or uint32 if the vocabulary needs it.
 """
 
 import shutil
@@ -23,31 +23,38 @@ from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 
-_COUNTED_TOKENS = 2**22  # of a split of earlier days, whose manifest has no seal
-_CHECKED_BYTES = 8 * 2**30  # of a split; reading more at every start would take minutes
+# Limits the count of tokens in a split whose manifest, from an older version, has no seal.
+_COUNTED_TOKENS = 2**22
+# A split beyond this size is not read for its checksums, which would take minutes at every start.
+_CHECKED_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """The tokens of a split in one stream: end piece, document, end piece, document, …, end piece.
 
-    With a tokenizer that has no end piece the stream is just the documents, joined.
+    If the tokenizer has no end piece, the documents are simply joined.
+
+    Fields:
+        shards: the tokens of each shard, uint16 or uint32, memory-mapped.
+        documents: the number of documents.
+        bytes: the UTF-8 bytes of the text as read.
+        compared: the number of characters that were compared with what decoding gives, if the tokenizer is not exact.
+        lost: the number of those that decoding does not give back.
     """
 
-    shards: tuple[np.ndarray, ...]  # each [tokens in the shard], uint16 or uint32, memory-mapped
+    shards: tuple[np.ndarray, ...]
     documents: int
-    bytes: int  # of the text as read, in UTF-8
-    compared: int = (
-        0  # characters of the text, with what decoding gives of them, where the tokenizer is not exact
-    )
-    lost: int = 0  # of these, those that it does not give back
+    bytes: int
+    compared: int = 0
+    lost: int = 0
 
     def __len__(self) -> int:
-        """The number of tokens N."""
+        """Returns the number of tokens N."""
         return self._ends[-1] if self._ends else 0
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The tokens start:stop of the stream, int32 [stop - start], clipped to the stream's end."""
+        """Returns tokens start:stop of the stream, int32 [stop - start], cut at the stream's end."""
         parts = []
         shard = bisect_right(self._ends, start)
         while start < min(stop, len(self)):
@@ -63,16 +70,24 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A tokenized source and the tokenizer that made it."""
+    """A tokenized source, and the tokenizer that made it.
+
+    Fields:
+        train: the training split.
+        validation: the split that is held out.
+        tokenizer: turns text into the ids of this corpus, and back.
+        fingerprint: identifies tokens and tokenizer, the same on any machine.
+        directory: where the corpus lies.
+    """
 
     train: Split
     validation: Split
     tokenizer: Tokenizer
-    fingerprint: str  # of the tokens and the tokenizer, so the same on any machine
+    fingerprint: str
     directory: Path
 
     def loss(self) -> str | None:
-        """A sentence where decoding does not give the text back."""
+        """Returns a sentence on the characters that decoding loses, or None if it loses none."""
         lost, compared = (
             sum(getattr(split, name) for split in (self.train, self.validation))
             for name in ("lost", "compared")
@@ -81,21 +96,27 @@ class Corpus:
             return None
         return (
             f"the tokenizer loses {lost / compared:.2%} of the text's characters: decoding does not give them back, so "
-            "that no bits per byte are told"
+            "no bits per byte are reported"
         )
 
 
 def prepare(
     data: DataConfig, tokenizer: Tokenizer | None = None, progress: Callable[[str], None] | None = None
 ) -> Corpus:
-    """Tokenizes a source on this machine, or finds that done already in `data.cache_dir`, and opens the result.
+    """Tokenizes a source on this machine, unless `data.cache_dir` has the result already, and opens the result.
 
-    The arguments are those of `tokenize`, but that `progress` of None writes to standard error; raises as that does.
+    Args:
+        data: the source and how to read it, as in `tokenize`.
+        tokenizer: replaces the one that `data` names.
+        progress: receives lines that say how far the work is; None writes them to standard error.
+
+    Raises:
+        UserError: as in `tokenize`, or `data.cache_dir` is a bucket.
     """
     if "://" in data.cache_dir:
         raise UserError(
             f"data.cache_dir is {data.cache_dir!r}, whose files cannot be mapped into memory: expected a directory of "
-            "this machine; mount the bucket, say with gcsfuse, and name where."
+            "this machine; mount the bucket, say with gcsfuse, and name the mounted directory."
         )
     with Progress(progress) as reporter:
         directory = Path(tokenize(data, tokenizer, reporter))
@@ -111,7 +132,7 @@ def prepare(
 
 
 def is_prepared(data: DataConfig, tokenizer: Tokenizer) -> bool:
-    """Whether the source is tokenized with a tokenizer that was trained on it, and with the very one that is given."""
+    """Returns whether the source is tokenized with a tokenizer that was trained on it and equals the given one."""
     directory = trained_corpus(data)
     try:
         theirs = load_tokenizer(directory / "tokenizer") if directory else None
@@ -121,9 +142,10 @@ def is_prepared(data: DataConfig, tokenizer: Tokenizer) -> bool:
 
 
 def load(directory: Path) -> Corpus:
-    """Opens a corpus, each shard checked by size and, up to 8 GiB, checksum.
+    """Opens a corpus; each shard is checked by its size and, up to 8 GiB in a split, by its checksum.
 
-    Raises UserError where it is missing or damaged.
+    Raises:
+        UserError: the corpus is missing or damaged.
     """
     try:
         manifest = read_manifest(directory)
@@ -152,7 +174,8 @@ def _open_split(directory: Path, manifest: dict[str, Any], name: str) -> Split:
         path = directory / shard["file"]
         if path.stat().st_size != shard["bytes"]:
             raise ValueError(f"{path.name} has {path.stat().st_size} bytes, expected {shard['bytes']}")
-        tokens = np.asarray(np.memmap(path, manifest["dtype"], mode="r"))  # slices faster
+        # A plain view is faster to slice than a memmap.
+        tokens = np.asarray(np.memmap(path, manifest["dtype"], mode="r"))
         if small and zlib.crc32(tokens.data) != shard["crc32"]:
             raise ValueError(f"the checksum of {path.name} is wrong")
         shards.append(tokens)
@@ -161,11 +184,15 @@ def _open_split(directory: Path, manifest: dict[str, Any], name: str) -> Split:
 
 
 def _count_again(split: Split, tokenizer: Tokenizer) -> None:
-    """Raises ValueError where a manifest without a seal has other counts than its tokens, if those are not too many."""
+    """Checks a split's counts against its tokens, where no seal protects them, unless the tokens are too many.
+
+    Raises:
+        ValueError: the counts differ.
+    """
     if len(split) > _COUNTED_TOKENS:
         return
     tokens = split.read(0, len(split))
     if len(tokenizer.decode(tokens.tolist()).encode()) != split.bytes:
-        raise ValueError("manifest.json is damaged: its bytes are not those of the tokens' text")
+        raise ValueError("manifest.json is damaged: its count of bytes does not match the tokens")
     if tokenizer.end_id is not None and np.count_nonzero(tokens == tokenizer.end_id) != split.documents + 1:
-        raise ValueError("manifest.json is damaged: its documents are not those of the tokens")
+        raise ValueError("manifest.json is damaged: its count of documents does not match the tokens")

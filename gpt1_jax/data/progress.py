@@ -1,4 +1,4 @@
-"""How far a long piece of work is, for those who wait for it."""
+"""Shows how far a long piece of work is."""
 
 import time
 from collections.abc import Callable
@@ -6,11 +6,12 @@ from typing import Self
 
 from rich.console import Console
 
-_LINE_SECONDS = 30  # between two lines of progress where there is no terminal
+# Without a terminal, at most one line of progress appears in this time.
+_LINE_SECONDS = 30
 
 
 class Progress:
-    """Says lines to `say`, or to standard error, where a terminal also shows the count as it grows."""
+    """Passes lines to `say` or to standard error; if that is a terminal, it also shows a running count."""
 
     def __init__(self, say: Callable[[str], None] | None) -> None:
         console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -28,7 +29,7 @@ class Progress:
             self._status.stop()
 
     def count(self, line: str) -> None:
-        """Shows how far the work is: live on a terminal, elsewhere a line now and then."""
+        """Shows how far the work is: at once on a terminal, and as a line now and then elsewhere."""
         if self._status:
             self._status.update(line)
         elif time.perf_counter() - self._last_line > _LINE_SECONDS:

@@ -1,8 +1,8 @@
-"""The work of which a corpus is made: pure functions for any number of workers, on one machine or many.
+"""The work of making a corpus: functions that any number of workers can call, on one machine or on many.
 
-A worker needs no more than a `Job` and a `Task`. What it found it writes to a file of the job's directory, last and at
-once; a task with such a file is done. So whatever a lost worker left undone another does again, with the same bytes,
-and a task that is done twice, even at the same time, does no harm.
+A worker needs only a `Job` and a `Part`. The last thing it writes is the result, which appears in the job's directory
+in one step; a part whose result is there is done. If a worker is lost, another does its part again and writes the same
+bytes. Doing a part twice, even at the same time, does no harm.
 """
 
 import json
@@ -22,167 +22,200 @@ import numpy as np
 from etils import epath
 
 from gpt1_jax.data.sources import Source, open_source
-from gpt1_jax.data.splits import HELD_OUT, SplitName, hold_out
+from gpt1_jax.data.splits import HELD_OUT, SplitName, select_split
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 
-# Of the training part of a text so much is compared with what its tokens decode to, and a share of what is more.
+# Decoding is compared with this many characters of the training text, and with a share of the text beyond them.
 _COMPARED_CHARACTERS = 2_000_000
 _COMPARED_OF = 16
-_BATCH_CHARACTERS = 4_000_000  # documents are tokenized together until they are this long
+# Documents are tokenized in groups of about this length.
+_BATCH_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True)
 class Job:
-    """A source on its way into token shards in a directory, which has the tokenizer in it."""
+    """A source to be written as token shards into a directory that holds the tokenizer.
+
+    Fields:
+        source: the source's spec.
+        tfds_dir: as in `open_source`.
+        split_seed: chooses what is held out of a source that is not divided.
+        fingerprint: of the source, which must not change while the job runs.
+        directory: where shards and results go.
+    """
 
     source: str
     tfds_dir: str | None
-    split_seed: int  # of a source that is not divided
-    fingerprint: str  # of the source, which must not change meanwhile
+    split_seed: int
+    fingerprint: str
     directory: str
 
 
 @dataclass(frozen=True)
-class Task:
-    """To count the documents of a part of a source, or to write its shard of a split."""
+class Part:
+    """A part of a source whose documents are to be counted, or written as one shard of a split.
+
+    Fields:
+        kind: "count", or the split.
+        number: the part's number within the source.
+        before: the number of documents in earlier parts, if the source is not divided.
+        total: the number of documents in all parts, if the source is not divided.
+    """
 
     kind: Literal["count"] | SplitName
-    part: int
-    before: int = 0  # the documents in earlier parts, and in all, of a source that is not divided
+    number: int
+    before: int = 0
     total: int = 0
 
 
 @dataclass
-class Done:
-    """What became of a part: its documents of a split, their UTF-8 bytes, the shard of their tokens, what they lost."""
+class Result:
+    """What a part was found to hold.
+
+    Fields:
+        documents: the number of its documents in the split.
+        bytes: the UTF-8 bytes of those documents.
+        tokens: the number of tokens in the shard.
+        shard_bytes: the size of the shard.
+        crc32: the checksum of the shard.
+        compared: the number of characters that were compared with what their tokens decode to.
+        lost: the number of those that decoding does not give back.
+    """
 
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
     shard_bytes: int = 0
     crc32: int = 0
-    compared: int = 0  # characters of text, with what decoding gives of them
-    lost: int = 0  # of these, those that it does not give back
+    compared: int = 0
+    lost: int = 0
 
 
-def do(
+def process(
     job: Job,
-    task: Task,
+    part: Part,
     tokenizer: Tokenizer | None = None,
     threads: int = 1,
-    progress: Callable[[Done], None] = lambda done: None,
+    progress: Callable[[Result], None] = lambda result: None,
 ) -> None:
-    """Does a task unless it is done.
+    """Counts or tokenizes a part, unless its result is there already.
 
     Args:
-        job: the task's job.
-        task: what to do.
-        tokenizer: the job's; None loads it from the job's directory.
-        threads: how many tokenize.
-        progress: is told now and then how far the work is.
+        job: the job that the part belongs to.
+        part: what to do.
+        tokenizer: the job's tokenizer; None loads it from the job's directory.
+        threads: the number of threads that tokenize.
+        progress: called now and then with the result so far.
 
-    Raises UserError where the source has bad text or is no longer what it was.
+    Raises:
+        UserError: the source holds bad text or has changed.
     """
-    if _is_done(job, task):
+    if _is_done(job, part):
         return
     source = _open(job)
-    if task.kind == "count":
-        # Of a lone part only 19, or 20 and more, make a difference.
+    if part.kind == "count":
+        # For a source of one part it only matters whether there are 20 documents.
         enough = HELD_OUT if source.parts("train") == 1 else None
-        done = Done(documents=sum(1 for _ in islice(source.read("train", task.part), enough)))
+        result = Result(documents=sum(1 for _ in islice(source.read("train", part.number), enough)))
     else:
         tokenizer = tokenizer or _load_tokenizer(job.directory)
-        done = _write_shard(job, task, task.kind, source, tokenizer, threads, progress)
-    content = json.dumps(asdict(done)).encode()
-    _write_at_once(job, result_path(job, task), lambda file: file.write(content))
+        result = _write_shard(job, part, source, tokenizer, threads, progress)
+    content = json.dumps(asdict(result)).encode()
+    _write_at_once(job, result_path(job, part), lambda file: file.write(content))
 
 
-def result_path(job: Job, task: Task) -> epath.Path:
-    """Where the result of a task is kept."""
-    return epath.Path(job.directory) / "work" / f"{task.kind}-{task.part:05}.json"
+def result_path(job: Job, part: Part) -> epath.Path:
+    """Returns the path of a part's result."""
+    return epath.Path(job.directory) / "work" / f"{part.kind}-{part.number:05}.json"
 
 
-def result(job: Job, task: Task) -> Done:
-    """The result of a task that is done."""
-    return Done(**json.loads(result_path(job, task).read_text()))
+def read_result(job: Job, part: Part) -> Result:
+    """Reads the result of a part that is done."""
+    return Result(**json.loads(result_path(job, part).read_text()))
 
 
-def _is_done(job: Job, task: Task) -> bool:
+def _is_done(job: Job, part: Part) -> bool:
     try:
-        result(job, task)
-    except (OSError, ValueError, TypeError, RecursionError):  # not yet, or a crash has damaged it
+        read_result(job, part)
+    # The file is missing, or a crash damaged it.
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
     return True
 
 
 def shard_name(split: SplitName, part: int) -> str:
-    """The file of a part's tokens."""
+    """Returns the name of the file that holds a part's tokens."""
     return f"{split}-{part:05}.bin"
 
 
 def _write_shard(
     job: Job,
-    task: Task,
-    split: SplitName,
+    part: Part,
     source: Source,
     tokenizer: Tokenizer,
     threads: int,
-    progress: Callable[[Done], None],
-) -> Done:
-    """Writes each document and the end piece, and one end piece before the first of all."""
+    progress: Callable[[Result], None],
+) -> Result:
+    """Writes each document and an end piece after it; the first part begins with an end piece."""
+    split = part.kind
+    assert split != "count"
     end = np.array([] if tokenizer.end_id is None else [tokenizer.end_id], np.int32)
     dtype = token_type(tokenizer)
-    documents = source.read(split, task.part)
+    documents = source.read(split, part.number)
     if not source.divided:
-        documents = hold_out(documents, split, task.before, task.total, job.split_seed)
-    done = Done()
+        documents = select_split(documents, split, part.before, part.total, job.split_seed)
+    result = Result()
 
     def write(file: IO[bytes]) -> None:
         def append(ids: np.ndarray) -> None:
             data = ids.astype(dtype).tobytes()
             file.write(data)
-            done.tokens += len(ids)
-            done.shard_bytes += len(data)
-            done.crc32 = zlib.crc32(data, done.crc32)
+            result.tokens += len(ids)
+            result.shard_bytes += len(data)
+            result.crc32 = zlib.crc32(data, result.crc32)
 
-        if task.part == 0:
-            append(end)  # so that the first real token is predicted too
+        if part.number == 0:
+            # With an end piece in front, the first real token is predicted too.
+            append(end)
         for texts in _group(documents):
             for text, ids in zip(texts, tokenizer.encode_batch(texts, threads), strict=True):
                 append(ids)
                 append(end)
-                _compare(done, split, tokenizer, text, ids)
-            done.documents += len(texts)
-            done.bytes += sum(len(text.encode()) for text in texts)
-            progress(done)
+                _compare(result, split, tokenizer, text, ids)
+            result.documents += len(texts)
+            result.bytes += sum(len(text.encode()) for text in texts)
+            progress(result)
 
-    _write_at_once(job, epath.Path(job.directory) / shard_name(split, task.part), write)
-    return done
+    _write_at_once(job, epath.Path(job.directory) / shard_name(split, part.number), write)
+    return result
 
 
-def _compare(done: Done, split: SplitName, tokenizer: Tokenizer, text: str, ids: np.ndarray) -> None:
-    """Counts what decoding does not give back: all of validation, by which bytes are measured, and some of the rest."""
-    enough = split == "train" and done.compared > _COMPARED_CHARACTERS + done.bytes // _COMPARED_OF
+def _compare(result: Result, split: SplitName, tokenizer: Tokenizer, text: str, ids: np.ndarray) -> None:
+    """Counts the characters that decoding loses, in all validation text (for bits per byte) and some training text."""
+    enough = split == "train" and result.compared > _COMPARED_CHARACTERS + result.bytes // _COMPARED_OF
     if not (tokenizer.exact or enough):
-        done.compared += len(text)
-        done.lost += count_lost(text, tokenizer.decode(ids.tolist()))
+        result.compared += len(text)
+        result.lost += count_lost(text, tokenizer.decode(ids.tolist()))
 
 
 def count_lost(text: str, decoded: str) -> int:
-    """The characters of a text that its decoded ids do not have."""
+    """Returns the number of characters of a text that are missing from its decoded ids."""
     if decoded == text:
         return 0
     return max(1, (Counter(text) - Counter(decoded)).total())
 
 
 def token_type(tokenizer: Tokenizer) -> str:
-    """The type of the tokens of a shard: little-endian, 16 bits where they suffice."""
+    """Returns the type of a shard's tokens: little-endian, 16 bits if the vocabulary allows."""
     return "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
 
 
 def _write_at_once(job: Job, path: epath.Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file elsewhere, then gives it its name: nobody reads half of it, and halves go with the job's work."""
+    """Writes a file under a temporary name and renames it, so that no reader sees half of it.
+
+    Halves that are left behind are deleted with the rest of the job's work.
+    """
     work = epath.Path(job.directory) / "work"
     work.mkdir(parents=True, exist_ok=True)
     half = work / uuid.uuid4().hex
@@ -192,7 +225,7 @@ def _write_at_once(job: Job, path: epath.Path, write: Callable[[IO[bytes]], obje
 
 
 def _group(documents: Iterator[str]) -> Iterator[list[str]]:
-    """Groups documents until they are long enough to keep all threads busy: memory stays flat."""
+    """Groups documents until a group keeps all threads busy, and no further, to save memory."""
     group: list[str] = []
     characters = 0
     for document in documents:
@@ -207,7 +240,7 @@ def _group(documents: Iterator[str]) -> Iterator[list[str]]:
 
 @lru_cache(maxsize=1)
 def _open(job: Job) -> Source:
-    # Kept from task to task: looking at every file again takes long where there are many.
+    # The source is kept open between parts, since checking every file again takes long if there are many.
     source = open_source(job.source, job.tfds_dir)
     if source.fingerprint() != job.fingerprint:
         raise UserError(
@@ -222,7 +255,7 @@ def _load_tokenizer(directory: str) -> Tokenizer:
 
 
 def end_with_parent() -> None:
-    """Ends this process when its standard input does, which whoever started it holds open."""
+    """Ends this process when its standard input closes, which its parent holds open."""
 
     def watch() -> None:
         while os.read(0, 1):
@@ -232,12 +265,13 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-if __name__ == "__main__":  # a worker of `gpt1_jax.data.workers`
+# A worker of `gpt1_jax.data.workers`.
+if __name__ == "__main__":
     end_with_parent()
     try:
         job = Job(**json.loads(sys.argv[1]))
-        for task in json.loads(sys.argv[2]):
-            do(job, Task(**task))
+        for part in json.loads(sys.argv[2]):
+            process(job, Part(**part))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Where text comes from: a source yields the documents of a split, one after the other, whole or in parts."""
+"""Where text comes from: a source yields the documents of a split in order, all together or part by part."""
 
 import glob
 import hashlib
@@ -14,14 +14,14 @@ from typing import IO, Any, NamedTuple, Protocol
 from etils import epath
 
 from gpt1_jax.data.demo import Demo
-from gpt1_jax.data.splits import HELD_OUT, SplitName, hold_out
+from gpt1_jax.data.splits import HELD_OUT, SplitName, select_split
 from gpt1_jax.disk import inputs
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.errors import UserError
 
 _NAME = "data.source"
 
-# A source has no more parts than `_PARTS`, whatever its size, and none smaller than they need to be.
+# A source is divided into at most `_PARTS` parts, none smaller than the sizes below unless the source is.
 _PARTS = 4096
 PART_BYTES = 16 * 2**20
 _PART_EXAMPLES = 4096
@@ -30,36 +30,40 @@ SOURCE_FORMS = "'demo', 'text:GLOB' (.txt or .jsonl files, .gz of either) or 'tf
 
 
 class Source(Protocol):
-    """Text in documents, which are never empty, in parts that workers read apart from each other.
+    """Text in documents, none of them empty, divided into parts that can be read independently.
 
-    Reading streams: no more than one document is in memory at a time. Every call reads anew, in the same order.
+    Reading holds at most one document in memory. Every call reads again from the beginning, in the same order.
     """
 
     @property
     def name(self) -> str:
-        """The spec that the source was opened with."""
+        """The spec that opened the source."""
         ...
 
     @property
     def divided(self) -> bool:
-        """Whether the text has a validation split of its own; of one without, either split is all of it."""
+        """Whether the text has a validation split of its own; if not, either split is the whole text."""
         ...
 
     def parts(self, split: SplitName) -> int:
-        """The number of parts of a split."""
+        """Returns the number of parts of a split."""
         ...
 
     def read(self, split: SplitName, part: int) -> Iterator[str]:
-        """Yields the documents of a part; raises UserError where something there is no text."""
+        """Yields the documents of a part.
+
+        Raises:
+            UserError: something in the part is not text.
+        """
         ...
 
     def fingerprint(self) -> str:
-        """A cheap identity of the content: paths, sizes and times of files, or versions of packages."""
+        """Returns a cheap identity of the content, from paths, sizes and times of files or versions of packages."""
         ...
 
 
 def read_documents(source: Source, split: SplitName, split_seed: int = 0) -> Iterator[str]:
-    """Yields the documents of a split, all parts in their order, without what `hold_out` holds out from training."""
+    """Yields the documents of a split, part by part; `select_split` divides a source that is not divided."""
 
     def read_all() -> Iterator[str]:
         for part in range(source.parts(split)):
@@ -67,8 +71,9 @@ def read_documents(source: Source, split: SplitName, split_seed: int = 0) -> Ite
 
     if source.divided:
         return read_all()
-    total = sum(1 for _ in islice(read_all(), HELD_OUT))  # more makes no difference
-    return hold_out(read_all(), split, before=0, total=total, split_seed=split_seed)
+    # Any larger total has the same effect.
+    total = sum(1 for _ in islice(read_all(), HELD_OUT))
+    return select_split(read_all(), split, before=0, total=total, split_seed=split_seed)
 
 
 def open_source(spec: str, tfds_dir: str | None = None) -> Source:
@@ -76,9 +81,10 @@ def open_source(spec: str, tfds_dir: str | None = None) -> Source:
 
     Args:
         spec: `demo`, `text:GLOB` or `tfds:NAME[#FEATURE]`.
-        tfds_dir: the directory of prepared TFDS sets; None is TFDS's own default.
+        tfds_dir: the directory of prepared TFDS sets; None means TFDS's default.
 
-    Raises UserError where the spec has another form or nothing readable is found behind it.
+    Raises:
+        UserError: the spec has another form, or names nothing that can be read.
     """
     kind, _, rest = spec.partition(":")
     if spec == "demo":
@@ -91,11 +97,11 @@ def open_source(spec: str, tfds_dir: str | None = None) -> Source:
     raise UserError(f"data.source is {spec!r}: expected {SOURCE_FORMS}")
 
 
-# ---------------------------------------------------------------------------------------- text:GLOB
+# ── text:GLOB ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Piece(NamedTuple):
-    """Bytes start:stop of a file, stop of None the end; of plain JSON lines those that begin there."""
+    """Bytes start:stop of a file, where a stop of None means the end; of JSON lines, those that begin there."""
 
     path: epath.Path
     start: int
@@ -103,12 +109,16 @@ class _Piece(NamedTuple):
 
 
 class TextFiles:
-    """The source `text:GLOB`: a `.txt` file is a document, and so is each line of a `.jsonl` file."""
+    """The source `text:GLOB`: each `.txt` file is a document, and so is each line of a `.jsonl` file."""
 
     divided = False
 
     def __init__(self, pattern: str) -> None:
-        """Raises UserError where no file matches, or one that is neither text nor JSON lines."""
+        """Finds the files that match.
+
+        Raises:
+            UserError: no file matches, or one that is neither text nor JSON lines.
+        """
         self.name = f"text:{pattern}"
         self._paths = _find_files(pattern)
         if not self._paths:
@@ -125,7 +135,7 @@ class TextFiles:
 
     @cached_property
     def _parts(self) -> list[list[_Piece]]:
-        """Files one after the other until they are large enough; one of JSON lines may be cut."""
+        """The files in order, gathered into parts that are large enough; a file of JSON lines may be divided."""
         lengths = [_size_and_time(path)[0] for path in self._paths]
         enough = max(PART_BYTES, sum(lengths) // _PARTS)
         parts: list[list[_Piece]] = [[]]
@@ -143,11 +153,15 @@ class TextFiles:
         return parts
 
     def parts(self, split: SplitName) -> int:
-        """The number of parts, the same for either split."""
+        """Returns the number of parts, the same for either split."""
         return len(self._parts)
 
     def read(self, split: SplitName, part: int) -> Iterator[str]:
-        """Yields the documents of a part; a UserError names the file, and byte or line, that is no text."""
+        """Yields the documents of a part.
+
+        Raises:
+            UserError: a file is not text; the error says where.
+        """
         for piece in self._parts[part]:
             if _holds_lines(piece.path):
                 with inputs.open_input(piece.path, _NAME) as file:
@@ -156,15 +170,16 @@ class TextFiles:
                 yield text
 
     def fingerprint(self) -> str:
-        """Changes with the path, size or modification time of any file."""
+        """Returns a hash that changes with the path, size or modification time of any file."""
         stats = [(str(path), *_size_and_time(path)) for path in self._paths]
         return hashlib.sha256(repr((self.name, stats)).encode()).hexdigest()
 
 
 def _find_files(pattern: str) -> list[epath.Path]:
-    """The files that match, in the order of their names, none that are hidden, such as an editor's copies.
+    """Returns the files that match, sorted by name, without hidden ones such as an editor's copies.
 
-    Raises UserError where one is a link to nothing, or a pipe or a device.
+    Raises:
+        UserError: one is a broken link, a pipe or a device.
     """
     if "://" in pattern:
         names = pattern.split("/")
@@ -172,7 +187,8 @@ def _find_files(pattern: str) -> list[epath.Path]:
         matches = epath.Path("/".join(names[:fixed])).glob("/".join(names[fixed:]))
         return sorted(path for path in matches if path.is_file() and not path.name.startswith("."))
     found, expanded = [], str(expand(pattern, _NAME))
-    names = glob.glob(expanded, recursive=True)  # noqa: PTH207 - Path's finds hidden ones
+    # Path.glob would find hidden files too.
+    names = glob.glob(expanded, recursive=True)  # noqa: PTH207
     for name in names or glob.glob(_escape_names(expanded), recursive=True):  # noqa: PTH207
         path = epath.Path(name)
         if stat.S_ISREG(mode := _stat(path).st_mode):
@@ -185,14 +201,14 @@ def _find_files(pattern: str) -> list[epath.Path]:
 
 
 def _escape_names(pattern: str) -> str:
-    """A pattern in which the longest path that is there stands for itself, brackets in its names included."""
+    """Returns a pattern whose longest existing prefix is escaped, so that brackets in it stand for themselves."""
     named = Path(pattern)
     there = next((parent for parent in (named, *named.parents) if os.path.lexists(parent)), Path())
     return str(Path(glob.escape(str(there))) / named.relative_to(there))
 
 
 def _size_and_time(path: epath.Path) -> tuple[int, int]:
-    """Bytes, and nanoseconds where the file system tells them."""
+    """Returns the size in bytes and the modification time, in nanoseconds on a local disk."""
     if "://" in str(path):
         remote = path.stat()
         return remote.length, remote.mtime
@@ -201,26 +217,32 @@ def _size_and_time(path: epath.Path) -> tuple[int, int]:
 
 
 def _stat(path: epath.Path) -> os.stat_result:
-    """Of a local file; raises UserError where there is none, as behind a link to nothing."""
+    """Returns the status of a local file.
+
+    Raises:
+        UserError: there is none, as behind a broken link, or it cannot be read.
+    """
     try:
-        return os.stat(path)  # noqa: PTH116 - epath's wants the name of the owner, who may have none
+        # epath's stat looks up the owner's name, and fails if the owner has none.
+        return os.stat(path)  # noqa: PTH116
     except OSError as error:
-        what = "a link to nothing" if Path(path).is_symlink() else f"which cannot be read ({error.strerror})"
-        raise UserError(f"data.source matches {path}, {what}: mend that, or narrow the glob") from error
+        what = "a broken link" if Path(path).is_symlink() else f"which cannot be read ({error.strerror})"
+        raise UserError(f"data.source matches {path}, {what}: fix it, or narrow the glob") from error
 
 
 def _holds_lines(path: epath.Path) -> bool:
-    """Whether its name says that a file has a document a line."""
+    """Returns whether a file's name says that each line is a document."""
     return path.name.lower().removesuffix(".gz").endswith(".jsonl")
 
 
 def _read_lines(file: IO[bytes], piece: _Piece) -> Iterator[str]:
-    """The texts of the JSON lines that begin in a piece of a file."""
+    """Yields the texts of the JSON lines that begin in a piece of a file."""
     position = 0
     if piece.start:
         file.seek(piece.start - 1)
         begun = next(inputs.read_lines(file, f"{_NAME}: {piece.path}"), b"")
-        position = piece.start - 1 + len(begun)  # to the first line that begins there
+        # Skips to the first line that begins in the piece.
+        position = piece.start - 1 + len(begun)
     for number, line in enumerate(inputs.read_lines(file, f"{_NAME}: {piece.path}"), start=1):
         if piece.stop is not None and position >= piece.stop:
             return
@@ -236,18 +258,23 @@ def _parse_json_line(line: bytes, where: str) -> str:
     if isinstance(text, str):
         return text
     found = f"{json.dumps(text)!s:.60} in its field 'text'" if "text" in record else "no field 'text'"
-    raise UserError(f"{where} has {found}, expected a text there: mend it")
+    raise UserError(f"{where} has {found}, expected a text there: fix the line")
 
 
-# --------------------------------------------------------------------------------------- tfds:NAME
+# ── tfds:NAME ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class TfdsSet:
     """The source `tfds:NAME[#FEATURE]`: a prepared TFDS text set, read without TensorFlow."""
 
     def __init__(self, name: str, feature: str, tfds_dir: str | None) -> None:
-        """Raises UserError where the set is not prepared, cannot be read, or has no such text feature."""
-        import tensorflow_datasets as tfds  # late: it takes half a second that other sources need not pay
+        """Opens the set.
+
+        Raises:
+            UserError: the set is not prepared, cannot be read, or has no such text feature.
+        """
+        # Imported late: it takes half a second, which other sources need not pay.
+        import tensorflow_datasets as tfds
         from tensorflow_datasets.core import constants, read_only_builder
 
         self.name = f"tfds:{name}#{feature}" if feature else f"tfds:{name}"
@@ -281,21 +308,25 @@ class TfdsSet:
         return self._own("validation") != "train"
 
     def _own(self, split: SplitName) -> str:
-        """The set's split behind one of ours."""
+        """Returns the name of the set's split that serves as ours."""
         own = [name for name in ("validation", "test") if name in self._builder.info.splits]
         return own[0] if own and split == "validation" else "train"
 
     def parts(self, split: SplitName) -> int:
-        """The number of parts of a split."""
+        """Returns the number of parts of a split."""
         examples = len(self._examples(split))
         return -(-examples // self._part(examples))
 
     def _part(self, examples: int) -> int:
-        """The examples of a part."""
+        """Returns the number of examples in a part."""
         return max(_PART_EXAMPLES, -(-examples // _PARTS))
 
     def read(self, split: SplitName, part: int) -> Iterator[str]:
-        """Yields the documents of a part; raises UserError where the set was not prepared as array_record."""
+        """Yields the documents of a part.
+
+        Raises:
+            UserError: the set was not prepared as array_record, or an example is not text.
+        """
         examples = self._examples(split)
         size = self._part(len(examples))
         for index in range(part * size, min(part * size + size, len(examples))):
@@ -319,7 +350,7 @@ class TfdsSet:
             ) from error
 
     def fingerprint(self) -> str:
-        """Changes with the set's version, the feature, and the sizes that TFDS records."""
+        """Returns a hash that changes with the set's version, the feature, and the sizes that TFDS records."""
         info = self._builder.info
         sizes = [(name, split.shard_lengths, split.num_bytes) for name, split in sorted(info.splits.items())]
         return hashlib.sha256(repr((info.full_name, self._feature, sizes)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Which documents of a text that has no splits of its own are held out."""
+"""Which documents are held out of a text that has no splits of its own."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -6,25 +6,26 @@ from typing import Literal
 from gpt1_jax.hashing import hash_numbers
 
 SplitName = Literal["train", "validation"]
-HELD_OUT = 20  # every so many documents one is
+# One document in this many is held out.
+HELD_OUT = 20
 
 
-def hold_out(
+def select_split(
     documents: Iterator[str], split: SplitName, before: int, total: int, split_seed: int
 ) -> Iterator[str]:
-    """Yields those of some documents that belong to `split`.
+    """Yields the documents that belong to `split`.
 
-    One of each block of 20 documents is held out for validation, drawn by a hash of the seed and the block's number: no
-    state, whatever part of the text is read, and the same one when documents are appended. Of fewer than 20 it is one
-    of all; of a lone document the last 5 %. Documents that take turns, say between two languages, are thus found on
-    both sides.
+    One document of each block of 20 is held out for validation. A hash of the seed and the block's number chooses
+    it, so any part of the text can be read alone, and appending documents changes nothing before them. If the whole
+    text has fewer than 20 documents, they form one block. If it has only one, its last 5 % are held out. Documents
+    that alternate, say between two languages, land on both sides.
 
     Args:
-        documents: in their order, none empty; all of the text or a part.
-        split: the one that is asked for.
-        before: how many documents of the text are before these.
-        total: the documents of the whole text; from 20 on their exact number makes no difference.
-        split_seed: `data.split_seed`; -1 draws the last of each block.
+        documents: all documents of the text or of a part of it, in order, none empty.
+        split: the split to yield.
+        before: the number of documents in the text before these.
+        total: the number of documents in the whole text; any number from 20 on has the same effect.
+        split_seed: `data.split_seed`; -1 holds out the last document of each block.
     """
     size = min(total, HELD_OUT)
     block = drawn = -1
@@ -41,7 +42,7 @@ def hold_out(
 
 
 def _find_cut(document: str) -> int:
-    """Where the last 5 % of a document begin: behind a line break, else a space, close before that point."""
+    """Returns where the last 5 % of a document begin: just after a line break near that point, or else a space."""
     target = len(document) * 95 // 100
     for mark in ("\n", " "):
         position = document.rfind(mark, len(document) * 94 // 100, target)

@@ -1,1 +1,1 @@
-"""Files: reading users' within bounds, writing whole or not at all, locks, paths, a run's history."""
+"""Files: bounded reading of users' files, all-or-nothing writing, locks, paths, and a run's history."""

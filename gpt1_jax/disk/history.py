@@ -1,8 +1,8 @@
 """RUN/history.json: what each stretch of a run's steps was trained with, sealed against damage.
 
-A list, oldest first, of {"from_step", "config", "identity", "files", "crc32"}: the step behind which the stretch
-begins, the whole config, what text and tokenizer were, and checksums of the run's other small files. config.json is the
-newest config, corpus.json the identity, for people and other programs.
+It is a list, oldest first, of {"from_step", "config", "identity", "files", "crc32"}: the step after which the stretch
+begins, the whole config, the identity of text and tokenizer, and checksums of the run's other small files. For people
+and other programs, config.json repeats the newest config and corpus.json the identity.
 """
 
 import json
@@ -16,13 +16,13 @@ from gpt1_jax.disk.whole_files import write_whole
 
 
 class Stretch(NamedTuple):
-    """What the steps behind `from_step` were trained with, up to the next stretch.
+    """What the steps after `from_step` were trained with, up to the next stretch.
 
     Fields:
-        from_step: 0 for the run's beginning.
-        config: dictionaries, as config.json.
-        identity: fingerprints of the text and the tokenizer, as corpus.json.
-        files: the checksum, see `seal`, of each further file of JSON, by its name.
+        from_step: the step after which the stretch begins, 0 for the beginning of the run.
+        config: the whole config as dictionaries, as in config.json.
+        identity: fingerprints of the text and the tokenizer, as in corpus.json.
+        files: for each further JSON file, its name and its checksum, see `seal`.
     """
 
     from_step: int
@@ -32,7 +32,7 @@ class Stretch(NamedTuple):
 
 
 def read_history(path: epath.Path) -> tuple[list[Stretch], bool]:
-    """The sound stretches of a history, and whether there is damage; none of a run of the time before it."""
+    """Returns the undamaged stretches of a history and whether any is damaged; runs of older versions have none."""
     if not path.exists():
         return [], False
     entries = read_json(path)
@@ -43,13 +43,13 @@ def read_history(path: epath.Path) -> tuple[list[Stretch], bool]:
 
 
 def write_history(path: epath.Path, stretches: list[Stretch]) -> None:
-    """Replaces the file, whole."""
+    """Replaces the file, all at once."""
     entries = [stretch._asdict() | {"crc32": seal(stretch._asdict())} for stretch in stretches]
     write_whole(path, json.dumps(entries, indent=2) + "\n")
 
 
 def extend(stretches: list[Stretch], new: Stretch) -> list[Stretch]:
-    """The stretches with a new one in the place of those whose steps it does again."""
+    """Returns the stretches with a new one, which replaces those whose steps it repeats."""
     kept = [stretch for stretch in stretches if stretch.from_step < new.from_step]
     if not kept:
         return [new._replace(from_step=0)]
@@ -57,12 +57,12 @@ def extend(stretches: list[Stretch], new: Stretch) -> list[Stretch]:
 
 
 def seal(value: Any) -> int:
-    """A checksum of a JSON value."""
+    """Returns a checksum of a JSON value."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def read_json(path: epath.Path) -> Any:
-    """The value of a file; None where that is missing or no JSON, as a crash may leave it."""
+    """Returns the value of a JSON file, or None if it is missing or was damaged, say by a crash."""
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, ValueError, RecursionError):

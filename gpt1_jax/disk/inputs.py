@@ -1,7 +1,7 @@
-"""What is read of users' files: unpacked, as UTF-8 and JSON, within bounds; else a sentence of what is wrong with them.
+"""Reads users' files: unpacks them, checks that they are UTF-8 and JSON, and limits their size.
 
-Everything that is named by a user comes through here, so that a file without an end, a device, a pipe nobody writes to,
-or a gzip file that unpacks to a thousand times its size is refused before it fills the memory.
+Every file that a user names is read here. An endless file, a device, a pipe that nobody writes to, or a gzip file that
+unpacks to a thousand times its size is thus refused before it fills the memory.
 """
 
 import codecs
@@ -23,15 +23,20 @@ from etils import epath
 
 from gpt1_jax.errors import UserError
 
-LARGEST = 4 * 2**30  # bytes of what is held in memory at once, such as a document
+# This many bytes, say of one document, may be held in memory at once.
+LARGEST = 4 * 2**30
 LONGEST_LINE = 256 * 2**20
-_PACKED_BYTES = 256 * 2**20  # what any gzip file may unpack to
-_PACKED_RATIO = 200  # beyond that; no text is said ten times as briefly
-_PIPE_SECONDS = 10.0  # in which somebody must begin to write
+# A gzip file may always unpack to this many bytes, and beyond them to this many times its size, which is ten times
+# what text would.
+_PACKED_BYTES = 256 * 2**20
+_PACKED_RATIO = 200
+# A pipe must have a writer within this time.
+_PIPE_SECONDS = 10.0
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half of a pair, in JSON
+# Half of a surrogate pair, as JSON spells it.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _GZIP = b"\x1f\x8b"
-# What is taken for text now and then, by its first bytes: what it is, and how text is made of it.
+# Files that are sometimes taken for text. For the first bytes of each: what it is, and how to make text of it.
 _NO_TEXT = {
     b"\xff\xfe\x00\x00": ("UTF-32", "convert it to UTF-8, say with iconv -f UTF-32 -t UTF-8"),
     b"\x00\x00\xfe\xff": ("UTF-32", "convert it to UTF-8, say with iconv -f UTF-32 -t UTF-8"),
@@ -48,16 +53,16 @@ _NO_TEXT = {
 
 @contextmanager
 def open_input(path: epath.PathLike, name: str, pipe: bool = False) -> Iterator[IO[bytes]]:
-    """Opens a file for reading; one that gzip packed, by whatever name, is read unpacked.
+    """Opens a file for reading; a gzip file, whatever its name, is unpacked.
 
     Args:
-        path: the file, maybe of a bucket.
-        name: the field or flag that names it, for errors.
-        pipe: a pipe or a device will do, too, such as /dev/stdin; it is waited for where nobody writes yet.
+        path: the file, which may be in a bucket.
+        name: the field or flag that names the file, for errors.
+        pipe: whether a pipe or a device, such as /dev/stdin, is allowed; if so, a pipe may wait for its writer.
 
     Raises:
-        UserError: it is missing or cannot be read, now or while the caller reads; it is no regular file; nobody writes
-            to the pipe; it unpacks to very much more than it has.
+        UserError: the file is missing or cannot be read, at once or later; it is not a regular file; nobody writes to
+            the pipe; it unpacks to far more than its size.
     """
     try:
         with ExitStack() as files:
@@ -72,12 +77,12 @@ def open_input(path: epath.PathLike, name: str, pipe: bool = False) -> Iterator[
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{name}: {path} cannot be read ({reason}): mend that, or name another file"
+            f"{name}: {path} cannot be read ({reason}): fix that, or name another file"
         ) from error
 
 
 def is_packed(path: epath.PathLike, name: str) -> bool:
-    """Whether gzip packed a file, by its first bytes or, where a bucket does not tell those, by its name."""
+    """Returns whether a file is packed by gzip, judging by its first bytes or, in a bucket, by its name."""
     if str(path).lower().endswith(".gz") or "://" in str(path):
         return str(path).lower().endswith(".gz")
     with _open_local(Path(path), name, pipe=False) as file:
@@ -85,13 +90,18 @@ def is_packed(path: epath.PathLike, name: str) -> bool:
 
 
 def read_bytes(path: epath.PathLike, name: str, pipe: bool = False) -> bytes:
-    """All of a file, unpacked; raises as `open_input`, and where it is larger than `LARGEST`."""
+    """Reads a whole file, unpacked.
+
+    Raises:
+        UserError: as in `open_input`, or the file is larger than `LARGEST`.
+    """
     too_large = UserError(
         f"{name}: {path} has no end within {LARGEST // 2**30} GB, more than is held in memory at once: split it up "
-        "(documents may be lines of a .jsonl file, which is read line by line)"
+        "(each line of a .jsonl file, which is read line by line, can be a document)"
     )
     with open_input(path, name, pipe) as file:
-        if "://" not in str(path) and os.stat(path).st_size > LARGEST:  # noqa: PTH116 - as in _open_local
+        # As in `_open_local`, not epath's stat.
+        if "://" not in str(path) and os.stat(path).st_size > LARGEST:  # noqa: PTH116
             raise too_large
         parts, size = [], 0
         while part := file.read(2**24):
@@ -103,12 +113,16 @@ def read_bytes(path: epath.PathLike, name: str, pipe: bool = False) -> bytes:
 
 
 def read_text(path: epath.PathLike, name: str, pipe: bool = False) -> str:
-    """The text of a file, without a byte-order mark; raises as `read_bytes` and `decode`."""
+    """Reads the text of a file, without a byte-order mark.
+
+    Raises:
+        UserError: as in `read_bytes` and `decode`.
+    """
     return decode(read_bytes(path, name, pipe), f"{name}: {path}")
 
 
 def read_lines(file: IO[bytes], where: str) -> Iterator[bytes]:
-    """The lines of an open file, each with its line break; `where` names the file.
+    """Yields the lines of an open file, each with its line break; `where` names the file in errors.
 
     Raises:
         UserError: a line is longer than `LONGEST_LINE`.
@@ -116,14 +130,14 @@ def read_lines(file: IO[bytes], where: str) -> Iterator[bytes]:
     while line := file.readline(LONGEST_LINE + 1):
         if len(line) > LONGEST_LINE:
             raise UserError(
-                f"{where} has a line of more than {LONGEST_LINE // 2**20} MB, longer than a record can be: write a "
-                "record a line"
+                f"{where} has a line of more than {LONGEST_LINE // 2**20} MB, longer than a record can be: write one "
+                "record per line"
             )
         yield line
 
 
 def standard_lines() -> Iterator[str]:
-    """The texts of standard input's lines, as they come, without their line breaks.
+    """Yields the lines of standard input as they come, without line breaks.
 
     Raises:
         UserError: a line is too long or not UTF-8, or there is no standard input.
@@ -133,19 +147,18 @@ def standard_lines() -> Iterator[str]:
     try:
         for number, line in enumerate(read_lines(sys.stdin.buffer, "Standard input"), start=1):
             text = decode(line, f"Line {number} of standard input")
-            mark = (
-                "\ufeff" if number > 1 and line.startswith(codecs.BOM_UTF8) else ""
-            )  # one within is a character
+            # Only the first byte-order mark is dropped; one at the start of a later line is a character.
+            mark = "\ufeff" if number > 1 and line.startswith(codecs.BOM_UTF8) else ""
             yield mark + text.removesuffix("\n")
     except OSError as error:
         raise UserError(f"Standard input cannot be read ({error.strerror}); give a file of text.") from error
 
 
 def decode(data: bytes, where: str) -> str:
-    """The text that bytes are in UTF-8, without a byte-order mark; `where` names them.
+    """Decodes UTF-8 without a byte-order mark; `where` names the bytes in errors.
 
     Raises:
-        UserError: they are something else; what they are is told where their beginning shows it.
+        UserError: the bytes are not UTF-8 text; the error says what they are, if their beginning shows it.
     """
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
@@ -158,41 +171,41 @@ def decode(data: bytes, where: str) -> str:
         ) from error
     if (zeros := data[:1000].count(0)) > len(data[:1000]) // 5:
         raise UserError(
-            f"{where} is UTF-16 or no text, not UTF-8 text ({zeros} of its first bytes are zero): convert it to UTF-8, "
+            f"{where} is UTF-16 or not text at all ({zeros} of its first bytes are zero): convert it to UTF-8, "
             "say with iconv -f UTF-16LE -t UTF-8"
         )
     return text
 
 
 def parse_object(text: str, where: str) -> dict[str, Any]:
-    """The JSON object that a text is, of a line or a file that `where` names.
+    """Parses a JSON object; `where` names its line or file in errors.
 
     Raises:
-        UserError: it is no JSON, nested too deep, no object, gives a name two values, or spells half of a surrogate
-            pair, which is no text.
+        UserError: the text is not JSON, is nested too deep, is not an object, gives a name two values, or spells half
+            of a surrogate pair, which is not text.
     """
     try:
         record = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
-        raise UserError(
-            f"{where} is not JSON that can be read, since it is nested too deep: mend it"
-        ) from None
+        raise UserError(f"{where} is JSON nested too deep to be read: fix it") from None
     except ValueError as error:
-        raise UserError(f"{where} is not JSON ({error}): mend it") from error
+        raise UserError(f"{where} is not JSON ({error}): fix it") from error
     if not isinstance(record, dict):
-        raise UserError(f"{where} is {text[:2000].strip()!r:.80}, expected a JSON object: mend it")
+        raise UserError(f"{where} is {text[:2000].strip()!r:.80}, expected a JSON object: fix it")
     if _SURROGATE.search(text):
         try:
             json.dumps(record, ensure_ascii=False).encode()
         except (UnicodeEncodeError, RecursionError):
-            raise UserError(
-                f"{where} spells half of a surrogate pair (\\ud800 to \\udfff): mend it"
-            ) from None
+            raise UserError(f"{where} spells half of a surrogate pair (\\ud800 to \\udfff): fix it") from None
     return record
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A dictionary, unless it would drop one of two values in silence."""
+    """Makes a dictionary.
+
+    Raises:
+        ValueError: a name has two different values, one of which would be lost.
+    """
     record = dict(pairs)
     if len(record) < len(pairs):
         for name, value in pairs:
@@ -202,7 +215,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a gzip file holds, until that becomes more than a text can be."""
+    """The content of a gzip file, up to more than text can be."""
 
     def __init__(self, packed: IO[bytes], where: str) -> None:
         self._packed, self._where = packed, where
@@ -215,7 +228,8 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         count = self._file.readinto(buffer)
         self._size += count
-        large = self._size > _PACKED_BYTES and self._packed.seekable()  # a pipe cannot tell how much was read
+        # A pipe cannot say how much of it was read.
+        large = self._size > _PACKED_BYTES and self._packed.seekable()
         if large and self._size > _PACKED_RATIO * self._packed.tell():
             raise UserError(
                 f"{self._where} unpacks to more than {_PACKED_RATIO} times its size, as no text does: unpack it "
@@ -225,14 +239,16 @@ class _Unpacked(io.RawIOBase):
 
 
 def _open_local(path: Path, name: str, pipe: bool) -> IO[bytes]:
-    mode = os.stat(path).st_mode  # noqa: PTH116 - not epath's, which wants the owner's name
+    # epath's stat looks up the owner's name, and fails if the owner has none.
+    mode = os.stat(path).st_mode  # noqa: PTH116
     if stat.S_ISDIR(mode):
         raise UserError(f"{name}: {path} is a directory: name a file")
     if stat.S_ISREG(mode):
         return path.open("rb")
     if not pipe:
-        raise UserError(f"{name}: {path} is no regular file but a pipe or a device: name a file")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening would wait, for ever
+        raise UserError(f"{name}: {path} is not a regular file but a pipe or a device: name a file")
+    # Without O_NONBLOCK, opening would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if stat.S_ISFIFO(mode):
             _await(descriptor, f"{name}: {path}")
@@ -244,14 +260,19 @@ def _open_local(path: Path, name: str, pipe: bool) -> IO[bytes]:
 
 
 def _await(descriptor: int, where: str) -> None:
-    """Returns when there is something in a pipe, or somebody who may yet write to it."""
+    """Waits until a pipe has something to read, or a writer that may yet write.
+
+    Raises:
+        UserError: nobody writes to the pipe.
+    """
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     if waiting.poll(_PIPE_SECONDS * 1000):
         return
     try:
         empty = os.read(descriptor, 1) == b""
-    except BlockingIOError:  # it is open for writing somewhere
+    # Somebody has it open for writing.
+    except BlockingIOError:
         empty = False
     if empty:
         raise UserError(
@@ -260,5 +281,5 @@ def _await(descriptor: int, where: str) -> None:
 
 
 def _peek(file: Any, count: int) -> bytes:
-    """The next bytes of an open file, which stays where it is."""
+    """Returns the next bytes of an open file without moving its position."""
     return file.peek(count)[:count] if hasattr(file, "peek") else b""

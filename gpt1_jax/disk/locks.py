@@ -1,24 +1,24 @@
-"""Locks that keep processes of one machine, or of one shared disk, apart; the system lifts them with their process."""
+"""Locks between processes of one machine or one shared disk; the system releases them when a process ends."""
 
 import errno
 import fcntl
 
 from absl import logging
 
-# What file systems answer that have no locks: Lustre and NFS as they are often mounted, some of FUSE.
+# The answers of file systems without locks: Lustre and NFS as they are often mounted, and some of FUSE.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def lock(descriptor: int, path: object, wait: bool = False) -> bool:
-    """Locks an open file or directory for this process; where the disk has no locks, a warning says so.
+    """Locks an open file or directory for this process, or warns if the disk has no locks.
 
     Args:
-        descriptor: of the open file.
-        path: its name, for the warning.
-        wait: for another process to let go of it.
+        descriptor: the open file's.
+        path: the file's name, for the warning.
+        wait: whether to wait until another process releases it.
 
     Returns:
-        False where another process holds it.
+        False if another process holds the lock.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -28,7 +28,7 @@ def lock(descriptor: int, path: object, wait: bool = False) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         logging.warning(
-            "%s cannot be locked, since its file system has no locks; start no second process that writes there.",
+            "%s cannot be locked, because its file system has no locks; start no second process that writes there.",
             path,
         )
     return True

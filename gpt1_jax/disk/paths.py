@@ -9,16 +9,17 @@ from gpt1_jax.errors import UserError
 
 
 def expand(path: epath.PathLike, name: str) -> epath.Path:
-    """A path without the `~` of its beginning.
+    """Replaces a `~` at the beginning of a path by the home directory.
 
     Args:
-        path: of this machine, or of a bucket, gs://…
-        name: the field or flag that it is of, for the error.
+        path: a path of this machine or of a bucket, gs://….
+        name: the field or flag that holds the path, for the error.
 
     Raises:
-        UserError: nobody knows where that home is; a directory named `~` would else be made.
+        UserError: the home directory is unknown; without this check a directory named `~` would be made.
     """
-    if not str(path).startswith("~"):  # nor "./~", which a Path would take for a home as well
+    # "./~" is left alone too, though Path would take it for a home.
+    if not str(path).startswith("~"):
         return epath.Path(path)
     expanded = epath.Path(path).expanduser()
     if str(expanded).startswith("~"):
@@ -31,7 +32,7 @@ def expand(path: epath.PathLike, name: str) -> epath.Path:
 
 
 def expand_local(path: epath.PathLike, name: str) -> Path:
-    """`expand` of a path of this machine."""
+    """Expands a path of this machine, as `expand` does."""
     return Path(expand(path, name))
 
 

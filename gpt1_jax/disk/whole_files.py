@@ -1,4 +1,4 @@
-"""Small files that are the old or the new one at every moment."""
+"""Small files that hold either the old content or the new at every moment."""
 
 import os
 import secrets
@@ -9,16 +9,16 @@ from etils import epath
 
 
 def write_whole(path: epath.PathLike, data: str | bytes) -> None:
-    """Replaces a regular file, or makes one; what else the path names is opened and written, as a shell does.
+    """Replaces or makes a regular file; anything else is opened and written, as a shell does.
 
-    A symbolic link stays, and so do a FIFO and a device. A remote file, as on gs://, is whole by its store's own rule.
+    A symbolic link stays, and so do a FIFO and a device. A remote file, as on gs://, is replaced as its store does it.
 
     Args:
-        path: where; its directory is there.
-        data: all of the file; a text is written as UTF-8.
+        path: where to write, in a directory that exists.
+        data: the whole content; text is written as UTF-8.
 
     Raises:
-        OSError: with the name of `path`; a regular file is then as it was.
+        OSError: with the name of `path`; a regular file is then unchanged.
     """
     content = data.encode() if isinstance(data, str) else data
     if "://" in str(path):
@@ -34,22 +34,24 @@ def write_whole(path: epath.PathLike, data: str | bytes) -> None:
             _replace(target, content, mode)
         else:
             target.write_bytes(content)
-    except OSError as error:  # which has no name where writing failed, or the temporary file's
+    # A failed write has no name in its error, and a failed rename has the temporary file's.
+    except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
 
 
 def _replace(target: Path, content: bytes, mode: int | None) -> None:
-    # A name that nobody can guess or plant; without the target's own, which may be as long as names can be.
+    # Nobody can guess or plant this name. It omits the target's name, which may have the greatest length allowed.
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    file = temporary.open("xb")  # made here, or an error: never a link that was there
+    # "x" makes a new file or fails; it never follows an existing link.
+    file = temporary.open("xb")
     try:
         with file:
             if mode is not None:
                 os.fchmod(file.fileno(), stat.S_IMODE(mode))
             file.write(content)
             file.flush()
-            # else a crash of the machine may leave the name on an empty file
+            # Otherwise a crash of the machine may leave the name on an empty file.
             os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:

@@ -383,13 +383,13 @@ def test_without_locks_whoever_is_second_takes_what_the_first_made(
     texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both make the same corpus side by side, as on a disk that has no locks."""
-    finish = building._name
+    finish = building._rename
 
     def finish_after_another(building: Any, directory: Any) -> None:
         shutil.copytree(building, directory)
         finish(building, directory)
 
-    monkeypatch.setattr(building, "_name", finish_after_another)
+    monkeypatch.setattr(building, "_rename", finish_after_another)
     corpus = prepare_texts(texts)
     assert [path.name for path in (texts.parent / "cache").iterdir()] == [corpus.directory.name]
 

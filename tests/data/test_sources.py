@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from gpt1_jax.data import demo, sources
 from gpt1_jax.data.sources import open_source, read_documents
-from gpt1_jax.data.splits import SplitName, hold_out
+from gpt1_jax.data.splits import SplitName, select_split
 from gpt1_jax.errors import UserError
 
 
@@ -60,7 +60,7 @@ def test_a_seed_of_minus_1_holds_out_every_20th_document_or_the_last_of_a_few(co
     assert validation == expected
     assert train == [d for d in documents if d not in expected]
     assert split(documents[:7], [], documents[7:]) == (train, validation)
-    part = hold_out(iter(documents[1:]), "validation", before=1, total=count, split_seed=-1)
+    part = select_split(iter(documents[1:]), "validation", before=1, total=count, split_seed=-1)
     assert list(part) == validation
 
 
@@ -260,7 +260,7 @@ def test_hidden_files_are_none(tmp_path: Path) -> None:
 def test_a_link_to_nothing_a_pipe_and_an_unreadable_file_are_told(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
-    with pytest.raises(UserError, match=r"b\.txt, a link to nothing"):
+    with pytest.raises(UserError, match=r"b\.txt, a broken link"):
         open_source(f"text:{tmp_path}/*.txt")
     (tmp_path / "b.txt").unlink()
     os.mkfifo(tmp_path / "b.txt")

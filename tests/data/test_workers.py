@@ -19,7 +19,7 @@ from gpt1_jax.data import shards, sources, workers
 from gpt1_jax.data.building import tokenize
 from gpt1_jax.data.corpus import load
 from gpt1_jax.data.progress import Progress
-from gpt1_jax.data.shards import Done, Job, Task
+from gpt1_jax.data.shards import Job, Part, Result
 from gpt1_jax.data.sources import open_source, read_documents
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
@@ -67,14 +67,14 @@ def bytes_of(corpus: Path) -> dict[str, bytes]:
 
 def backwards(
     job: Job,
-    tasks: Sequence[Task],
+    parts: Sequence[Part],
     tokenizer: Tokenizer | None,
-    progress: Callable[[Done], None],
-    finished: Callable[[Task], None],
+    progress: Callable[[Result], None],
+    finished: Callable[[Part], None],
 ) -> None:
-    """Does the last task first, and each twice."""
-    for task in [*reversed(tasks), *tasks]:
-        shards.do(job, task)
+    """Does the last part first, and each twice."""
+    for part in [*reversed(parts), *parts]:
+        shards.process(job, part)
 
 
 @pytest.fixture
@@ -103,14 +103,14 @@ def test_order_and_repetition_make_no_difference(
 def test_a_task_that_fails_leaves_the_others_done(
     text: str, expected: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[Task] = []
+    written: list[Part] = []
     write = shards._write_shard
 
-    def fail_once(job: Job, task: Task, *rest: Any) -> Done:
-        written.append(task)
+    def fail_once(job: Job, part: Part, *rest: Any) -> Result:
+        written.append(part)
         if len(written) == 4:
             raise KeyboardInterrupt
-        return write(job, task, *rest)
+        return write(job, part, *rest)
 
     monkeypatch.setattr(workers, "FEW", 1000)
     monkeypatch.setattr(shards, "_write_shard", fail_once)
@@ -123,9 +123,9 @@ def test_a_task_that_fails_leaves_the_others_done(
 
 
 def test_a_text_that_changes_meanwhile_is_told(text: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    def change(job: Job, tasks: Sequence[Task], *rest: Any) -> None:
+    def change(job: Job, parts: Sequence[Part], *rest: Any) -> None:
         (tmp_path / "text" / "b0.txt").write_text("Other words\n")
-        backwards(job, tasks, *rest)
+        backwards(job, parts, *rest)
 
     with pytest.raises(UserError, match="changed while it was tokenized; run the same command again"):
         make(text, tokenizer, tmp_path / "again", change)
@@ -140,7 +140,7 @@ def test_a_process_of_workers_ends_with_the_one_that_started_it() -> None:
     assert process.wait(timeout=30) == 1
 
 
-# ── Processes, which read parts of the true size: so the small text is one part, and its tasks are three ──────
+# ── Processes, which read parts of the true size: so the small text is one part of each kind, three in all ──────
 
 
 @pytest.fixture

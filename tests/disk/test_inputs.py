@@ -36,8 +36,8 @@ def test_what_gzip_packed_is_read_by_any_name(tmp_path: Path, name: str) -> None
     [
         ("text".encode("utf-16"), "is UTF-16, not UTF-8 text: convert it to UTF-8, say with iconv -f UTF-16"),
         (b"\xfe\xff\x00a", "is UTF-16"),
-        ("plain words".encode("utf-16-le"), "is UTF-16 or no text"),
-        (bytes(100), "is UTF-16 or no text"),
+        ("plain words".encode("utf-16-le"), "is UTF-16 or not text"),
+        (bytes(100), "is UTF-16 or not text"),
         ("text".encode("utf-32"), "is UTF-32"),
         (lzma.compress(b"text"), "is packed with xz, not UTF-8 text: unpack it"),
         (b"PK\x03\x04\xff", "is a zip archive"),
@@ -62,8 +62,8 @@ def test_a_missing_file_a_directory_and_a_loop_of_links_are_told(tmp_path: Path)
 
 def test_a_device_and_a_pipe_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert "no regular file" in told(tmp_path / "pipe")
-    assert "no regular file" in told(Path("/dev/zero"))
+    assert "not a regular file" in told(tmp_path / "pipe")
+    assert "not a regular file" in told(Path("/dev/zero"))
 
 
 def test_where_a_pipe_will_do_it_is_read_to_its_end(tmp_path: Path) -> None:

@@ -293,5 +293,5 @@ def test_a_file_that_is_not_there_and_a_pipe_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"mine.csv cannot be read .No such file"):
         read_custom(config("classification"), tmp_path / "mine.csv")
     os.mkfifo(tmp_path / "mine.csv")
-    with pytest.raises(UserError, match=r"mine.csv is no regular file"):
+    with pytest.raises(UserError, match=r"mine.csv is not a regular file"):
         read_custom(config("classification"), tmp_path / "mine.csv")

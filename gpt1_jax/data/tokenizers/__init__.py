@@ -1,1 +1,1 @@
-"""From text to ids and back."""
+"""Tokenizers turn text into ids and back."""

@@ -1,4 +1,4 @@
-"""What stands for the tokenizer of a model that came without one: it counts the pieces and knows no text."""
+"""A stand-in for the tokenizer of a model that came without one: it knows the number of pieces, but no text."""
 
 import hashlib
 import json
@@ -12,31 +12,35 @@ from gpt1_jax.errors import UserError
 
 
 class NoTokenizer:
-    """So many pieces, none of which has a text."""
+    """A vocabulary of a known size whose pieces have no text."""
 
     end_id = None
     exact = False
 
     def __init__(self, vocab_size: int) -> None:
-        """Raises ValueError where the number of pieces is none."""
+        """Takes the number of pieces.
+
+        Raises:
+            ValueError: it is not a whole number above 0.
+        """
         if type(vocab_size) is not int or vocab_size < 1:
             raise ValueError(f"its vocab_size is {vocab_size!r}, expected a whole number above 0")
         self.vocab_size = vocab_size
 
     def encode(self, text: str) -> NoReturn:
-        """Raises UserError."""
+        """Raises UserError, since there is no tokenizer."""
         self._refuse()
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> NoReturn:
-        """Raises UserError."""
+        """Raises UserError, since there is no tokenizer."""
         self._refuse()
 
     def decode(self, ids: Sequence[int]) -> NoReturn:
-        """Raises UserError."""
+        """Raises UserError, since there is no tokenizer."""
         self._refuse()
 
     def fingerprint(self) -> str:
-        """A hash of the number of pieces."""
+        """Returns a hash of the number of pieces."""
         return hashlib.sha256(f"no tokenizer of {self.vocab_size}".encode()).hexdigest()
 
     def save(self, directory: epath.PathLike) -> None:
@@ -48,6 +52,6 @@ class NoTokenizer:
 
     def _refuse(self) -> NoReturn:
         raise UserError(
-            "This run has no tokenizer, since its model was converted from files without one, so that it reads and "
-            "writes no text; convert it again with --tokenizer=openai:DIR or --tokenizer=sentencepiece:FILE.model."
+            "This run has no tokenizer, because its model was converted from files without one, so it can neither read "
+            "nor write text; convert it again with --tokenizer=openai:DIR or --tokenizer=sentencepiece:FILE.model."
         )

@@ -1,4 +1,4 @@
-"""The published GPT-1's own tokenizer: a vocabulary of two files, the ids to pieces and the merges of pieces."""
+"""The tokenizer of the published GPT-1, in two files: one maps pieces to ids, the other lists merges of pieces."""
 
 import hashlib
 import json
@@ -11,18 +11,20 @@ import numpy as np
 from etils import epath
 
 from gpt1_jax.data.tokenizers.gpt1_words import Words, cut
-from gpt1_jax.data.tokenizers.gpt1_workers import Workers
+from gpt1_jax.data.tokenizers.gpt1_workers import EncodingProcesses
 from gpt1_jax.disk.inputs import read_bytes
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.disk.whole_files import write_whole
 
 OPENAI_FILES = ("encoder_bpe_40000.json", "vocab_40000.bpe")
-HUGGING_FACE_FILES = ("vocab.json", "merges.txt")  # the same two under other names
+# Hugging Face publishes the same two files under other names.
+HUGGING_FACE_FILES = ("vocab.json", "merges.txt")
 
-_ALONE_CHARACTERS = 2**25  # of text, before which starting workers costs more than they save
+# Until this much text has come, starting workers would cost more than it saves.
+_ALONE_CHARACTERS = 2**25
 _MOST_WORKERS = 16
 
-# Spaces that encoding puts back, so that a text reads better without them and keeps its ids.
+# Decoding drops these spaces, which makes the text easier to read; encoding puts them back, so the ids stay the same.
 _NEEDLESS_SPACE = re.compile(
     r"""
       (?<=\S)\ (?=([,;!?)])(?<!\1\ \1))
@@ -36,11 +38,11 @@ _NEEDLESS_SPACE = re.compile(
 
 
 def open_openai(directory: epath.PathLike) -> "OpenAITokenizer":
-    """Reads the two files, by OpenAI's names or Hugging Face's, from a directory.
+    """Reads the two files from a directory, under OpenAI's names or Hugging Face's.
 
     Raises:
-        OSError: they are not there or cannot be read.
-        ValueError: one is damaged, or they do not fit each other.
+        OSError: the files are missing or cannot be read.
+        ValueError: a file is damaged, or the two do not fit each other.
     """
     directory = expand(directory, "data.tokenizer")
     for names in (OPENAI_FILES, HUGGING_FACE_FILES):
@@ -54,13 +56,17 @@ def open_openai(directory: epath.PathLike) -> "OpenAITokenizer":
 class OpenAITokenizer:
     """GPT-1's tokenizer: lower case, one space between words, one line break between paragraphs.
 
-    What has no piece becomes piece 0, `<unk>`.
+    A character without a piece becomes piece 0, `<unk>`.
     """
 
     exact = False
 
     def __init__(self, encoder: bytes, merges: bytes) -> None:
-        """Takes the content of the files. Raises ValueError where one is damaged or they do not fit each other."""
+        """Takes the contents of the two files.
+
+        Raises:
+            ValueError: a file is damaged, or the two do not fit each other.
+        """
         self.encoder, self.merges = encoder, merges
         self._ids = _read_ids(encoder)
         self._merges = _read_merges(merges, self._ids)
@@ -68,40 +74,46 @@ class OpenAITokenizer:
         self.end_id: int | None = None
         self._texts = [_show(piece) for piece in sorted(self._ids, key=self._ids.__getitem__)]
         self._characters = 0  # encoded so far
-        self._workers: Workers | None = None
+        self._workers: EncodingProcesses | None = None
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Raises UserError where ftfy or spaCy is not installed."""
+        """Returns the ids of a text.
+
+        Raises:
+            UserError: ftfy or spaCy is not installed.
+        """
         return self.encode_batch([text], threads=1)[0].tolist()
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
-        """The ids of each text, int32 [N], found by as many processes once much text has come.
+        """Returns the ids of each text, int32 [N]; after enough text, as many processes as `threads` share the work.
 
-        Raises UserError where ftfy or spaCy is not installed.
+        Raises:
+            UserError: ftfy or spaCy is not installed.
         """
-        words = self._words  # first, as it says what is not installed
+        # This comes first, since it reports a package that is not installed.
+        words = self._words
         parts_of_texts = [list(cut(text)) for text in texts]
         parts = [part for parts in parts_of_texts for part in parts]
         self._characters += sum(map(len, texts))
         count = min(threads, os.cpu_count() or 1, _MOST_WORKERS)
         if count > 1 and self._characters > _ALONE_CHARACTERS:
-            self._workers = self._workers or Workers((self._ids, self._merges), count)
+            self._workers = self._workers or EncodingProcesses((self._ids, self._merges), count)
             found = iter(self._workers.encode(parts))
         else:
             found = (words.encode(*part) for part in parts)
         return [words.join(next(found) for _ in parts) for parts in parts_of_texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """A readable text; `encode` gives its ids back unless upper case or `<unk>` had a say in them."""
+        """Returns a readable text; `encode` gives the same ids again, unless they hold upper case or `<unk>`."""
         text = "".join(self._texts[id] for id in ids)
         return _NEEDLESS_SPACE.sub("", re.sub(" *\n *", "\n", text).strip(" "))
 
     def fingerprint(self) -> str:
-        """A hash of both files."""
+        """Returns a hash of both files."""
         return hashlib.sha256(self.encoder + b"\0" + self.merges).hexdigest()
 
     def save(self, directory: epath.PathLike) -> None:
-        """Writes both files as they were, and the kind of tokenizer it is."""
+        """Writes both files as they were read, and the kind of tokenizer."""
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in zip(OPENAI_FILES, (self.encoder, self.merges), strict=True):
@@ -128,8 +140,9 @@ def _read_ids(encoder: bytes) -> dict[str, int]:
 
 
 def _read_merges(merges: bytes, ids: dict[str, int]) -> list[tuple[str, str]]:
-    """The pairs that are merged, the first one first."""
-    text = merges.decode("utf-8-sig").replace("\r\n", "\n")  # as editors of Windows save it
+    """Returns the pairs to merge, in order of priority."""
+    # Editors on Windows may have added a byte-order mark and carriage returns.
+    text = merges.decode("utf-8-sig").replace("\r\n", "\n")
     header, *lines = text.rstrip("\n").split("\n")
     if not header.startswith("#version"):
         raise ValueError("the file of merges does not begin with a line '#version: …'")
@@ -138,14 +151,14 @@ def _read_merges(merges: bytes, ids: dict[str, int]) -> list[tuple[str, str]]:
         first, _, second = line.partition(" ")
         if not {first, second, first + second} <= ids.keys():
             raise ValueError(
-                f"line {number} of the merges, {line!r}, is not two pieces that make a third one of the file of ids"
+                f"line {number} of the merges, {line!r}, is not two pieces that make a third in the file of ids"
             )
         pairs.append((first, second))
     return pairs
 
 
 def _show(piece: str) -> str:
-    """A piece as text: a space ends a word, and an unknown one."""
+    """Returns the text of a piece, with a space after the end of a word and after an unknown one."""
     if piece == "<unk>":
         return "<unk> "
     return piece.replace("\n</w>", "\n").replace("</w>", " ")

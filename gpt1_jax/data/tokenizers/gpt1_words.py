@@ -1,7 +1,7 @@
-"""Text to ids the way GPT-1's authors made them: ftfy, spaced punctuation, spaCy's words, lower case, BPE.
+"""From text to ids as GPT-1's authors did it: ftfy, spaced punctuation, spaCy's words, lower case, BPE.
 
-Step by step over a whole text that takes a core a second a megabyte, nearly all of it for words met before.
-Here what lies between two spaces is encoded once and remembered, wherever its neighbours have no say in it.
+Applied step by step to a whole text, this takes a core about a second per megabyte, nearly all of it for words met
+before. Here each stretch between two spaces is encoded once and remembered, unless its neighbours can change its ids.
 """
 
 import io
@@ -18,21 +18,22 @@ import numpy as np
 from gpt1_jax.errors import UserError
 
 _PART_CHARACTERS = 2**18
-_MEMO_ENTRIES = 2**18  # then all is forgotten, which also bounds the strings that spaCy keeps
+# Beyond this many entries the memory is cleared, which also bounds the strings that spaCy keeps.
+_MEMO_ENTRIES = 2**18
 
-# In lines of other characters only, all that ftfy does is straighten quotes: they are ASCII without control
-# characters and the "&" of HTML entities, and signs that look wrongly decoded only beside some others.
+# In lines without these characters, ftfy only straightens quotes. The others are ASCII without control characters
+# and without the "&" of HTML entities, and signs that look wrongly decoded only beside certain characters.
 _WORK_FOR_FTFY = re.compile(r"[^\t\n\f -%'-~–—―‘’“”…]")
 
 _STANDARD_SIGNS = str.maketrans(
     {"–": "-", "—": "-", "―": "-", "´": "'", "‘": "'", "’": "'", "“": '"', "”": '"', "…": "..."}
 )
-# The authors meant "\" too, and wrote its escape wrong.
+# The authors meant to include "\" but got its escape wrong.
 _PUNCTUATION = re.compile(r'([-~!";?+,)(/*\[\]}{|_])\1*')
 
 
 def cut(text: str) -> Iterator[tuple[str, bool]]:
-    """Cuts a text where that changes no id: parts that end in a line break, and whether a "<" stands before each."""
+    """Cuts a text after line breaks, where that changes no id; yields each part and whether a "<" comes before it."""
     markup = text.find("<") if "<" in text else len(text)
     start = 0
     while start < len(text):
@@ -42,10 +43,14 @@ def cut(text: str) -> Iterator[tuple[str, bool]]:
 
 
 class Words:
-    """Encodes the parts of a text, remembering the words it has met."""
+    """Encodes the parts of a text and remembers the words it has met."""
 
     def __init__(self, ids: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> None:
-        """Takes the ids of pieces, and the merges in their order. Raises UserError without ftfy or spaCy."""
+        """Takes the ids of pieces, and the merges in order of priority.
+
+        Raises:
+            UserError: ftfy or spaCy is not installed.
+        """
         try:
             import ftfy
             import spacy
@@ -65,32 +70,35 @@ class Words:
         self._forget()
 
     def encode(self, part: str, after_markup: bool) -> bytes:
-        """The ids of a part that `cut` made, as bytes of int32."""
+        """Returns the ids of a part made by `cut`, as bytes of int32."""
         if len(self._chunks) > _MEMO_ENTRIES:
             self._forget()
         lines = self._fix(part, after_markup).split("\n")
         return self._line_break.join(filter(None, map(self._encode_line, lines)))
 
     def join(self, parts: Iterable[bytes]) -> np.ndarray:
-        """The ids of a text, int32 [N], from those of its parts."""
+        """Returns the ids of a text, int32 [N], from those of its parts."""
         return np.frombuffer(bytearray(self._line_break.join(filter(None, parts))), np.int32)
 
     def _forget(self) -> None:
         self._tokenizer = _copy(self._english, self._english.rules)
-        self._chunks = _Memo(self._learn)  # by what lies between two spaces in the text
-        self._chunks_opening: dict[str, str] = {}  # the first token of those that begin with one of _opening
+        # The keys are what stands between two spaces in the text.
+        self._chunks = _Memo(self._learn)
+        # For chunks whose first token is in _opening, that token; below, the same for the last token and _closing.
+        self._chunks_opening: dict[str, str] = {}
         self._chunks_closing: dict[str, str] = {}
         self._word = lru_cache(_MEMO_ENTRIES)(self._make_word)
         self._token = lru_cache(_MEMO_ENTRIES)(self._merge)
 
     def _fix(self, part: str, after_markup: bool) -> str:
-        """What ftfy makes of a part, which is what it makes of each line, but for quotes that may stay curly."""
+        """Returns the part as ftfy would fix it line by line, except that some quotes may stay curly."""
         if not _WORK_FOR_FTFY.search(part):
             return part
         lines = []
         for line in io.StringIO(part, newline="\n"):
             following_markup = after_markup or "<" in line
-            if _WORK_FOR_FTFY.search(line):  # from a "<" on, ftfy takes entities for HTML that is meant
+            # From the first "<" on, ftfy takes entities for deliberate HTML.
+            if _WORK_FOR_FTFY.search(line):
                 line = self._fix_text(line, unescape_html=False if after_markup else "auto")
             lines.append(line)
             after_markup = following_markup
@@ -115,7 +123,7 @@ class Words:
         return ids
 
     def _encode_exactly(self, text: str) -> "_Word":
-        """A line or a piece of it, word for word unless spaCy might see two of them otherwise side by side."""
+        """Encodes a line or a piece of it word by word, or as a whole where spaCy might see neighbours differently."""
         spaced = _PUNCTUATION.sub(r" \g<0> ", text.translate(_STANDARD_SIGNS)).split()
         words = [self._word(word) for word in spaced]
         if any((a.last, b.first) in self._meeting for a, b in pairwise(words)):
@@ -127,7 +135,7 @@ class Words:
         return _Word(b"".join(self._token(token.lower()) for token in tokens), tokens[0], tokens[-1])
 
     def _merge(self, token: str) -> bytes:
-        """Byte-pair encoding: the earliest merge of two pieces side by side is made wherever it applies, and again."""
+        """Applies byte-pair encoding: again and again, the merge of highest priority is made wherever it applies."""
         pieces = [*token[:-1], token[-1] + "</w>"]
         never = len(self._ranks)
         while len(pieces) > 1:
@@ -153,15 +161,15 @@ class Words:
 
 
 class _Word(NamedTuple):
-    """What stands between two spaces, once punctuation is spaced."""
+    """What stands between two spaces once punctuation is spaced, with its first and its last token."""
 
     ids: bytes
-    first: str  # of its tokens
+    first: str
     last: str
 
 
 class _Memo(dict[str, bytes]):
-    """What a function gave for each key so far; a new key is given to it."""
+    """Remembers a function's value for each key."""
 
     def __init__(self, function: Callable[[str], bytes]) -> None:
         self._function = function
@@ -172,17 +180,18 @@ class _Memo(dict[str, bytes]):
 
 
 def _find_meeting_tokens(tokenizer: Any) -> set[tuple[str, str]]:
-    """The pairs (last token of a word, first of the next) beside which spaCy might see the words otherwise.
+    """Returns pairs (last token of a word, first token of the next) beside which spaCy might split words differently.
 
-    spaCy looks for its special cases ("'em", "a.m.", ":D") once more in the tokens of all the text. One found
-    across a space changes nothing itself, but hides shorter ones that overlap it.
+    spaCy searches the tokens of the whole text once more for its special cases ("'em", "a.m.", ":D"). A match across
+    a space changes nothing itself, but it hides shorter matches that overlap it.
     """
     plain = _copy(tokenizer, rules={})
     pairs: set[tuple[str, str]] = set()
     firsts, lasts = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
     for case in tokenizer.rules:
         tokens = [token.text for token in plain(case)]
-        shown = [token.text for token in tokenizer(case)]  # in their place where the case is found
+        # These tokens replace the others where the case is found.
+        shown = [token.text for token in tokenizer(case)]
         pairs.update(pairwise(tokens))
         firsts[tokens[0]].add(shown[0])
         lasts[tokens[-1]].add(shown[-1])
@@ -190,7 +199,7 @@ def _find_meeting_tokens(tokenizer: Any) -> set[tuple[str, str]]:
 
 
 def _copy(tokenizer: Any, rules: dict[str, Any]) -> Any:
-    """A tokenizer with these special cases, and a vocabulary of its own that derives nothing from words."""
+    """Returns a tokenizer with these special cases and a vocabulary of its own that derives nothing from words."""
     from spacy.vocab import Vocab
 
     return type(tokenizer)(

@@ -1,7 +1,7 @@
-"""Processes that turn text into ids beside this one, each remembering the words it has met.
+"""Processes that turn text into ids, each remembering the words it has met.
 
-They are new interpreters, neither forks (jax has threads, which a fork does not survive) nor copies of the
-main program, and leave by themselves: when this process ends, however it ends, or has no work for them.
+They are new interpreters, since a fork does not survive jax's threads and a spawned process would run the main program
+again. A process ends when its parent does, for whatever reason, or when it has had no work for a while.
 """
 
 import contextlib
@@ -18,29 +18,32 @@ from typing import IO, Any
 
 from gpt1_jax.data.tokenizers.gpt1_words import Words
 
-Part = tuple[str, bool]  # as `openai_words.cut` makes them
+# A part of a text and whether a "<" comes before it, as `gpt1_words.cut` yields them.
+TextPart = tuple[str, bool]
 
-_GROUP_CHARACTERS = 2**18  # short texts travel together
+# Short texts are sent together, up to this many characters.
+_GROUP_CHARACTERS = 2**18
 _IDLE_SECONDS = 30
 
 
-class Workers:
-    """A number of processes with the same vocabulary."""
+class EncodingProcesses:
+    """Processes with the same vocabulary that share the work of encoding."""
 
     def __init__(self, vocabulary: tuple[Any, Any], count: int) -> None:
-        """`vocabulary` is what `Words` is made of."""
+        """Starts `count` processes; `vocabulary` holds the arguments of `Words`."""
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        self._threads = ThreadPoolExecutor(count)  # each waits for one process at a time
+        # Each thread waits for one process at a time.
+        self._threads = ThreadPoolExecutor(count)
         workers = list(self._threads.map(_Worker, [vocabulary] * count))
         for worker in workers:
             self._idle.put(worker)
         weakref.finalize(self, _close, workers)
 
-    def encode(self, parts: Iterable[Part]) -> list[bytes]:
-        """What `Words.encode` gives for each part."""
+    def encode(self, parts: Iterable[TextPart]) -> list[bytes]:
+        """Returns what `Words.encode` gives for each part."""
         return [ids for found in self._threads.map(self._ask, _group(parts)) for ids in found]
 
-    def _ask(self, group: list[Part]) -> list[bytes]:
+    def _ask(self, group: list[TextPart]) -> list[bytes]:
         worker = self._idle.get()
         try:
             return worker.ask(group)
@@ -53,18 +56,24 @@ class _Worker:
         self._vocabulary = vocabulary
         self._start()
 
-    def ask(self, group: list[Part]) -> list[bytes]:
-        """Raises EOFError or OSError where the process ends, twice, instead of answering."""
+    def ask(self, group: list[TextPart]) -> list[bytes]:
+        """Sends a group of parts to the process and returns their ids.
+
+        Raises:
+            EOFError, OSError: the process ended twice instead of answering.
+        """
         try:
             return self._exchange(group)
-        except (EOFError, OSError, pickle.UnpicklingError):  # it had been idle
+        # The process had been idle for too long.
+        except (EOFError, OSError, pickle.UnpicklingError):
             self.close()
             self._start()
             return self._exchange(group)
 
     def close(self) -> None:
         """Ends the process."""
-        with contextlib.suppress(BrokenPipeError), self._process:  # what is unsent stays so
+        # Unsent bytes may stay unsent.
+        with contextlib.suppress(BrokenPipeError), self._process:
             self._process.kill()
 
     def _start(self) -> None:
@@ -81,14 +90,14 @@ class _Worker:
 
 
 def serve() -> None:
-    """The life of a worker: a vocabulary, then parts of texts, until the input ends or nothing comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    """Runs a worker: reads a vocabulary, then encodes parts of texts until the input ends or nothing comes."""
+    # Ctrl-C is left to the parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     source, target = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr
     words = Words(*pickle.load(source))
-    _send(
-        target, None
-    )  # each message waits for the last one's answer: none is hidden in a buffer from select
+    # Each message waits for the answer to the one before, so none is hidden from select in a buffer.
+    _send(target, None)
     while select.select([source], [], [], _IDLE_SECONDS)[0]:
         try:
             group = pickle.load(source)
@@ -103,8 +112,8 @@ def _send(file: IO[bytes] | None, message: object) -> None:
     file.flush()
 
 
-def _group(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    group: list[Part] = []
+def _group(parts: Iterable[TextPart]) -> Iterator[list[TextPart]]:
+    group: list[TextPart] = []
     characters = 0
     for part in parts:
         group.append(part)

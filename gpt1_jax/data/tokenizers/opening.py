@@ -1,4 +1,4 @@
-"""A tokenizer by its name or from its directory, and what all of them can do."""
+"""What every tokenizer can do, and how one is opened by its spec or loaded from a directory."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ TOKENIZER_FORMS = (
 
 
 class Tokenizer(Protocol):
-    """What turns text into ids in [0, vocab_size) and back."""
+    """Turns text into ids in [0, vocab_size) and back."""
 
     @property
     def vocab_size(self) -> int:
@@ -29,39 +29,40 @@ class Tokenizer(Protocol):
 
     @property
     def end_id(self) -> int | None:
-        """The piece that ends a document; None where the tokenizer has none."""
+        """The piece that ends a document, or None if the tokenizer has none."""
         ...
 
     @property
     def exact(self) -> bool:
-        """Whether decoding gives back any text; of one that is not, it may give back some."""
+        """Whether decoding gives back every text; a tokenizer that is not exact loses some characters."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; names of special pieces in it are plain characters."""
+        """Returns the ids of a text; names of special pieces in it are plain characters."""
         ...
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
-        """The ids of each text, int32 [N], the same as `encode` gives."""
+        """Returns the ids of each text, int32 [N], as `encode` would."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids."""
+        """Returns the text of ids."""
         ...
 
     def fingerprint(self) -> str:
-        """A hash of all that decides the ids."""
+        """Returns a hash of everything that decides the ids."""
         ...
 
     def save(self, directory: epath.PathLike) -> None:
-        """Makes the directory and writes into it all that `load_tokenizer` needs."""
+        """Makes the directory and writes everything into it that `load_tokenizer` needs."""
         ...
 
 
 def open_tokenizer(spec: str) -> Tokenizer | None:
-    """Opens the tokenizer that `data.tokenizer` names; None for `sentencepiece`, which is yet to be trained.
+    """Opens the tokenizer that `data.tokenizer` names; returns None for `sentencepiece`, which has yet to be trained.
 
-    Raises UserError where the spec has another form, or its files are missing or not what they should be.
+    Raises:
+        UserError: the spec has another form, or its files are missing or damaged.
     """
     kind, _, rest = spec.partition(":")
     if spec == "sentencepiece":
@@ -88,7 +89,11 @@ def open_tokenizer(spec: str) -> Tokenizer | None:
 
 
 def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
-    """Loads what `Tokenizer.save` wrote. Raises UserError where that is missing or damaged."""
+    """Loads the tokenizer that `Tokenizer.save` wrote.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     directory = epath.Path(directory)
     try:
         described = json.loads((directory / "tokenizer.json").read_text())

@@ -1,4 +1,4 @@
-"""SentencePiece, trained on a source or brought by the user."""
+"""SentencePiece, trained on a source or supplied by the user."""
 
 import hashlib
 import heapq
@@ -16,20 +16,28 @@ from gpt1_jax.data.tokenizers.sentencepiece_model import describe
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
 
-_TRAINING_CHARACTERS = 20_000_000  # more text changes the pieces little and costs minutes
-_LINE_CHARACTERS = 1000  # SentencePiece skips longer training lines silently (4192 bytes): they are cut
-_CHUNK_CHARACTERS = 16_000  # long texts are cut for encoding: even work, and twice as fast as 1 MB at once
+# More training text would change the pieces little and cost minutes.
+_TRAINING_CHARACTERS = 20_000_000
+# SentencePiece silently skips training lines of more than 4192 bytes, so longer lines are cut.
+_LINE_CHARACTERS = 1000
+# Long texts are cut before encoding, which divides the work evenly and is twice as fast as 1 MB at once.
+_CHUNK_CHARACTERS = 16_000
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece model; for one from `train_sentencepiece`, decode(encode(text)) is always the text."""
+    """A SentencePiece model; with one from `train_sentencepiece`, decode(encode(text)) is always the text."""
 
     def __init__(self, model: bytes) -> None:
-        """`model` is the content of a .model file. Raises ValueError where it is something else."""
+        """Takes the content of a .model file.
+
+        Raises:
+            ValueError: the content is something else.
+        """
         try:
             described = describe(model)
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except Exception as error:  # protobuf and SentencePiece each raise their own
+        # protobuf and SentencePiece each raise errors of their own.
+        except Exception as error:
             raise ValueError("it is not a SentencePiece model") from error
         if not described.pieces:
             raise ValueError("it is not a SentencePiece model")
@@ -37,18 +45,18 @@ class SentencePieceTokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         eos_id: int = self._processor.eos_id()
         self.end_id: int | None = eos_id if eos_id >= 0 else None
-        # As `train_sentencepiece` makes it: texts may be cut at line breaks, and the one character it would lose
-        # is spelled in bytes.
+        # A model made by `train_sentencepiece` is exact: its texts may be cut at line breaks, and the one character
+        # that it would lose is spelled in bytes.
         self.exact = described.exact
         self._alone = "▁" if self.exact else None
         self._alone_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; "</s>" and the like in it are plain characters."""
+        """Returns the ids of a text; "</s>" and the like in it are plain characters."""
         return self.encode_batch([text], threads=1)[0].tolist()
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
-        """The ids of each text, int32 [N], found by `threads` threads that hold no Python lock."""
+        """Returns the ids of each text, int32 [N], found by `threads` threads that do not hold Python's lock."""
         chunks_of_texts = [self._cut(text) for text in texts]
         flat = [chunk for chunks in chunks_of_texts for chunk in chunks if chunk != self._alone]
         encoded = iter(self._processor.encode(flat, num_threads=threads))
@@ -63,24 +71,24 @@ class SentencePieceTokenizer:
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; the end piece is no text."""
+        """Returns the text of ids; the end piece has no text."""
         return self._processor.decode([int(id) for id in ids])
 
     def fingerprint(self) -> str:
-        """A hash of the model file."""
+        """Returns a hash of the model file."""
         return hashlib.sha256(self.model).hexdigest()
 
     def save(self, directory: epath.PathLike) -> None:
-        """Writes the model and the kind of tokenizer it is."""
+        """Writes the model and the kind of tokenizer."""
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(directory / "sentencepiece.model", self.model)
         write_whole(directory / "tokenizer.json", json.dumps({"kind": "sentencepiece"}) + "\n")
 
     def _cut(self, text: str) -> list[str]:
-        """Cuts a text where that changes no id: behind line breaks, and around each "▁".
+        """Cuts a text where that changes no id: after line breaks, and around each "▁".
 
-        SentencePiece writes spaces as "▁" inside, so that a "▁" in the text would come back as a space.
+        SentencePiece writes spaces as "▁" internally, so a "▁" in the text would come back as a space.
         """
         if not self.exact:
             return [text]
@@ -98,12 +106,14 @@ class SentencePieceTokenizer:
 
 
 def train_sentencepiece(texts: Iterator[str], vocab_size: int) -> SentencePieceTokenizer:
-    """Trains BPE pieces on a sample drawn evenly over `texts`; the same texts give the same tokenizer.
+    """Trains BPE pieces on a sample drawn evenly from `texts`; the same texts give the same tokenizer.
 
-    No character is changed: identity normalization, no space put in front, none collapsed, line breaks as
-    a piece of their own, and characters without a piece spelled in bytes. Piece 0 is `<unk>` (never used),
-    piece 1 `</s>`, the end of a document. Raises UserError where the texts are empty or `vocab_size` does
-    not suit them.
+    No character is changed: normalization is the identity, spaces are neither added nor collapsed, a line break is a
+    piece of its own, and characters without a piece are spelled in bytes. Piece 0 is `<unk>`, which is never used, and
+    piece 1 is `</s>`, the end of a document.
+
+    Raises:
+        UserError: the texts are empty, or `vocab_size` does not suit them.
     """
     lines = _sample_lines(texts)
     if not lines:
@@ -124,7 +134,8 @@ def train_sentencepiece(texts: Iterator[str], vocab_size: int) -> SentencePieceT
             eos_id=1,
             bos_id=-1,
             pad_id=-1,
-            num_threads=16,  # fixed, as it is written into the model, whose bytes are to be the same anywhere
+            # The number is written into the model, whose bytes should be the same on any machine.
+            num_threads=16,
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -133,9 +144,10 @@ def train_sentencepiece(texts: Iterator[str], vocab_size: int) -> SentencePieceT
 
 
 def _sample_lines(texts: Iterator[str]) -> list[str]:
-    """An even sample of the texts' lines, in their order: those with the smallest of random numbers."""
+    """Returns an even sample of the texts' lines, in order: those that drew the smallest random numbers."""
     generator = random.Random(0)
-    kept: list[tuple[float, int, str]] = []  # a heap whose first entry is the next to be dropped
+    # A heap, whose first entry is the next to be dropped.
+    kept: list[tuple[float, int, str]] = []
     size = count = 0
     for text in texts:
         for line in text.split("\n"):
@@ -150,7 +162,7 @@ def _sample_lines(texts: Iterator[str]) -> list[str]:
 
 
 def _explain(message: str, vocab_size: int) -> str:
-    """Says what SentencePiece found wrong with the size of the vocabulary."""
+    """Returns a sentence on what SentencePiece found wrong with the vocabulary size."""
     if found := re.search(r"Vocabulary size too high .* <= (\d+)", message):
         return f"data.vocab_size is {vocab_size}, too large for this text: expected at most {found[1]}"
     if found := re.search(r"Vocabulary size is smaller than required_chars. \d+ vs (\d+)", message):

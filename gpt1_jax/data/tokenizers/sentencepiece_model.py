@@ -1,8 +1,8 @@
 """The fields of a SentencePiece model that decide its ids, and whether it loses text.
 
-sentencepiece has a module of all of them, but it wants as new a protobuf as it was made with, which others forbid:
-Apache Beam, and TensorFlow, which comes with Colab. So the few are described here, by their numbers in sentencepiece's
-`sentencepiece_model.proto`, and any protobuf reads them.
+sentencepiece has a module for the whole format, but that needs a protobuf as new as the one it was generated with.
+Apache Beam forbids such a version, and so does TensorFlow, which comes with Colab. The few fields used here are
+described by their numbers in sentencepiece's `sentencepiece_model.proto`, and any protobuf can read them.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
-# message → field: its number, its type or message, its default; pieces are repeated
+# For each message and field: number, type or message, default. Only `pieces` is repeated.
 _MESSAGES: dict[str, dict[str, tuple[int, str, str]]] = {
     "Piece": {"piece": (1, "string", ""), "score": (2, "float", "0"), "type": (3, "int32", "1")},
     "Trainer": {"model_type": (3, "int32", "1"), "byte_fallback": (35, "bool", "false")},
@@ -37,14 +37,24 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, str]]] = {
 
 @dataclass(frozen=True)
 class Described:
-    """What a model file says of itself."""
+    """What a model file says about itself.
+
+    Fields:
+        pieces: the number of pieces.
+        exact: whether the model changes no character, never merges across a line break, and spells unknown characters
+            in bytes.
+    """
 
     pieces: int
-    exact: bool  # it changes no character, never merges across a line break, and spells what it does not know in bytes
+    exact: bool
 
 
 def describe(model: bytes) -> Described:
-    """Reads a .model file's content; raises google.protobuf.message.DecodeError where it is something else."""
+    """Reads the content of a .model file.
+
+    Raises:
+        google.protobuf.message.DecodeError: the content is something else.
+    """
     parsed = parse(model)
     normalizer = parsed.normalizer
     return Described(
@@ -58,7 +68,11 @@ def describe(model: bytes) -> Described:
 
 
 def parse(model: bytes) -> Any:
-    """A .model file's content as a message with the fields above; raises DecodeError where it is something else."""
+    """Parses the content of a .model file into a message with the fields above.
+
+    Raises:
+        google.protobuf.message.DecodeError: the content is something else.
+    """
     return _model_class().FromString(model)
 
 
