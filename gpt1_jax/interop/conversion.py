@@ -14,7 +14,7 @@ from gpt1_jax.interop.huggingface import CLASSIFIER_KINDS, read_huggingface, wri
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
 from gpt1_jax.interop.published import TOKENS, LanguageModel, check_finite
 from gpt1_jax.interop.runs import read_run, write_run
-from gpt1_jax.tasks.task import Specials
+from gpt1_jax.model.specials import SPECIALS
 
 
 def convert(
@@ -97,10 +97,8 @@ def _settle_tokens(model: LanguageModel, source: str) -> LanguageModel:
             f"The last {len(model.added)} rows of {TOKENS} are left out: they are the added tokens "
             f"{shown(', '.join(model.added))}, which are plain characters for the tokenizer here."
         )
-    elif len(table) == pieces + len(Specials._fields):
-        tell(
-            f"The last {len(Specials._fields)} rows of {TOKENS} are left out: they are fine-tuning's special tokens."
-        )
+    elif len(table) == pieces + SPECIALS:
+        tell(f"The last {SPECIALS} rows of {TOKENS} are left out: they are fine-tuning's special tokens.")
     elif len(table) != pieces:
         raise UserError(
             f"The tokenizer has {pieces:,} pieces and the model {len(table):,} rows of {TOKENS}; name the "

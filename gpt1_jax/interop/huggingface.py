@@ -32,7 +32,7 @@ from gpt1_jax.interop.tensors import (
 from gpt1_jax.interop.tokenizer_json import why_not, write_no_tokenizer, write_tokenizer_json
 from gpt1_jax.interop.tokenizers import SENTENCEPIECE, find_added, find_tokenizer, write_tokenizer
 from gpt1_jax.model.layers import INIT_STDDEV, LAYER_NORM_EPSILON
-from gpt1_jax.tasks.task import special_ids
+from gpt1_jax.model.specials import special_ids
 
 # Kinds of tasks of which an example is one sequence, as OpenAIGPT's classifier reads it.
 CLASSIFIER_KINDS = ("classification", "entailment")

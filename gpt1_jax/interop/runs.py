@@ -26,6 +26,7 @@ from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.published import POSITIONS, TOKENS, LanguageModel, TaskHead, weight_shapes
 from gpt1_jax.model.embedding import table_rows
+from gpt1_jax.model.specials import special_ids
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.usage.trained import TrainedRun
@@ -62,7 +63,7 @@ def read_run(directory: str) -> LanguageModel:
     head = None
     if trained.task is not None:
         kernel, bias = (np.asarray(trained.params["head"][name]) for name in ("kernel", "bias"))
-        head = TaskHead(trained.task, trunk["tokens"][rows : rows + 3], kernel, bias)
+        head = TaskHead(trained.task, trunk["tokens"][list(special_ids(rows))], kernel, bias)
     config = trained.config.model
     return LanguageModel(config, published_weights(config, trunk, rows), trained.tokenizer, head)
 

@@ -23,7 +23,7 @@ from gpt1_jax.data.tokenizers.sentencepiece_model import (
     describe,
     parse,
 )
-from gpt1_jax.tasks.task import special_ids
+from gpt1_jax.model.specials import Specials, special_ids
 
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
@@ -32,7 +32,7 @@ _AS_IT_STANDS = {"single_word": False, "lstrip": False, "rstrip": False, "normal
 # Any other class reads other files, and OpenAIGPTTokenizer, which is the default of the model's type, takes no file at
 # all for a vocabulary of "<unk>" alone. This one fails where there is no tokenizer.json.
 _CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}
-_SPECIALS = ("<|start|>", "<|delimiter|>", "<|extract|>")
+_SPECIALS = tuple(f"<|{name}|>" for name in Specials._fields)
 
 
 def why_not(model: bytes) -> str | None:

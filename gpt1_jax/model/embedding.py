@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec
 
 from gpt1_jax.cpu import take_rows
 from gpt1_jax.model.layers import normal, parameter
+from gpt1_jax.model.specials import SPECIALS
 
-SPECIALS = 3  # start, delimiter, extract: fine-tuning puts them in the token table's padding
 TABLE_MULTIPLE = 128
 
 

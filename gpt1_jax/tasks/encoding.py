@@ -8,7 +8,8 @@ import numpy as np
 
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.task import Example, Task, special_ids, transform, whole_length
+from gpt1_jax.model.specials import special_ids
+from gpt1_jax.tasks.task import Example, Task, transform, whole_length
 
 ScoreForm = Literal["classes", "regression"]
 _TEXTS_AT_ONCE = 20_000

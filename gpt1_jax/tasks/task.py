@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.specials import Specials
 
 Kind = Literal["classification", "entailment", "similarity", "choice"]
 Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
@@ -92,19 +93,6 @@ class Task:
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-
-
-class Specials(NamedTuple):
-    """The ids of the three tokens that fine-tuning adds behind the tokenizer's pieces."""
-
-    start: int
-    delimiter: int
-    extract: int
-
-
-def special_ids(vocab_size: int) -> Specials:
-    """V, V + 1 and V + 2: they lie in the token table's padding."""
-    return Specials(vocab_size, vocab_size + 1, vocab_size + 2)
 
 
 def transform(

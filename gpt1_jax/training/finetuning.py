@@ -15,6 +15,7 @@ from gpt1_jax.devices.compile_cache import keep_compiled
 from gpt1_jax.devices.hosts import tell
 from gpt1_jax.devices.mesh import check_divisible, make_mesh, shapes_of, use
 from gpt1_jax.model.heads import Classifier, Head, Pooling
+from gpt1_jax.model.specials import SPECIALS, special_ids
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.batches import TaskBatches
@@ -23,7 +24,7 @@ from gpt1_jax.tasks.predictions import predict_labels, write_predictions
 from gpt1_jax.tasks.reading import TaskData, read_task
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels, describe_loss
-from gpt1_jax.tasks.task import Example, Specials, Task, special_ids
+from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.memory_plan import check_memory
@@ -125,7 +126,7 @@ def finetune(config: Config, workdir: str) -> None:
             config,
             run,
             mesh,
-            vocab_size=tokenizer.vocab_size + len(Specials._fields),
+            vocab_size=tokenizer.vocab_size + SPECIALS,
             start=start,
             samples=[batches.sample(width) for width in batches.widths],
             opened=opened,
@@ -165,7 +166,7 @@ def make_classifier(config: Config, task: Task, vocab_size: int) -> Classifier:
     kind = pooling.get(task.kind, "one")
     outputs = 1 if kind == "each" else head_outputs(task, config.finetune.scores)
     return Classifier(
-        make_trunk(config.model, vocab_size, specials=len(Specials._fields)),
+        make_trunk(config.model, vocab_size, specials=SPECIALS),
         Head(kind, outputs, config.finetune.classifier_dropout),
         special_ids(vocab_size).extract,
     )

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 import gpt1_jax
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.interop.fitting import fold_bias
-from gpt1_jax.tasks.task import Example, Task, special_ids, transform
+from gpt1_jax.model.specials import special_ids
+from gpt1_jax.tasks.task import Example, Task, transform
 from gpt1_jax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

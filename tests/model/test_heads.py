@@ -12,8 +12,8 @@ from support import tiny_model, use_mesh
 
 from gpt1_jax.model.dropout import keep_mask
 from gpt1_jax.model.heads import CLASSIFIER_SITE, Classifier, Head, Pooling
+from gpt1_jax.model.specials import SPECIALS, special_ids
 from gpt1_jax.model.transformer import Transformer
-from gpt1_jax.tasks.task import Specials, special_ids
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -27,7 +27,7 @@ def make_classifier(
     pooling: Pooling, outputs: int, classifier_dropout: float = 0.0, **rates: float
 ) -> Classifier:
     config = tiny_model(d_model=WIDTH, context_length=16, unroll=1, **KEPT | rates)
-    trunk = Transformer(config, VOCAB, specials=len(Specials._fields))
+    trunk = Transformer(config, VOCAB, specials=SPECIALS)
     return Classifier(trunk, Head(pooling, outputs, classifier_dropout), EXTRACT)
 
 

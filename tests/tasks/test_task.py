@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.task import ROLES, Kind, Specials, Task, special_ids, transform
+from gpt1_jax.model.specials import Specials, special_ids
+from gpt1_jax.tasks.task import ROLES, Kind, Task, transform
 
 SPECIALS = special_ids(100)
 S, D, E = SPECIALS  # <s> = 100, $ = 101, <e> = 102

@@ -16,10 +16,10 @@ from torch_support import torch_names
 
 from gpt1_jax.devices.mesh import place_rows
 from gpt1_jax.model.heads import Classifier, Head, Pooling
+from gpt1_jax.model.specials import SPECIALS, special_ids
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches, assemble
 from gpt1_jax.tasks.encoding import EncodedExamples
-from gpt1_jax.tasks.task import Specials, special_ids
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.step import State, abstract_state, make_train_step
@@ -27,7 +27,7 @@ from gpt1_jax.training.step import State, abstract_state, make_train_step
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 VOCAB = 150
-SPECIALS = special_ids(VOCAB)
+SPECIAL_IDS = special_ids(VOCAB)
 CONTEXT = 16
 LAMBDA = 0.5
 
@@ -66,9 +66,9 @@ def make_model(form: Form, dropout: bool = True) -> Classifier:
         residual_dropout=rates[2],
         unroll=1,
     )
-    trunk = Transformer(config, VOCAB, specials=len(Specials._fields))
+    trunk = Transformer(config, VOCAB, specials=SPECIALS)
     outputs = 1 if form.pooling == "each" else form.label_width
-    return Classifier(trunk, Head(form.pooling, outputs, rates[3]), SPECIALS.extract)
+    return Classifier(trunk, Head(form.pooling, outputs, rates[3]), SPECIAL_IDS.extract)
 
 
 def abstract_params(form: Form, mesh: Mesh) -> Any:
@@ -103,7 +103,7 @@ def random_examples(
     sequences = []
     for length in generator.integers(*lengths, count * form.sequences, endpoint=True):
         ids = generator.integers(0, VOCAB, length)
-        ids[[0, 2, -1]] = SPECIALS
+        ids[[0, 2, -1]] = SPECIAL_IDS
         sequences.append(ids)
     if labels is None:
         labels = generator.dirichlet(np.ones(form.label_width), count)
@@ -219,7 +219,7 @@ def test_both_losses_and_all_gradients_are_those_of_transformers(lengths: tuple[
     assert len(ours) == len(expected_gradients) == 28
     assert_close(ours, {name: expected_gradients[name] for name in ours}, 1e-4)
     table = gradients["trunk"]["tokens"]
-    assert (np.abs(table[list(SPECIALS)]).max(-1) > 1e-3).all()
+    assert (np.abs(table[list(SPECIAL_IDS)]).max(-1) > 1e-3).all()
     assert not table[VOCAB + 3 :].any()  # the padding
 
 
