@@ -1,5 +1,6 @@
-"""The README's longer commands, run as they stand there, on real books and for a few steps."""
+"""The README's longer commands and its Python, run as they stand there, on real books and for a few steps."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -74,3 +75,13 @@ def test_what_was_pretrained_writes_is_finetuned_and_taken_elsewhere(place: Path
     convert = command_with("--from=gpt1_jax")
     call(place, [*convert[:-2], "runs/books", "hub"])
     assert {"config.json", "model.safetensors"} <= {file.name for file in (place / "hub").iterdir()}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_python_of_a_page_runs(place: Path, page: str) -> None:
+    if not (place / "runs" / "same-verse").exists():
+        pytest.skip("the test before made no run")
+    text = (ROOT / page).read_text().replace("runs/pretrain-tiny", "runs/books")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    call(place, [sys.executable, "-c", "\n".join(blocks)])
