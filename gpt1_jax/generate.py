@@ -88,12 +88,14 @@ def _continue(run: Any, prompt: str, settings: dict[str, Any]) -> None:
 
 
 def _stops(run: Any) -> tuple[int, ...]:
-    found = []
+    found, pieces = [], run.tokenizer.vocab_size
     for stop in _STOP.value:
         if stop == "end" and run.tokenizer.end_id is None:
             raise UserError("--stop=end needs a tokenizer with an end piece; name a token's id.")
-        if stop != "end" and not re.fullmatch("[0-9]{1,18}", stop):
-            raise UserError(f"--stop={stop:.60} is no token; name ids such as 5,17, or end.")
+        if stop != "end" and not (re.fullmatch("[0-9]{1,18}", stop) and int(stop) < pieces):
+            raise UserError(
+                f"--stop={stop:.60} is no token; name ids from 0 to {pieces - 1}, such as 5,17, or end."
+            )
         found.append(run.tokenizer.end_id if stop == "end" else int(stop))
     return tuple(found)
 

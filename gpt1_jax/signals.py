@@ -149,7 +149,8 @@ def _hear(number: signal.Signals) -> None:
     elif number == signal.SIGINT and now - _state.heard > ONE_PRESS:
         lost = _state.saves and not _state.leaving
         saving = "without saving; the same command goes on from the newest checkpoint" if lost else "at once"
-        _leave(number, f"Ctrl-C again: left {saving}.")
+        heard = "again" if _state.requested == number else f"after {NAMES[_state.requested]}"
+        _leave(number, f"Ctrl-C {heard}: left {saving}.")
 
 
 def _leave(number: signal.Signals, sentence: str) -> None:

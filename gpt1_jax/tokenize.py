@@ -16,7 +16,10 @@ _DECODE = flags.DEFINE_bool("decode", False, "JSON lists of ids to lines of text
 
 
 def main(_: list[str]) -> None:
-    """Reads standard input to its end: a line of text gives a JSON list of ids, or with --decode the reverse."""
+    """Reads standard input to its end: a line of text gives a JSON list of ids, or with --decode the reverse.
+
+    Each line gives one, and so an empty one an empty list or text.
+    """
     tokenizer = _open()
     for number, line in enumerate(standard_lines(), start=1):
         print(_decode(tokenizer, line, number) if _DECODE.value else json.dumps(tokenizer.encode(line)))
@@ -39,7 +42,7 @@ def _open() -> Tokenizer:
 
 def _decode(tokenizer: Tokenizer, line: str, number: int) -> str:
     try:
-        ids = json.loads(line)
+        ids = json.loads(line) if line.strip() else []
     except (ValueError, RecursionError):
         ids = None
     valid = isinstance(ids, list) and all(type(id) is int and 0 <= id < tokenizer.vocab_size for id in ids)

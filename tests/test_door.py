@@ -117,20 +117,29 @@ door(main)
 
 
 @pytest.mark.parametrize(
-    ("saved", "said"), [(False, "Ctrl-C again: left without saving; "), (True, "Ctrl-C again: left at once.")]
+    ("first", "saved", "said"),
+    [
+        ("SIGINT", False, "Ctrl-C again: left without saving; "),
+        ("SIGINT", True, "Ctrl-C again: left at once."),
+        ("SIGTERM", False, "Ctrl-C after SIGTERM: left without saving; "),
+        ("SIGHUP", True, "Ctrl-C after SIGHUP: left at once."),
+    ],
 )
-def test_a_second_ctrl_c_says_whether_something_is_lost(tmp_path: Path, saved: bool, said: str) -> None:
+def test_a_second_signal_that_is_ctrl_c_says_whether_something_is_lost(
+    tmp_path: Path, first: str, saved: bool, said: str
+) -> None:
     program = f"""
 import os, signal, time
 from gpt1_jax import signals
 from gpt1_jax.door import door
 def main(_):
     with signals.something_to_save():
-        for saved in (False, {saved}):
-            if saved:
-                signals.stopped(signal.SIGINT, "saved")
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)
+        os.kill(os.getpid(), signal.{first})
+        time.sleep(0.5)
+        if {saved}:
+            signals.stopped(signal.{first}, "saved")
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
 door(main)
 """
     result = start(tmp_path, "-c", program)

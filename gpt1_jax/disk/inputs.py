@@ -36,6 +36,8 @@ _PIPE_SECONDS = 10.0
 # Half of a surrogate pair, as JSON spells it.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _GZIP = b"\x1f\x8b"
+# A short line of text may have as many; U+0000 is a character.
+_FEW_ZEROS = 7
 # Files that are sometimes taken for text. For the first bytes of each: what it is, and how to make text of it.
 _NO_TEXT = {
     b"\xff\xfe\x00\x00": ("UTF-32", "convert it to UTF-8, say with iconv -f UTF-32 -t UTF-8"),
@@ -169,7 +171,7 @@ def decode(data: bytes, where: str) -> str:
         raise UserError(
             f"{where} is not UTF-8 text (at byte {error.start}): convert it, say with iconv -f LATIN1 -t UTF-8"
         ) from error
-    if (zeros := data[:1000].count(0)) > len(data[:1000]) // 5:
+    if (zeros := data[:1000].count(0)) > max(len(data[:1000]) // 5, _FEW_ZEROS):
         raise UserError(
             f"{where} is UTF-16 or not text at all ({zeros} of its first bytes are zero): convert it to UTF-8, "
             "say with iconv -f UTF-16LE -t UTF-8"

@@ -67,8 +67,9 @@ class MetricsLog:
         self._file.add(json.dumps({"step": step, "kind": kind, **finite}))
         if kind == "eval":
             self._file.save()
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        for name, value in finite.items():
+            if value is not None:
+                self._board.add_scalar(f"{kind}/{name}", value, step)
         shown = "  ".join(f"{name} {_short(name, value)}" for name, value in values.items())
         if kind == "train" and self._progress is not None:
             text = f"loss {values['loss']:.4f}  {values['tokens_per_second']:,.0f} tokens/s"

@@ -38,6 +38,7 @@ def test_what_gzip_packed_is_read_by_any_name(tmp_path: Path, name: str) -> None
         (b"\xfe\xff\x00a", "is UTF-16"),
         ("plain words".encode("utf-16-le"), "is UTF-16 or not text"),
         (bytes(100), "is UTF-16 or not text"),
+        ("eight ch".encode("utf-16-be"), "is UTF-16 or not text"),
         ("text".encode("utf-32"), "is UTF-32"),
         (lzma.compress(b"text"), "is packed with xz, not UTF-8 text: unpack it"),
         (b"PK\x03\x04\xff", "is a zip archive"),

@@ -38,7 +38,7 @@ def test_evaluate_measures_all_of_another_text(runner: Runner, undisturbed: Path
 
 
 def test_tokenize_there_and_back(runner: Runner, undisturbed: Path) -> None:
-    lines = ["the old song", "", "  two  spaces, \tTAB \u2581 \U0001f600 </s>"]
+    lines = ["the old song", "", "a\0b", "\0", "  two  spaces, \tTAB \u2581 \U0001f600 </s>"]
     text = "".join(line + "\n" for line in lines)
     code, ids, err = runner.call("tokenize", f"--workdir={undisturbed}", text=text)
     assert code == 0, err
@@ -47,6 +47,9 @@ def test_tokenize_there_and_back(runner: Runner, undisturbed: Path) -> None:
     model = undisturbed / "tokenizer" / "sentencepiece.model"
     code, back, err = runner.call("tokenize", f"--tokenizer=sentencepiece:{model}", "--decode", text=ids)
     assert code == 0 and back == text, err
+    # Each line gives one, an empty one too.
+    code, back, err = runner.call("tokenize", f"--workdir={undisturbed}", "--decode", text=f"\n{ids}\n \n")
+    assert code == 0 and back == f"\n{text}\n\n", err
 
 
 def test_prepare_makes_what_training_finds(runner: Runner, tmp_path: Path) -> None:

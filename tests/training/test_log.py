@@ -80,13 +80,16 @@ def test_each_call_is_one_line_on_disk_at_once_and_in_tensorboard(tmp_path: Path
     assert [path.stat().st_size > 0 for path in (tmp_path / "tensorboard").iterdir()] == [True]
 
 
-def test_numbers_that_are_not_finite_are_null_in_valid_json(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_null_in_valid_json(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
     log.write(1, "train", {"loss": math.nan, "perplexity": math.inf, "grad_norm": -math.inf, "rate": 0.5})
     log.close()
     assert read(tmp_path) == [
         {"step": 1, "kind": "train", "loss": None, "perplexity": None, "grad_norm": None, "rate": 0.5}
     ]
+    assert not capfd.readouterr().err and not caplog.records  # TensorBoard's writer would warn of each
 
 
 def test_lines_that_a_disk_damaged_are_left_out_and_counted(
