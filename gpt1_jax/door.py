@@ -153,13 +153,17 @@ def _illegal(message: str) -> str:
 
 
 def _as_typed(message: str, fields: Mapping[str, str]) -> str:
-    """A message that calls what the user has set by its flag: --config.data.source, or --source, for data.source."""
-    names = {name: flag for name, flag in fields.items() if flags.FLAGS[flag].value is not None}
+    """A message that calls settings by their flags: --config.data.source, or --source, for data.source.
+
+    A flag whose name may be a word of English counts as the word, unless it is given and = follows.
+    """
+    names = {flag: flag for flag in flags.FLAGS if "_" in flag}
+    names |= {name: flag for name, flag in fields.items() if flags.FLAGS[flag].value is not None}
     if config_flag.defined():
         names |= {key: f"config.{key}" for key in config_flag.named_keys()}
         names |= {f"config.{key}": f"config.{key}" for key in (*config_flag.named_keys(), *all_keys())}
     given = [name for name in flags.FLAGS if flags.FLAGS[name].present]
-    patterns = (rf"(?<![\w./-])({_any(names)})(?!\w|\.\w)", rf"(?<![\w./-])({_any(given)})(?==)")
+    patterns = (rf"(?<![\w./'-])({_any(names)})(?!\w|\.\w)", rf"(?<![\w./'-])({_any(given)})(?==)")
     for pattern in patterns:
         message = re.sub(pattern, lambda found: f"--{names.get(found[1], found[1])}", message)
     return message

@@ -221,6 +221,28 @@ door(show)
 
 
 @pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("top_k=-1 is out of range", "--top_k=-1 is out of range"),
+        ("set num_beams, or leave it out", "set --num_beams, or leave it out"),
+        ("set beyond_context=slide", "set --beyond_context=slide"),
+        ("seed=3 has no place, and stop=5", "--seed=3 has no place, and stop=5"),
+        ("the seed of x/num_beams is 'top_k'", "the seed of x/num_beams is 'top_k'"),
+    ],
+)
+def test_an_error_names_flags_as_they_are_typed(tmp_path: Path, raised: str, told: str) -> None:
+    program = f"""
+import gpt1_jax.generate
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+def main(_): raise UserError({raised!r})
+door(main)
+"""
+    result = start(tmp_path, "-c", program, "--seed=3", "--top_k=-1")
+    assert (result.returncode, result.stderr) == (2, f"error: {told}\n")
+
+
+@pytest.mark.parametrize(
     ("spec", "directory"),
     [
         ("configs/pretrain.py:tiny", "runs/pretrain-tiny"),
