@@ -7,6 +7,7 @@ snli, scitail, race, race_middle, race_high, story_cloze, custom, or, of the dem
 demo_same_verse, demo_next_verse. Any key can be set behind it: --config.data.source=files:DIR.
 """
 
+import dataclasses
 from dataclasses import replace
 from typing import Any
 
@@ -16,50 +17,34 @@ from gpt1_jax.config import (
     Config,
     DataConfig,
     FinetuneConfig,
-    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
-    to_config_dict,
 )
+from gpt1_jax.overrides import to_config_dict
 from gpt1_jax.tasks.catalog import find_task
 
 FROM_INIT: Any = None  # as in the run that init_from names; one that is set must agree with it
 
 
 def paper(task: str) -> Config:
-    """The paper's section 4.1 and the authors' openai/finetune-transformer-lm, "code", for every task alike."""
+    """The paper's section 4.1 and the authors' openai/finetune-transformer-lm, for every task alike.
+
+    python -m gpt1_jax.main --config=configs/finetune.py:TASK --config.init_from=RUN --workdir=RUN2
+
+    With the paper's own model nothing was fine-tuned here.
+    """
     return Config(
-        seed=0,
-        init_from=None,
-        model=ModelConfig(
-            kind=FROM_INIT,
-            num_layers=FROM_INIT,
-            num_heads=FROM_INIT,
-            d_model=FROM_INIT,
-            d_ff=FROM_INIT,
-            context_length=FROM_INIT,
+        model=replace(
+            ModelConfig(**{field.name: FROM_INIT for field in dataclasses.fields(ModelConfig)}),
             embedding_dropout=0.1,
             attention_dropout=0.1,
             residual_dropout=0.1,
-            dtype=FROM_INIT,
-            attention=FROM_INIT,
-            unroll=FROM_INIT,
-            remat=FROM_INIT,
         ),
-        data=DataConfig(
-            source="tfds",
-            tokenizer=FROM_INIT,
-            vocab_size=FROM_INIT,
-            cache_dir="~/.cache/gpt1_jax",
-            tfds_dir=None,
-            split_seed=0,
-        ),
+        data=DataConfig(source="tfds", tokenizer=FROM_INIT, vocab_size=FROM_INIT),
         train=TrainConfig(
-            num_steps=0,
             num_epochs=3.0,
             batch_size=32,
-            accumulation=1,
             log_every=50,
             eval_every=0,
             eval_batches=0,
@@ -67,35 +52,18 @@ def paper(task: str) -> Config:
             keep_checkpoints=2,
         ),
         optimizer=OptimizerConfig(
-            name="openai_adam",
-            learning_rate=6.25e-5,
-            schedule="linear",
-            warmup_steps=0,
-            warmup_fraction=0.002,
-            total_steps=0,
-            weight_decay=0.01,
-            clip_norm=1.0,  # code
-            beta1=0.9,  # code
-            beta2=0.999,  # code
-            epsilon=1e-8,  # code
+            learning_rate=6.25e-5, schedule="linear", warmup_steps=0, warmup_fraction=0.002
         ),
-        mesh=MeshConfig(data=-1, fsdp=1, tensor=1),
-        finetune=FinetuneConfig(
-            task=task,
-            auxiliary_weight=0.5,
-            num_transfer_layers=None,
-            classifier_dropout=0.1,
-            scores="classes",  # code: utils.py, with no word on it in the paper
-            max_examples=0,
-            kind=None,
-            columns="",
-            positive_label="",
-        ),
+        finetune=FinetuneConfig(task),
     )
 
 
 def demo(task: str) -> Config:
-    """For what the presets `tiny` and `small` of pre-training make: small models learn at a higher rate."""
+    """For what the presets `tiny` and `small` of pre-training make: small models learn at a higher rate.
+
+    python -m gpt1_jax.main --config=configs/finetune.py:demo_same_verse --config.init_from=runs/pretrain-tiny
+
+    """
     config = paper(task)
     return replace(
         config,

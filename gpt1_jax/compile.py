@@ -8,9 +8,9 @@ from typing import Any
 from absl import flags
 
 from gpt1_jax import config_flag
-from gpt1_jax.config import from_dict
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.overrides import from_dict
 
 _CONFIG = config_flag.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, such as v5e:4x4, v5p:2x2x1 or v6e:16x16")

@@ -18,8 +18,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from gpt1_jax.config import parse_override
 from gpt1_jax.errors import UserError
+from gpt1_jax.overrides import parse_override
 
 NAME = "config"
 _given: list[str] = []  # the command line behind the command's name, once it is checked

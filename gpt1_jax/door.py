@@ -14,7 +14,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from gpt1_jax import config_flag, signals
-from gpt1_jax.config import all_keys
+from gpt1_jax.config import schema
 from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.troubles import explain
 
@@ -133,7 +133,7 @@ def _suggest(name: str) -> str:
         return "name the file it changes with --config=FILE.py in front of it."
     known = {flag: flag for flag in flags.FLAGS}
     if config_flag.defined():
-        for key in all_keys():
+        for key in schema():
             known |= dict.fromkeys((f"config.{key}", key, key.rpartition(".")[2]), f"config.{key}")
     nearest = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.7)
     return f"did you mean --{known[nearest[0]]}?" if nearest else "--help lists the flags."
@@ -161,7 +161,7 @@ def _as_typed(message: str, fields: Mapping[str, str]) -> str:
     names |= {name: flag for name, flag in fields.items() if flags.FLAGS[flag].value is not None}
     if config_flag.defined():
         names |= {key: f"config.{key}" for key in config_flag.named_keys()}
-        names |= {f"config.{key}": f"config.{key}" for key in (*config_flag.named_keys(), *all_keys())}
+        names |= {f"config.{key}": f"config.{key}" for key in (*config_flag.named_keys(), *schema())}
     given = [name for name in flags.FLAGS if flags.FLAGS[name].present]
     patterns = (rf"(?<![\w./'-])({_any(names)})(?!\w|\.\w)", rf"(?<![\w./'-])({_any(given)})(?==)")
     for pattern in patterns:

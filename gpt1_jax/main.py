@@ -5,9 +5,9 @@ from pathlib import Path
 from absl import flags
 
 from gpt1_jax import config_flag, signals
-from gpt1_jax.config import from_dict
 from gpt1_jax.door import door
 from gpt1_jax.huge_pages import use_huge_pages
+from gpt1_jax.overrides import from_dict
 from gpt1_jax.run import inherit
 
 _CONFIG = config_flag.define()

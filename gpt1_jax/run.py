@@ -8,35 +8,14 @@ from typing import Any, NamedTuple
 from absl import logging
 from etils import epath
 
-from gpt1_jax.config import Config, fill_before, from_dict, keep_before, to_dict
+from gpt1_jax.config import Config, schema
 from gpt1_jax.disk.history import Stretch, extend, read_history, read_json, seal, write_history
 from gpt1_jax.disk.locks import lock
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
-
-# What a resumed run must share with its beginning: these decide the state's shapes and which batch is next. Paths are
-# not among them: a text, a tokenizer or a run to start from may have moved, and `begin` compares their content.
-FIXED = (
-    "seed",
-    "model.kind",
-    "model.num_layers",
-    "model.num_heads",
-    "model.d_model",
-    "model.d_ff",
-    "model.context_length",
-    "data.vocab_size",
-    "data.split_seed",
-    "train.batch_size",
-    "optimizer.name",
-    "finetune.task",
-    "finetune.num_transfer_layers",
-    "finetune.scores",
-    "finetune.max_examples",
-    "finetune.kind",
-    "finetune.columns",
-    "finetune.positive_label",
-)
+from gpt1_jax.old_runs import fill_before, keep_before
+from gpt1_jax.overrides import flatten, from_dict, to_dict
 
 NO_FILES: Mapping[str, Any] = MappingProxyType({})
 
@@ -78,7 +57,7 @@ class Run:
             return recorded
         if recorded is None:
             return written
-        different = [change for change in _differences(recorded, written) if change.key in FIXED]
+        different = [change for change in _differences(recorded, written) if change.fixed]
         if different:
             logging.warning(
                 "%s is damaged (%s); the config in %s serves.",
@@ -98,7 +77,7 @@ class Run:
         changed = _differences(self._recorded() or self.config(), config)
         for change in changed:
             comes_or_goes = change.key == "init_from" and None in (change.old, change.new)
-            if change.key in FIXED or comes_or_goes:
+            if change.fixed or comes_or_goes:
                 raise UserError(
                     f"{self.directory} was begun with {change.key}={change.old}, not {change.new}, and cannot go on "
                     "with another; set it back, or start a new run with another --workdir."
@@ -171,7 +150,7 @@ class Run:
         mended = []
         config = self.config()
         try:
-            sound = not any(change.key in FIXED for change in _differences(self._config_file(), config))
+            sound = not any(change.fixed for change in _differences(self._config_file(), config))
         except UserError:
             sound = False
         if not sound:
@@ -281,8 +260,14 @@ def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
         values = keep_before(values, to_dict(begun.config()))
     if not all(isinstance(values.get(section), dict) for section in ("model", "data")):
         return values  # for `from_dict` to judge
-    keys = [("model", name) for name in values["model"]] + [("data", "tokenizer"), ("data", "vocab_size")]
-    open_keys = [(section, name) for section, name in keys if values[section].get(name, "") is None]
+    tokenizer = ("data.tokenizer", "data.vocab_size")
+    given = flatten(values)
+    inherited = [
+        key.name
+        for key in schema().values()
+        if key.architecture or key.name.startswith("model.") or key.name in tokenizer
+    ]
+    open_keys = [name for name in inherited if given.get(name, "") is None]
     if not open_keys:
         return values
     if not begun.exists():
@@ -292,11 +277,11 @@ def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
                 "and tokenizer even where finetune.num_transfer_layers=-1 transfers no parameters."
             )
         begun = Run(values["init_from"])
-    theirs = to_dict(begun.config())
-    filled = {section: dict(values[section]) for section in ("model", "data")}
-    for section, name in open_keys:
-        filled[section][name] = theirs[section][name]
-    return values | filled
+    theirs, filled = to_dict(begun.config()), dict(values)
+    for key in open_keys:
+        section, name = key.split(".")
+        filled[section] = filled[section] | {name: theirs[section][name]}
+    return filled
 
 
 def write_json(path: epath.Path, value: Any) -> None:
@@ -308,15 +293,18 @@ class _Change(NamedTuple):
     key: str
     old: Any
     new: Any
+    fixed: bool
 
     def __str__(self) -> str:
         return f"{self.key}: {self.old} → {self.new}"
 
 
 def _differences(old: Config, new: Config) -> list[_Change]:
-    one, other = _flatten(to_dict(old)), _flatten(to_dict(new))
+    one, other, known = flatten(to_dict(old)), flatten(to_dict(new)), schema()
     return [
-        _Change(key, one.get(key), other.get(key)) for key in one | other if one.get(key) != other.get(key)
+        _Change(name, one.get(name), other.get(name), name in known and known[name].fixed)
+        for name in one | other
+        if one.get(name) != other.get(name)
     ]
 
 
@@ -332,10 +320,3 @@ def _is_result(found: Any) -> bool:
     return isinstance(found.get("validation"), dict) and (
         best is None or (isinstance(best, dict) and type(best.get("step")) is int)
     )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

@@ -7,8 +7,9 @@ from typing import Any
 from jax.sharding import Mesh
 
 from configs import finetune, pretrain
-from gpt1_jax.config import Config, MeshConfig, ModelConfig, from_dict, to_dict
+from gpt1_jax.config import Config, MeshConfig, ModelConfig
 from gpt1_jax.devices.mesh import make_mesh, use
+from gpt1_jax.overrides import from_dict, to_dict
 
 SMALL = {
     "model.num_layers": 2,

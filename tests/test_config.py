@@ -10,18 +10,10 @@ from ml_collections import config_dict
 from support import tiny_config
 
 from configs import pretrain
-from gpt1_jax.config import (
-    Config,
-    all_keys,
-    check,
-    fill_before,
-    from_config_dict,
-    from_dict,
-    parse_override,
-    to_config_dict,
-    to_dict,
-)
+from gpt1_jax.config import Config, schema
 from gpt1_jax.errors import UserError
+from gpt1_jax.old_runs import fill_before
+from gpt1_jax.overrides import check, from_config_dict, from_dict, parse_override, to_config_dict, to_dict
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
@@ -322,7 +314,7 @@ def test_a_run_of_earlier_days_that_keeps_both_is_one_of_so_many_steps() -> None
 def numbers() -> list[tuple[str, type]]:
     """Every key of the schema that takes a number, and whether a whole one."""
     found = []
-    for key in all_keys():
+    for key in schema():
         for kind, text in ((int, "1.5"), (float, "x")):
             try:
                 parse_override(key, text)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from configs import finetune, pretrain
 from gpt1_jax import config_flag
-from gpt1_jax.config import all_keys, from_dict, parse_override, to_dict
+from gpt1_jax.config import schema
 from gpt1_jax.door import _as_typed, _illegal, _suggest
 from gpt1_jax.errors import UserError
+from gpt1_jax.overrides import from_dict, parse_override, to_dict
 
 few = settings(derandomize=True, max_examples=150, deadline=None)
 
@@ -27,8 +28,8 @@ texts = st.one_of(
     numbers, st.text(max_size=20), st.sampled_from(["x" * 10_000, "\ud800", "\0", "None", "{}"])
 )
 keys = st.one_of(
-    st.sampled_from(all_keys()),
-    st.sampled_from(all_keys()).flatmap(
+    st.sampled_from(list(schema())),
+    st.sampled_from(list(schema())).flatmap(
         lambda key: st.sampled_from([key[:-1], key + "x", key.upper(), key + ".x", "." + key])
     ),
     st.text(string.ascii_letters + "._Ä-=", max_size=30),
@@ -60,7 +61,7 @@ def test_an_override_is_a_value_of_the_schema_or_a_sentence_that_names_it(key: s
     except UserError as error:
         assert key.isprintable() and f"config.{key}" in sentence(error)
         return
-    assert key in all_keys()
+    assert key in schema()
     # What is accepted on the command line, a config file may hold.
     values: dict[str, Any] = to_dict(
         finetune.paper("cola") if key.startswith("finetune.") else pretrain.tiny()

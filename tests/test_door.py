@@ -201,7 +201,7 @@ def test_overrides_reach_the_config(tmp_path: Path) -> None:
     program = """
 import gpt1_jax.main as main
 from gpt1_jax import config_flag
-from gpt1_jax.config import from_dict
+from gpt1_jax.overrides import from_dict
 from gpt1_jax.door import door
 def show(_):
     config = from_dict(config_flag.read(main._CONFIG))

@@ -13,6 +13,14 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.task import Task
 
+# What the formats say of a model; in all else that decides its architecture it is GPT-1.
+SIZES = (
+    "model.num_layers",
+    "model.num_heads",
+    "model.d_model",
+    "model.d_ff",
+    "model.context_length",
+)
 POSITIONS, TOKENS = "positions_embed.weight", "tokens_embed.weight"
 
 
@@ -97,7 +105,6 @@ def make_config(
             "trained with."
         )
     return ModelConfig(
-        kind="transformer",
         num_layers=num_layers,
         num_heads=num_heads,
         d_model=d_model,
@@ -107,9 +114,6 @@ def make_config(
         attention_dropout=attention_dropout,
         residual_dropout=residual_dropout,
         dtype="float32",
-        attention="auto",
-        unroll=0,
-        remat="none",
     )
 
 

@@ -10,23 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gpt1_jax.config import (
-    Config,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    from_dict,
-    to_dict,
-)
+from gpt1_jax.config import Config, DataConfig, ModelConfig, schema
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.published import POSITIONS, TOKENS, LanguageModel, TaskHead, weight_shapes
+from gpt1_jax.interop.published import POSITIONS, SIZES, TOKENS, LanguageModel, TaskHead, weight_shapes
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.specials import special_ids
+from gpt1_jax.overrides import flatten, from_dict, to_dict
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.usage.trained import TrainedRun
@@ -52,12 +44,15 @@ def read_run(directory: str) -> LanguageModel:
     """The newest sound checkpoint of a run, with its head where it was fine-tuned.
 
     Raises:
-        UserError: there is no run, no sound checkpoint, or its model is an LSTM.
+        UserError: there is no run, no sound checkpoint, or its model is another than GPT-1 of some size.
     """
-    if (kind := Run(directory).config().model.kind) != "transformer":
-        raise UserError(
-            f"{directory} has model.kind={kind}, which no other format holds; name a transformer's run."
-        )
+    values = flatten(to_dict(Run(directory).config()))
+    for name, key in schema().items():
+        if key.architecture and name not in SIZES and values[name] != key.default:
+            raise UserError(
+                f"{directory} has {name}={values[name]}, which no other format holds; name a run with "
+                f"{name}={key.default}."
+            )
     trained = TrainedRun(directory)
     trunk, rows = jax.device_get(trained.trunk_params), trained.tokenizer.vocab_size
     head = None
@@ -94,45 +89,12 @@ def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
 
 def _make_config(model: LanguageModel, origin: str) -> Config:
     """The model's config, checked whole, with the settings of the paper's section 4.1 around it."""
-    config = Config(
-        seed=0,
-        init_from=None,
-        model=model.config,
-        data=DataConfig(
-            source=f"converted from {origin}",  # no source, so that a run is never resumed in place
-            tokenizer=_TOKENIZERS[type(model.tokenizer)],
-            vocab_size=model.tokenizer.vocab_size,
-            cache_dir="~/.cache/gpt1_jax",
-            tfds_dir=None,
-            split_seed=0,
-        ),
-        train=TrainConfig(
-            num_steps=0,
-            num_epochs=100.0,
-            batch_size=64,
-            accumulation=1,
-            log_every=100,
-            eval_every=10_000,
-            eval_batches=200,
-            checkpoint_every=5_000,
-            keep_checkpoints=3,
-        ),
-        optimizer=OptimizerConfig(
-            name="openai_adam",
-            learning_rate=2.5e-4,
-            schedule="cosine",
-            warmup_steps=2_000,
-            warmup_fraction=0.0,
-            total_steps=0,
-            weight_decay=0.01,
-            clip_norm=1.0,
-            beta1=0.9,
-            beta2=0.999,
-            epsilon=1e-8,
-        ),
-        mesh=MeshConfig(data=-1, fsdp=1, tensor=1),
+    data = DataConfig(
+        source=f"converted from {origin}",  # no source, so that a run is never resumed in place
+        tokenizer=_TOKENIZERS[type(model.tokenizer)],
+        vocab_size=model.tokenizer.vocab_size,
     )
-    return from_dict(to_dict(config))
+    return from_dict(to_dict(Config(model=model.config, data=data)))
 
 
 def published_weights(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarray]:

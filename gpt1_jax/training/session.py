@@ -13,7 +13,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax import signals
-from gpt1_jax.config import Config, ModelConfig, to_dict
+from gpt1_jax.config import Config, ModelConfig
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
@@ -23,6 +23,7 @@ from gpt1_jax.disk.paths import check_directory
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import parameter_count
+from gpt1_jax.overrides import to_dict
 from gpt1_jax.run import NO_FILES, Run
 from gpt1_jax.training import divergence
 from gpt1_jax.training.checkpoints import Checkpoints

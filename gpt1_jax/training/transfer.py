@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.config import Config
+from gpt1_jax.config import Config, schema
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.overrides import flatten, to_dict
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 
@@ -49,12 +50,12 @@ def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
         UserError: another architecture, another tokenizer, or no checkpoint.
     """
     start = Run(init_from)
-    theirs = start.config().model
-    for name in ("kind", "num_layers", "num_heads", "d_model", "d_ff", "context_length"):
-        mine, its = getattr(config.model, name), getattr(theirs, name)
-        if mine != its:
+    mine, theirs = flatten(to_dict(config)), flatten(to_dict(start.config()))
+    for name in (key.name for key in schema().values() if key.architecture):
+        ours, its = mine.get(name), theirs.get(name)
+        if ours != its:
             raise UserError(
-                f"init_from={init_from} has model.{name}={its}, this config has {mine}; set model.{name}={its}."
+                f"init_from={init_from} has {name}={its}, this config has {ours}; set {name}={its}."
             )
     if sound_tokenizer(start).fingerprint() != tokenizer.fingerprint():
         raise UserError(

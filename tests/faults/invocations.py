@@ -7,7 +7,7 @@ DIGITS, a number of 5,000 digits; LONG, a text of 250,000 characters. Files lie 
 
 from typing import NamedTuple
 
-from gpt1_jax.config import all_keys
+from gpt1_jax.config import schema
 
 
 class Invocation(NamedTuple):
@@ -201,7 +201,7 @@ _TEXTS = (
 
 def _of_keys() -> list[Invocation]:
     found = []
-    for key in all_keys():
+    for key in schema():
         if key in _TEXTS or key.startswith("finetune."):
             continue
         if key in _CHOICES:

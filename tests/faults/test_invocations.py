@@ -13,8 +13,8 @@ from faults.commands import ROOT, Commands, Ended
 from faults.invocations import Invocation
 from support import tiny_config
 
-from gpt1_jax.config import to_dict
 from gpt1_jax.data.corpus import prepare
+from gpt1_jax.overrides import to_dict
 from gpt1_jax.run import Run
 
 _CONFIGS = {

@@ -1,0 +1,228 @@
+"""What config files and the command line say, checked and made a Config; and a Config made dictionaries again."""
+
+import dataclasses
+import difflib
+import re
+import typing
+from dataclasses import MISSING
+from typing import Any, Literal
+
+import ml_collections
+from ml_collections import config_dict
+
+from gpt1_jax.config import Config, Key, schema, sections
+from gpt1_jax.errors import UserError
+
+# Digits of a number on the command line; a longer one is out of range by these alone.
+_DIGITS = 1000
+
+
+# ── The command line ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parse_override(name: str, text: str) -> Any:
+    """The value of one `--config.NAME=TEXT`, checked alone against the schema before absl sees it.
+
+    Raises:
+        UserError: no such key (the nearest is named), or a text that is not of its type or range.
+    """
+    known = schema()
+    if name not in known:
+        if inside := [key for key in known if key.startswith(f"{name}.")]:
+            raise UserError(f"config.{name} is a section, not a value; set one of {', '.join(inside)}.")
+        if above := [key for key in known if name.startswith(f"{key}.")]:
+            raise UserError(f"config.{name} does not exist: {above[0]} is a value.")
+        raise _unknown(name)
+    kind = known[name].kind
+    value: Any = text
+    if kind in (int, float):
+        try:
+            value = kind(text[:_DIGITS])
+        except ValueError:
+            raise _wrong_type(name, text, kind) from None
+    return _checked(value, known[name])
+
+
+# ── Dictionaries ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The checked config of nested dictionaries, such as a run's config.json.
+
+    Raises:
+        UserError: an unknown or missing key, a wrong type, a value out of range, fields that do not fit.
+    """
+    return check(_build(Config, values, "", schema()))
+
+
+def from_config_dict(values: ml_collections.ConfigDict) -> Config:
+    """The checked config of a ConfigDict; raises as `from_dict`."""
+    return from_dict(values.to_dict())
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as nested dictionaries of JSON types."""
+    return dataclasses.asdict(config)
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """The config as a ConfigDict whose fields without a value are placeholders, so that flags can override them."""
+    known = schema()
+
+    def convert(section: Any, prefix: str) -> ml_collections.ConfigDict:
+        fields = {}
+        for field in dataclasses.fields(section):
+            name, value = field.name, getattr(section, field.name)
+            if dataclasses.is_dataclass(value):
+                fields[name] = convert(value, f"{prefix}{name}.")
+            elif value is not None:
+                fields[name] = value
+            elif (key := known.get(prefix + name)) is not None:
+                kind = str if typing.get_origin(key.kind) is Literal else key.kind
+                fields[name] = config_dict.placeholder(kind)
+        return ml_collections.ConfigDict(fields)
+
+    return convert(config, "")
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, by dotted names."""
+    flat = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _build(section: type, values: dict[str, Any], prefix: str, known: dict[str, Key]) -> Any:
+    names, inner = [field.name for field in dataclasses.fields(section)], sections(section)
+    for name in values:
+        if name not in names:
+            raise _unknown(f"{prefix}{name}")
+    built = {}
+    for name in names:
+        full = prefix + name
+        kind, optional = inner.get(name, (None, False))
+        if optional and values.get(name) is None:
+            continue
+        if name not in values:
+            if kind is None and known[full].before is not MISSING:
+                continue
+            raise UserError(f"config.{full} is missing; a config sets every key of gpt1_jax/config.py.")
+        if kind is None:
+            built[name] = _checked(values[name], known[full])
+        elif isinstance(values[name], dict):
+            built[name] = _build(kind, values[name], f"{full}.", known)
+        else:
+            raise UserError(f"config.{full}={_shown(values[name])} is a section and takes keys, not a value.")
+    return section(**built)
+
+
+# ── Checks ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def check(config: Config) -> Config:
+    """Returns the config if its fields fit each other.
+
+    Raises:
+        UserError: a sentence that names the fields that do not fit.
+    """
+    model, train, mesh = config.model, config.train, config.mesh
+    if model.kind == "transformer" and model.d_model % model.num_heads:
+        raise UserError(
+            f"model.d_model={model.d_model} does not divide into model.num_heads={model.num_heads} heads; "
+            "set one so that the width is a multiple of the heads."
+        )
+    if model.num_heads * model.context_length**2 > 2**32:
+        raise UserError(
+            f"model.num_heads={model.num_heads} times the square of model.context_length={model.context_length} is "
+            "more than 2**32, the attention weights that dropout tells apart; shorten the context."
+        )
+    if train.batch_size % train.accumulation:
+        raise UserError(
+            f"train.batch_size={train.batch_size} does not divide into train.accumulation="
+            f"{train.accumulation} micro-batches; set a batch size that is a multiple of it."
+        )
+    if not train.num_steps and not train.num_epochs:
+        raise UserError(
+            "train.num_steps=0 and train.num_epochs=0 leave nothing to do; set one of them above 0."
+        )
+    if train.num_steps and train.num_epochs:
+        raise UserError(
+            f"train.num_steps={train.num_steps} and train.num_epochs={train.num_epochs:g} both say how long; "
+            "set one of them to 0."
+        )
+    if model.kind == "lstm" and model.num_layers != 1:
+        raise UserError(
+            f"model.num_layers={model.num_layers} does not go with model.kind=lstm, the paper's single layer; set 1."
+        )
+    if config.finetune and config.init_from is None:
+        raise UserError(
+            "config.init_from is missing; fine-tuning takes the run directory of a pre-trained model."
+        )
+    if config.finetune and model.context_length < 8:
+        raise UserError(
+            f"model.context_length={model.context_length} leaves no room for a text beside the three special tokens; "
+            "fine-tune a model with a context of 8 or more."
+        )
+    if config.finetune and (config.finetune.num_transfer_layers or 0) > model.num_layers:
+        raise UserError(
+            f"finetune.num_transfer_layers={config.finetune.num_transfer_layers} is more than the "
+            f"{model.num_layers} blocks of the model; set at most {model.num_layers}."
+        )
+    if train.profile_steps:
+        match = re.fullmatch(r"([1-9][0-9]{,17}):([0-9]{1,18})", train.profile_steps)
+        if match is None or int(match[1]) > int(match[2]):
+            raise UserError(
+                f"train.profile_steps={train.profile_steps} is no range of steps; write FIRST:LAST such as 10:15."
+            )
+    axes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
+    for name, size in axes.items():
+        if size == 0:
+            raise UserError(f"mesh.{name}=0 is no mesh; set 1 for an unused axis or -1 to take what remains.")
+    if list(axes.values()).count(-1) > 1:
+        raise UserError(
+            f"mesh={axes} has more than one axis of -1; only one can take the devices that remain."
+        )
+    return config
+
+
+def _checked(value: Any, key: Key) -> Any:
+    """A value of the key's type and range; raises UserError of any other."""
+    name, kind = key.name, key.kind
+    if value is None and key.optional:
+        return None
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise UserError(
+                f"config.{name}={_shown(value)} is none of {', '.join(choices)}; choose one of them."
+            )
+        return value
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise _wrong_type(name, value, kind)
+    for limit in key.ranges:
+        if not limit.allows(typing.cast(float, value)):
+            raise UserError(f"config.{name}={_shown(value)} is out of range; set a value {limit}.")
+    return float(typing.cast(Any, value)) if kind is float else value
+
+
+def _unknown(name: str) -> UserError:
+    known = list(schema())
+    section = name.rpartition(".")[0]
+    near = [key for key in known if section and key.startswith(f"{section}.")] or known
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest += difflib.get_close_matches(name, near, n=1, cutoff=0)
+    return UserError(f"config.{name} is not a key of the config; did you mean {nearest[0]}?")
+
+
+def _wrong_type(name: str, value: Any, kind: type) -> UserError:
+    expected = {int: "a whole number", float: "a number", str: "a text"}[kind]
+    return UserError(f"config.{name}={_shown(value)} is not {expected}; set it to {expected}.")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        # Python writes no whole numbers of more than 4,300 digits.
+        return "(too many digits)"
