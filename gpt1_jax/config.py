@@ -266,14 +266,16 @@ class Key:
 
     Fields:
         name: dotted, such as model.num_layers.
-        kind: int, float, str, or a Literal.
+        kind: its type.
+        choices: of a Literal.
         ranges: where it must lie.
         optional: whether it may be None.
         default, source, help, architecture, fixed, before: as `setting` has them.
     """
 
     name: str
-    kind: Any
+    kind: type
+    choices: tuple[str, ...]
     ranges: tuple[Range, ...]
     optional: bool
     default: Any
@@ -296,7 +298,9 @@ def _walk(section: type, prefix: str) -> typing.Iterator[Key]:
         if dataclasses.is_dataclass(kind):
             yield from _walk(typing.cast(type, kind), f"{prefix}{field.name}.")
         else:
-            yield Key(prefix + field.name, kind, ranges, optional, field.default, **field.metadata)
+            choices = typing.get_args(kind)
+            kind = str if choices else kind
+            yield Key(prefix + field.name, kind, choices, ranges, optional, field.default, **field.metadata)
 
 
 def sections(section: type) -> dict[str, tuple[type, bool]]:

@@ -5,7 +5,7 @@ import difflib
 import re
 import typing
 from dataclasses import MISSING
-from typing import Any, Literal
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
@@ -78,8 +78,7 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
             elif value is not None:
                 fields[name] = value
             elif (key := known.get(prefix + name)) is not None:
-                kind = str if typing.get_origin(key.kind) is Literal else key.kind
-                fields[name] = config_dict.placeholder(kind)
+                fields[name] = config_dict.placeholder(key.kind)
         return ml_collections.ConfigDict(fields)
 
     return convert(config, "")
@@ -191,11 +190,10 @@ def _checked(value: Any, key: Key) -> Any:
     name, kind = key.name, key.kind
     if value is None and key.optional:
         return None
-    if typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        if value not in choices:
+    if key.choices:
+        if value not in key.choices:
             raise UserError(
-                f"config.{name}={_shown(value)} is none of {', '.join(choices)}; choose one of them."
+                f"config.{name}={_shown(value)} is none of {', '.join(key.choices)}; choose one of them."
             )
         return value
     if type(value) is not kind and not (kind is float and type(value) is int):
