@@ -95,13 +95,14 @@ class Run:
             A sentence for each key that has changed since the run was begun, or at this start.
 
         Raises:
-            UserError: as `changes`, or the text or the tokenizer is another.
+            UserError: as `changes`, or the text, its validation part or the tokenizer is another.
         """
         self.changes(config)
         before = self.identity()
-        # The tokenizer first, on which the text's tokens depend.
-        for name in sorted(identity, reverse=True) if before else ():
-            if before.get(name) != identity[name]:
+        # The tokenizer first, on which the tokens of all texts depend.
+        for name in sorted(identity, key=lambda name: name != "tokenizer") if before else ():
+            begun_earlier = name == "validation" and name not in before
+            if before.get(name) != identity[name] and not begun_earlier:
                 raise self._foreign(name, config)
         stretches, _ = self._history()
         last = self._recorded() or self.config()
@@ -167,7 +168,7 @@ class Run:
         return mended
 
     def _foreign(self, name: str, config: Config) -> UserError:
-        """Why a run cannot go on whose text or tokenizer has another content than at its beginning."""
+        """Why a run cannot go on whose text, validation part or tokenizer has another content than at its beginning."""
         begun = self.config().data
         if name == "tokenizer":
             return UserError(
@@ -176,13 +177,23 @@ class Run:
                 "--workdir."
             )
         before = "" if begun.source == config.data.source else f" data.source={begun.source}"
+        if name == "validation":
+            return UserError(
+                f"data.source={config.data.source} has not the validation part that {self.directory} was begun with"
+                f"{before}, so that its scores could not be compared; bring that back as it was, or start a new run "
+                "with another --workdir."
+            )
         return UserError(
             f"data.source={config.data.source} has not the content that {self.directory} was begun with{before}; bring "
             "the text back as it was, or start a new run with another --workdir."
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the corpus and the tokenizer were when the run was begun; empty where that is lost."""
+        """What the corpus and the tokenizer were when the run was begun; empty where that is lost.
+
+        Fingerprints by name: "text" of what is learned from, "tokenizer", and "validation" of a task's, which runs of
+        earlier versions lack.
+        """
         stretches, _ = self._history()
         if stretches:
             return stretches[-1].identity

@@ -21,6 +21,7 @@ from gpt1_jax.data.building import tokenize, trained_corpus
 from gpt1_jax.data.manifest import check_manifest, read_manifest
 from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
+from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
 
 # Limits the count of tokens in a split whose manifest, from an older version, has no seal.
@@ -139,6 +140,17 @@ def is_prepared(data: DataConfig, tokenizer: Tokenizer) -> bool:
         return theirs is not None and theirs.fingerprint() == tokenizer.fingerprint()
     except UserError:
         return False
+
+
+def find_tokenized(cache_dir: str, fingerprint: str) -> Corpus | None:
+    """Returns the whole corpus of that content that a cache holds, wherever its text lay and lies, or None."""
+    for path in sorted(expand_local(cache_dir, "data.cache_dir").glob("[!.]*/manifest.json")):
+        try:
+            if read_manifest(path.parent).get("fingerprint") == fingerprint:
+                return load(path.parent)
+        except (OSError, ValueError, UserError):
+            continue
+    return None
 
 
 def load(directory: Path) -> Corpus:

@@ -84,7 +84,8 @@ def finetune(config: Config, workdir: str) -> None:
     model = make_classifier(dataclasses.replace(config, model=fitted), task, tokenizer.vocab_size)
     check_memory(model, config, mesh, batches.widths[0])
     warnings = look_ahead(config, run)
-    opened = begin(run, config, _fingerprint(train), tokenizer, {"task.json": task.to_dict()})
+    contents = {"text": _fingerprint(train), "validation": _fingerprint(validation)}
+    opened = begin(run, config, contents, tokenizer, {"task.json": task.to_dict()})
 
     with use(mesh):
         predict = make_predict(model, mesh)

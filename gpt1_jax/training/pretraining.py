@@ -68,7 +68,7 @@ def pretrain(config: Config, workdir: str) -> None:
     model = make_trunk(fitted, tokenizer.vocab_size)
     check_memory(model, config, mesh, length)
     warnings = look_ahead(config, run, len(corpus.train))
-    opened = begin(run, config, corpus.fingerprint, tokenizer)
+    opened = begin(run, config, {"text": corpus.fingerprint}, tokenizer)
 
     with use(mesh):
         lines = [f"{len(corpus.train):,} training tokens", *attention, *warnings]

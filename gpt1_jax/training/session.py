@@ -108,20 +108,24 @@ class Opened:
 
 
 def begin(
-    run: Run, config: Config, data: str, tokenizer: Tokenizer, files: Mapping[str, Any] = NO_FILES
+    run: Run,
+    config: Config,
+    data: Mapping[str, str],
+    tokenizer: Tokenizer,
+    files: Mapping[str, Any] = NO_FILES,
 ) -> Opened:
     """Makes or opens the run directory and locks it for this process; a new one gets what it begins with.
 
     Args:
         config: settled.
-        data: the fingerprint of what is learned from.
+        data: the fingerprints of "text", what is learned from, and of "validation" where that is apart.
         tokenizer: is kept in the run.
         files: further JSON files of the run, by their names.
 
     Raises:
         UserError: as `Run.lock` and `Run.check`; the processes have not the same data, or do not share the directory.
     """
-    identity = {"text": data, "tokenizer": tokenizer.fingerprint()}
+    identity = {**data, "tokenizer": tokenizer.fingerprint()}
     hosts.check_same(**{"The data": data, "The tokenizer": identity["tokenizer"]})
 
     def record(step: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt1_jax.config import Config
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.errors import UserError
@@ -63,17 +64,10 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
     """What `score_text` tells of a text, all of it, and its "tokens" and "bytes"."""
     run, config, tokenizer = trained.run, trained.config, trained.tokenizer
     if source is None:
-        corpus = open_corpus(config, run)
-        splits = [corpus.validation]
+        splits = [_own_corpus(config, run).validation]
     else:
         corpus = corpora.prepare(dataclasses.replace(config.data, source=source), tokenizer)
         splits = [corpus.train, corpus.validation]
-    changed = corpus.tokenizer.fingerprint() != tokenizer.fingerprint()
-    if changed or (source is None and corpus.fingerprint != run.identity().get("text")):
-        raise UserError(
-            f"data.source={config.data.source} is no longer what {run.directory} was trained on; bring it back as it "
-            "was, or name another text with --source."
-        )
     rows = -(-config.train.batch_size // trained.mesh.size) * trained.mesh.size
     tokens, nats = 0, 0.0
     with trained.on_mesh():
@@ -85,6 +79,30 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
             nats += mean * (len(split) - 1)
     size = sum(split.bytes for split in splits)
     return score_text(nats / tokens, splits) | {"tokens": tokens, "bytes": size}
+
+
+def _own_corpus(config: Config, run: Run) -> corpora.Corpus:
+    """The text that a run was trained on, as its cache has it, or from where it lay.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    text = run.identity().get("text")
+    if text and (cached := corpora.find_tokenized(config.data.cache_dir, text)):
+        return cached
+    mend = "bring it back as it was, or name another text, which is measured whole, with --source"
+    try:
+        corpus = open_corpus(config, run)
+    except UserError as error:
+        reason = str(error).removesuffix(".")
+        raise UserError(
+            f"The text that {run.directory} was trained on cannot be read ({reason}); {mend}."
+        ) from error
+    if corpus.fingerprint != text:
+        raise UserError(
+            f"data.source={config.data.source} is no longer what {run.directory} was trained on; {mend}."
+        )
+    return corpus
 
 
 def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None) -> dict[str, float]:

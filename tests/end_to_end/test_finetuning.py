@@ -161,6 +161,12 @@ def test_a_run_that_goes_on_repeats_the_very_losses_of_an_undisturbed_one(
         == 0
     )
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    validation = reviews / "validation.jsonl"
+    lines = validation.read_text().splitlines(keepends=True)
+    validation.write_text("".join(lines[1:]))
+    done = finetune(runner, tmp_path, pretrained, "custom", **settings)
+    validation.write_text("".join(lines))
+    assert done.returncode == 2 and "has not the validation part" in done.stderr, done.stderr
     assert finetune(runner, tmp_path, pretrained, "custom", **settings).returncode == 0
 
     def losses(workdir: Path) -> list[float]:

@@ -15,6 +15,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training.finetuning import _open_tokenizer
 from gpt1_jax.training.pretraining import open_corpus
+from gpt1_jax.usage.measuring import _own_corpus
 
 WORDS = [f"Document {i} has a few lines like the others\n" * 9 for i in range(25)]
 
@@ -127,3 +128,20 @@ def test_a_cache_knows_no_place_of_a_text_but_its_content(place: Path) -> None:
     shutil.copytree(place / "texts", place / "moved")
     moved = prepare(config_of(place, texts="moved").data, progress=lambda line: None)
     assert moved.fingerprint == first.fingerprint
+
+
+def test_evaluation_finds_the_tokens_of_a_text_that_moved_or_changed(place: Path) -> None:
+    config = config_of(place)
+    run, corpus = begin(config, place)
+    other = place / "cache" / "damaged"
+    other.mkdir()
+    (other / "manifest.json").write_text("[")
+    (place / "texts" / "07.txt").write_text("another text\n" * 30)
+    assert _own_corpus(config, run).fingerprint == corpus.fingerprint
+    (place / "texts").rename(place / "moved")
+    assert _own_corpus(config, run).fingerprint == corpus.fingerprint
+    shutil.rmtree(place / "cache")
+    with pytest.raises(UserError, match=r"cannot be read .*texts.* bring it back .* with --source"):
+        _own_corpus(config, run)
+    with pytest.raises(UserError, match=r"is no longer what .* was trained on; bring it back"):
+        _own_corpus(config_of(place, texts="moved"), run)

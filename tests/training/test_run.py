@@ -103,7 +103,18 @@ def test_another_content_of_text_or_tokenizer_is_refused_each_by_its_own_key(run
     with pytest.raises(
         UserError, match=r"data\.tokenizer=sentencepiece:x is another .* set data\.tokenizer=sentence"
     ):
-        run.check(other, {"text": "ccc", "tokenizer": "ddd"})
+        run.check(other, {"text": "ccc", "tokenizer": "ddd", "validation": "eee"})
+
+
+def test_another_validation_part_is_refused_unless_the_run_never_noted_its_own(run: Run) -> None:
+    found = IDENTITY | {"validation": "eee"}
+    assert run.check(begun_with(), found) == []
+    run.record(begun_with(), found, 3)
+    assert run.check(begun_with(), found) == []
+    with pytest.raises(
+        UserError, match=r"data\.source=demo has not the validation part that .* was begun with"
+    ):
+        run.check(begun_with(), found | {"validation": "fff"})
     assert run.check(begun_with(), IDENTITY) == []
 
 
