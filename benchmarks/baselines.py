@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from configs.finetune import paper
 from gpt1_jax.door import door
-from gpt1_jax.tasks.demo import DEMO_TASKS
+from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.task import Example, Task

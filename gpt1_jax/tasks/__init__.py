@@ -1,1 +1,1 @@
-"""The labeled tasks: what they are, where their examples come from, how an example becomes sequences."""
+"""Labeled tasks: what they are, where their examples come from, and how an example becomes token sequences."""

@@ -1,6 +1,6 @@
-"""Batches of a task's examples in buckets of length: like pre-training's a function of (seed, step).
+"""Batches of a task's examples, grouped by length; like those of pre-training, they are a function of (seed, step).
 
-Letters: B batch, S sequences an example, T positions (the bucket's width), C outputs of the head.
+Letters: B batch, S sequences per example, T positions (the width of the batch), C outputs of the head.
 """
 
 from functools import lru_cache
@@ -11,32 +11,45 @@ import numpy as np
 from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.tasks.encoding import EncodedExamples
 
-POOL_BATCHES = 50  # within so many batches examples are sorted by length
-NUM_WIDTHS = 4  # shapes that the step is compiled for, at most
-NUM_EVALUATION_WIDTHS = 2  # forward alone costs less, so that compiling weighs more
+# Examples are sorted by length within this many batches.
+POOL_BATCHES = 50
+# The training step is compiled for at most this many widths.
+NUM_WIDTHS = 4
+# Evaluation is cheaper per batch, so compiling weighs more, and fewer widths are better.
+NUM_EVALUATION_WIDTHS = 2
 _WIDTH_MULTIPLE = 8
 
 
 class TaskBatch(NamedTuple):
-    """Rows of a global batch, as NumPy arrays."""
+    """Rows of a global batch, as NumPy arrays.
 
-    tokens: np.ndarray  # int32 [B, S, T], padded with 0
-    targets: np.ndarray  # int32 [B, S, T], the next token of each
-    weights: np.ndarray  # float32 [B, S, T], of the auxiliary language-model loss
-    noise: np.ndarray  # uint32 [B, S], the seeds of the dropout masks
-    labels: np.ndarray  # float32 [B, C]
-    label_weights: np.ndarray  # float32 [B], of the task's loss
+    Fields:
+        tokens: int32 [B, S, T], padded with 0.
+        targets: int32 [B, S, T], the token after each input.
+        weights: float32 [B, S, T], the weights of the targets in the auxiliary language-model loss.
+        noise: uint32 [B, S], the seeds of the dropout masks.
+        labels: float32 [B, C].
+        label_weights: float32 [B], the weights of the examples in the task's loss.
+    """
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+    noise: np.ndarray
+    labels: np.ndarray
+    label_weights: np.ndarray
 
 
 class TaskBatches:
-    """Every example once an epoch, batches of similar length.
+    """Batches of examples of similar length; each epoch has every example once.
 
-    An epoch's examples are shuffled, pools of POOL_BATCHES batches sorted by length and cut, the batches shuffled.
-    The last batch of the sorting may be ragged: rows that fill it up weigh nothing.
+    The examples of an epoch are shuffled and divided into pools of POOL_BATCHES batches. Within a pool they are sorted
+    by length and cut into batches; then the batches are shuffled. The last batch may be incomplete; the rows that fill
+    it have weight 0.
     """
 
     def __init__(self, examples: EncodedExamples, *, seed: int, batch_size: int) -> None:
-        """Examples are not copied."""
+        """Prepares batches of these examples, which are not copied."""
         self.batch_size = batch_size
         self.steps_per_epoch = -(-len(examples) // batch_size)
         self.widths = choose_widths(examples.lengths())
@@ -46,23 +59,23 @@ class TaskBatches:
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
     def rows(self, step: int, start: int, stop: int) -> TaskBatch:
-        """The rows start:stop of the global batch of `step`; both kinds of weights sum to 1 over a global batch."""
+        """Returns rows start:stop of the global batch of `step`; both kinds of weights sum to 1 over a global batch."""
         epoch, index = divmod(step, self.steps_per_epoch)
         batch = self._epoch(epoch)[index]
         noise = hash_numbers(
             self._seed, step, np.arange(start, stop)[:, None], np.arange(self._examples.sequences)
         )
-        width = _fit_width(self.widths, int(self._lengths[batch].max()))
+        width = _smallest_width(self.widths, int(self._lengths[batch].max()))
         return assemble(self._examples, batch[start:stop], stop - start, width, len(batch))._replace(
             noise=noise
         )
 
     def sample(self, width: int) -> TaskBatch:
-        """One row of the shape that batches of a width have."""
+        """Returns one empty row with the shape of batches of a width."""
         return assemble(self._examples, np.zeros(0, np.int64), 1, width, 1)
 
     def _make_epoch(self, epoch: int) -> list[np.ndarray]:
-        """The numbers of the examples of each batch."""
+        """Returns the numbers of the examples in each batch."""
         generator = np.random.default_rng((self._seed, epoch))
         order = generator.permutation(len(self._examples))
         batches = []
@@ -78,33 +91,33 @@ class TaskEvaluationBatches:
     """Every example once, sorted by length."""
 
     def __init__(self, examples: EncodedExamples, batch_size: int) -> None:
-        """Examples are not copied."""
+        """Prepares batches of these examples, which are not copied."""
         self.batch_size = batch_size
-        self.order = np.argsort(
-            examples.lengths(), kind="stable"
-        )  # row r of batch s is example order[s · B + r]
+        # Row r of batch s is example order[s · B + r].
+        self.order = np.argsort(examples.lengths(), kind="stable")
         self.num_batches = -(-len(examples) // batch_size)
         self.widths = choose_widths(examples.lengths(), NUM_EVALUATION_WIDTHS)
         self._examples = examples
         self._lengths = examples.lengths()
 
     def rows(self, step: int, start: int, stop: int) -> TaskBatch:
-        """The rows start:stop of batch `step`, without noise; rows that fill up the last batch are padding."""
+        """Returns rows start:stop of batch `step`, without noise; rows that fill up the last batch are padding."""
         batch = self.order[step * self.batch_size : (step + 1) * self.batch_size]
-        width = _fit_width(self.widths, int(self._lengths[batch].max()))
+        width = _smallest_width(self.widths, int(self._lengths[batch].max()))
         return assemble(self._examples, batch[start:stop], stop - start, width, len(batch))
 
 
 def choose_widths(lengths: np.ndarray, count: int = NUM_WIDTHS) -> list[int]:
-    """At most `count` widths, ascending, that pad examples of these lengths the least when each takes the next.
+    """Returns at most `count` widths, ascending, with the least padding when each example gets the next greater one.
 
-    Found by dynamic programming over the multiples of 8 that occur; none is wider than the longest example, at which
-    the model's context may end.
+    Dynamic programming over the multiples of 8 that occur finds them. No width exceeds the longest example, where the
+    model's context may end.
     """
     rounded = np.minimum(-(-lengths // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE, lengths.max())
     candidates, counts = np.unique(rounded, return_counts=True)
-    below = np.concatenate([[0], np.cumsum(counts)])  # examples shorter than each candidate
-    # cost[j]: the tokens of all examples up to candidate j − 1, where that is the last width of those chosen
+    # The number of examples shorter than each candidate.
+    below = np.concatenate([[0], np.cumsum(counts)])
+    # cost[j] is the number of tokens in all examples up to candidate j − 1, if that is the last of the chosen widths.
     cost = np.concatenate([[0.0], candidates * below[1:]])
     chosen = [[]] + [[int(width)] for width in candidates]
     for _ in range(count - 1):
@@ -122,16 +135,16 @@ def choose_widths(lengths: np.ndarray, count: int = NUM_WIDTHS) -> list[int]:
 def assemble(
     examples: EncodedExamples, numbers: np.ndarray, rows: int, width: int, batch_examples: int
 ) -> TaskBatch:
-    """The rows of some examples, followed by padding up to `rows`, without noise.
+    """Returns the rows of some examples and then padding up to `rows`, without noise.
 
-    The weights follow the authors' reduction: the language model's loss is the mean over a sequence's targets, then
-    over all sequences of the batch's examples; the task's is the mean over its examples.
+    The weights follow the authors' reduction. The language model's loss is the mean over a sequence's targets, and then
+    over all sequences of the batch's examples. The task's loss is the mean over the examples.
 
     Args:
         examples: the split.
-        numbers: which of them.
+        numbers: the numbers of the examples.
         rows, width: B and T of the arrays.
-        batch_examples: how many examples the global batch has.
+        batch_examples: the number of examples in the global batch.
     """
     sequences = examples.sequences
     tokens = np.zeros((rows, sequences, width + 1), np.int32)
@@ -149,5 +162,5 @@ def assemble(
     return TaskBatch(tokens[:, :, :-1], tokens[:, :, 1:], weights, noise, labels, label_weights)
 
 
-def _fit_width(widths: list[int], length: int) -> int:
+def _smallest_width(widths: list[int], length: int) -> int:
     return next(width for width in widths if width >= length)

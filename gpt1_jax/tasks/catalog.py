@@ -1,12 +1,12 @@
-"""The catalog: one entry for each task, the paper's and the embedded ones.
+"""The catalog: one entry for each task, both the paper's and the embedded ones.
 
-Where a task's files and TFDS sets keep it is told in `files.py` and `tfds_sets.py`.
+`official_files.py` and `tfds_sets.py` say which files and TFDS sets hold each task.
 """
 
 import difflib
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.demo import DEMO_TASKS
+from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
 from gpt1_jax.tasks.task import Task
 
 _BINARY = ("0", "1")
@@ -82,7 +82,7 @@ CATALOG: dict[str, Task] = {
             },
             answers=("1", "2"),
         ),
-        # Zero-shot only. Its pronoun stands where other tasks have a question, its choices are the candidates.
+        # For zero-shot only. The pronoun takes the place of a question, and the candidates are the choices.
         Task(
             "dprd",
             "choice",
@@ -90,7 +90,7 @@ CATALOG: dict[str, Task] = {
             choices=2,
             columns={"context": "sentence", "question": "pronoun", "choices": "candidates"},
         ),
-        # Only a name: its kind is the config's, and its labels or choices are found in the data.
+        # Only a name: the config gives the kind, and the labels or choices are found in the data.
         Task("custom", "classification", ("accuracy",)),
         *DEMO_TASKS.values(),
     )
@@ -98,14 +98,14 @@ CATALOG: dict[str, Task] = {
 
 
 def find_task(name: str, named: str = "finetune.task=") -> Task:
-    """The task of a name; `custom` comes without its labels, which `read_task` finds in the data.
+    """Returns the task of a name; `custom` comes without labels, which `read_task` finds in the data.
 
     Args:
         name: a key of CATALOG.
-        named: what an error puts before the name, as the user has named the task.
+        named: what an error puts before the name, so that it reads as the user wrote it.
 
     Raises:
-        UserError: there is no such task; one that is spelled alike is named, and all are.
+        UserError: there is no such task; the error lists all and suggests one that is spelled alike.
     """
     if name in CATALOG:
         return CATALOG[name]

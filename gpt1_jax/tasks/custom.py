@@ -1,4 +1,4 @@
-"""The task `custom`: a user's own .jsonl, .csv or .tsv, its labels or choices found in the data."""
+"""The task `custom`: a user's own .jsonl, .csv or .tsv, whose labels or choices are found in the data."""
 
 import math
 from collections.abc import Mapping
@@ -17,40 +17,40 @@ from gpt1_jax.tasks.labels import (
     find_score,
 )
 from gpt1_jax.tasks.rows import Row, find_reader
-from gpt1_jax.tasks.task import ROLES, Columns, Example, Kind, Split, Task
+from gpt1_jax.tasks.task import ROLES, Columns, Example, Kind, Task, TaskSplit
 
 _FORMS = "{jsonl,csv,tsv}"
 
 
 def read_custom(
     finetune: FinetuneConfig, path: Path, split_seed: int, begun: Task | None = None
-) -> tuple[Task, dict[Split, list[Example]]]:
-    """The user's task and its examples.
+) -> tuple[Task, dict[TaskSplit, list[Example]]]:
+    """Reads the user's task and its examples.
 
-    The columns have the names of ROLES[finetune.kind], and `label`, unless `finetune.columns` renames them:
-    "premise=COLUMN,label=COLUMN", or several columns that are joined, or are the choices, "choices=A+B", unless one
-    is named just so. Labels are the distinct values in training, sorted; of similarity, scores where most are numbers
-    and one has a fraction, or `finetune.scores` is regression. The label of a choice is its number, from 0, or its
-    text.
+    The columns are named after ROLES[finetune.kind], and `label`, unless `finetune.columns` renames them as in
+    "premise=COLUMN,label=COLUMN". Several columns, as in "choices=A+B", are joined, or they are the choices; but if one
+    column has the name A+B, that one is meant. Labels are the distinct values in training, sorted. For similarity they
+    are scores if `finetune.scores` is regression, or if most are numbers and at least one has a fraction. The label of
+    a choice is its number, from 0, or its text.
 
     Args:
-        finetune: kind, columns, scores.
-        path: a directory with a file train, one validation and maybe one test; or a file, of which about every 10th
+        finetune: kind, columns and scores.
+        path: a directory with the files train, validation and, optionally, test; or one file, of which about every 10th
             example is held out.
-        split_seed: draws these, see `hold_out`.
-        begun: the task as a run that goes on has it; its labels, scores or choices stay.
+        split_seed: chooses these examples, see `hold_out`.
+        begun: the task of the run that is resumed, whose labels, scores or choices stay the same.
 
     Raises:
-        UserError: the config has no kind or unknown columns, a file is missing or ambiguous, or a row is no
+        UserError: the config has no kind or has unknown columns, a file is missing or ambiguous, or a row is not an
             example of the task.
     """
     kind, named = _read_settings(finetune)
-    rows: dict[Split, list[Row]] = {split: _read(file) for split, file in _find_files(path).items()}
+    rows: dict[TaskSplit, list[Row]] = {split: _read(file) for split, file in _find_files(path).items()}
     columns = begun.columns if begun else _split_names(named, rows["train"][0].fields)
     for split, table in rows.items():
         _check_columns(table, split, columns, kind)
     task = begun or _describe(finetune, kind, columns, rows["train"])
-    examples: dict[Split, list[Example]] = {
+    examples: dict[TaskSplit, list[Example]] = {
         split: make_examples(task, table, split) for split, table in rows.items()
     }
     if "validation" not in examples:
@@ -59,7 +59,11 @@ def read_custom(
 
 
 def read_custom_validation(path: Path, task: Task) -> list[Example]:
-    """What a directory has for validation, or all of a file, as examples of a task that is known; raises as above."""
+    """Reads the validation part of a directory, or all of a file, as examples of a known task.
+
+    Raises:
+        UserError: as in `read_custom`.
+    """
     file = path if not path.is_dir() else _find_files(path, ("validation",))["validation"]
     rows = _read(file)
     _check_columns(rows, "validation", task.columns, task.kind)
@@ -67,7 +71,7 @@ def read_custom_validation(path: Path, task: Task) -> list[Example]:
 
 
 def _read_settings(finetune: FinetuneConfig) -> tuple[Kind, dict[str, str]]:
-    """The kind, and what names the column or the columns of each role."""
+    """Returns the kind, and the names of the columns of each role."""
     if finetune.kind is None:
         raise UserError(f"config.finetune.kind is not set; task custom needs one of {', '.join(ROLES)}.")
     return finetune.kind, _parse_columns(finetune.columns, finetune.kind)
@@ -91,21 +95,21 @@ def _parse_columns(text: str, kind: Kind) -> dict[str, str]:
 
 
 def _split_names(named: Mapping[str, str], fields: Mapping[str, Any]) -> Columns:
-    """The columns that are named: A+B is the one of that name where the first row has it, else two."""
+    """Returns the columns that are named: A+B is one column if the first row has it, and otherwise two."""
     joined = {role: names.split("+") for role, names in named.items() if "+" in names and names not in fields}
     if "label" in joined:
         raise UserError(
-            f"finetune.columns has label={named['label']}, which is no column of the data but "
+            f"finetune.columns has label={named['label']}, which is not a column of the data; its columns are "
             f"{', '.join(map(repr, fields)):.300}; name one of these."
         )
     return {**named, **{role: tuple(names) for role, names in joined.items()}}
 
 
-def _find_files(path: Path, needed: tuple[Split, ...] = ("train", "validation")) -> dict[Split, Path]:
+def _find_files(path: Path, needed: tuple[TaskSplit, ...] = ("train", "validation")) -> dict[TaskSplit, Path]:
     if not path.is_dir():
         return {"train": path}
-    files: dict[Split, Path] = {}
-    splits: tuple[Split, ...] = ("train", "validation", "test")
+    files: dict[TaskSplit, Path] = {}
+    splits: tuple[TaskSplit, ...] = ("train", "validation", "test")
     for split in splits:
         found = sorted(
             file
@@ -134,8 +138,12 @@ def _read(file: Path) -> list[Row]:
     return rows
 
 
-def _check_columns(rows: list[Row], split: Split, columns: Columns, kind: Kind) -> None:
-    """Tells of a column that is not there how to name another; rows that differ from the first fail later."""
+def _check_columns(rows: list[Row], split: TaskSplit, columns: Columns, kind: Kind) -> None:
+    """Checks that the first row has all columns; rows that differ from it fail later.
+
+    Raises:
+        UserError: a column is missing; the error says how to name another.
+    """
     where, fields, _ = rows[0]
     for role in (*ROLES[kind], "label"):
         optional = (split, role) == ("test", "label") or (role == "question" and role not in columns)
@@ -148,7 +156,7 @@ def _check_columns(rows: list[Row], split: Split, columns: Columns, kind: Kind) 
 
 
 def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: list[Row]) -> Task:
-    """The task, with the labels, the range of scores or the number of choices that its training rows have."""
+    """Returns the task with the labels, the range of scores or the number of choices found in the training rows."""
     task = Task("custom", kind, ("accuracy",), columns=columns)
     if kind == "choice":
         names = columns.get("choices", "choices")
@@ -184,7 +192,7 @@ def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: list
 
 
 def _score_range(finetune: FinetuneConfig, rows: list[Row], label: str) -> tuple[int, int]:
-    """The whole numbers around the scores of training."""
+    """Returns the whole numbers around the scores of training."""
     scores = []
     for row in rows:
         scores.append(find_score(text := _spell(row, label)))
@@ -203,14 +211,14 @@ def _score_range(finetune: FinetuneConfig, rows: list[Row], label: str) -> tuple
 
 
 def _spell(row: Row, label: str) -> str:
-    """The label of a training row, which has one."""
+    """Returns the label of a training row, which must have one."""
     try:
         text = spell_cell(row, label, "train")
     except ValueError as error:
-        raise UserError(f"data.source: {row.where} is no example of custom: {error}") from error
+        raise UserError(f"data.source: {row.where} is not an example of custom: {error}") from error
     assert text is not None
     return text
 
 
 def _wrong_label(row: Row, label: str, error: ValueError) -> UserError:
-    return UserError(f"data.source: {row.where} is no example of custom: {label!r} {error}")
+    return UserError(f"data.source: {row.where} is not an example of custom: {label!r} {error}")

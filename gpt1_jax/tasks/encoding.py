@@ -1,4 +1,4 @@
-"""Examples as arrays: the token sequences of a split in one table, and what the head is to say to each."""
+"""Examples as arrays: the token sequences of a split in one table, and the targets of the head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ _TEXTS_AT_ONCE = 20_000
 
 @dataclass(frozen=True, eq=False)
 class EncodedExamples:
-    """A split of a task, tokenized. N examples, S sequences each, C outputs of the head.
+    """A tokenized split of a task, with N examples, S sequences each, and C outputs of the head.
 
     Fields:
-        tokens: the sequences one after the other.
-        offsets: int64 [N · S + 1], where each begins; sequence s of example n is number n · S + s.
-        labels: float32 [N, C], the target distribution, or the target itself in regression; 0 where not known.
-        cut: int64 [N], the tokens of each example's texts for which the context had no room.
+        tokens: all sequences, end to end.
+        offsets: int64 [N · S + 1], where each sequence begins; sequence s of example n is number n · S + s.
+        labels: float32 [N, C], the target distribution, or in regression the target itself; 0 if unknown.
+        cut: int64 [N], the number of tokens in each example's texts that did not fit into the context.
     """
 
     tokens: np.ndarray
@@ -40,16 +40,16 @@ class EncodedExamples:
         return (len(self.offsets) - 1) // max(len(self.labels), 1)
 
     def lengths(self) -> np.ndarray:
-        """The tokens of each example's longest sequence, int64 [N]."""
+        """Returns the length of each example's longest sequence, int64 [N]."""
         return np.diff(self.offsets).reshape(len(self), -1).max(-1)
 
     def sequence(self, example: int, number: int) -> np.ndarray:
-        """The tokens of one sequence."""
+        """Returns the tokens of one sequence."""
         start, stop = self.offsets[example * self.sequences + number :][:2]
         return self.tokens[start:stop]
 
     def describe_cut(self, context_length: int) -> list[str]:
-        """A sentence on texts that were too long; none where all fit."""
+        """Returns a sentence on texts that were too long, or nothing if all fit."""
         examples = int(np.count_nonzero(self.cut))
         if not examples:
             return []
@@ -62,10 +62,10 @@ class EncodedExamples:
 def encode_examples(
     task: Task, examples: Sequence[Example], tokenizer: Tokenizer, context_length: int, scores: ScoreForm
 ) -> EncodedExamples:
-    """Tokenizes and transforms a split; a text that returns (a document with several questions) only once.
+    """Tokenizes and transforms a split; a text that recurs, say in several questions, is tokenized once.
 
     Raises:
-        UserError: an example whose question and answer do not fit into the model's context, told by its number.
+        UserError: a question and an answer do not fit into the model's context; the error gives the example's number.
     """
     specials = special_ids(tokenizer.vocab_size)
     kind = np.uint16 if tokenizer.vocab_size + len(specials) <= 2**16 else np.uint32
@@ -91,7 +91,7 @@ def encode_examples(
 
 
 def head_outputs(task: Task, scores: ScoreForm) -> int:
-    """C, the width of an example's label: classes, choices, the whole scores of the range, or one for regression."""
+    """Returns C, the width of a label: the number of classes, choices or whole scores, or 1 for regression."""
     if task.score_range is None:
         return task.choices if task.kind == "choice" else len(task.labels)
     low, high = task.score_range
@@ -99,9 +99,9 @@ def head_outputs(task: Task, scores: ScoreForm) -> int:
 
 
 def _target(task: Task, label: float, scores: ScoreForm) -> np.ndarray:
-    """Class and choice one-hot; a score's weight is split between the whole numbers around it.
+    """Returns a class or choice as one-hot, and a score as weights on the two nearest whole numbers.
 
-    The latter is the encoding of Tree-LSTM (Tai et al. 2015, section 5.2), as in the authors' utils.
+    The encoding of scores is that of Tree-LSTM (Tai et al. 2015, section 5.2), as in the authors' utils.
     """
     if task.score_range is None:
         return np.eye(head_outputs(task, scores))[int(label)]

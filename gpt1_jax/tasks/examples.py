@@ -1,4 +1,4 @@
-"""From a record, wherever it comes from, to an example."""
+"""Makes examples from records, wherever the records come from."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,14 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.tasks.labels import find_choice, find_class, find_score, is_not_known, spell_label
 from gpt1_jax.tasks.rows import Row
-from gpt1_jax.tasks.task import ROLES, Columns, Example, Split, Task
+from gpt1_jax.tasks.task import ROLES, Columns, Example, Task, TaskSplit
 
 
 def find_columns(task: Task, records: Iterable[Mapping[str, Any]]) -> Columns:
-    """Where new records have their texts: in the columns that the task was read from.
+    """Returns the columns that hold the texts of new records: those that the task was read from.
 
-    Only where no record has any of these, in those that have the names of the roles; one rule holds for all records,
-    so that none is read from another column than its neighbors.
+    If no record has any of them, the names of the roles are used. All records follow one rule, so that none is read
+    from other columns than its neighbors.
     """
     own = {role: names for role, names in task.columns.items() if role != "label"}
     columns = {name for names in own.values() for name in several(names)}
@@ -26,33 +26,33 @@ def find_columns(task: Task, records: Iterable[Mapping[str, Any]]) -> Columns:
 
 
 def parse_example(task: Task, record: Mapping[str, Any], columns: Columns) -> Example:
-    """The example of a JSON object, without a label.
+    """Makes an unlabeled example from a JSON object.
 
     Args:
-        task: the task whose example it is.
-        record: its texts; other keys are ignored. A choice's question may be absent.
-        columns: of `find_columns`.
+        task: the task that the example belongs to.
+        record: holds the texts; other keys are ignored. A choice's question may be absent.
+        columns: what `find_columns` returned.
 
     Raises:
-        ValueError: one clause that names the field that is absent or not as expected.
+        ValueError: a field is absent or not as expected; the message is one clause that names it.
     """
     return Example(_texts(task, record, columns), None)
 
 
 def make_examples(
-    task: Task, rows: Iterable[Row], split: Split, columns: Columns | None = None, group: str = ""
+    task: Task, rows: Iterable[Row], split: TaskSplit, columns: Columns | None = None, group: str = ""
 ) -> list[Example]:
-    """The examples of a table.
+    """Makes the examples of a table.
 
     Args:
         task: the task.
-        rows: the table.
-        split: of `test` the labels may be missing, or be -1 where that is no label of the task.
-        columns: where the roles and the label are found in it; none is task.columns.
-        group: of each example.
+        rows: the rows of the table.
+        split: in `test`, labels may be missing, or be -1 if that is not a label of the task.
+        columns: names the columns of the roles and of the label; None means task.columns.
+        group: the group that each example gets.
 
     Raises:
-        UserError: a sentence that names the row and what is missing or wrong in it.
+        UserError: something is missing or wrong in a row; the error names the row.
     """
     columns = task.columns if columns is None else columns
     label = several(columns.get("label", "label"))[0]
@@ -62,16 +62,16 @@ def make_examples(
             texts = _texts(task, row.fields, columns)
             target = _label(task, spell_cell(row, label, split), label, texts, split)
         except ValueError as error:
-            raise UserError(f"data.source: {row.where} is no example of {task.name}: {error}") from error
+            raise UserError(f"data.source: {row.where} is not an example of {task.name}: {error}") from error
         examples.append(Example(texts, target, group))
     return examples
 
 
-def spell_cell(row: Row, name: str, split: Split) -> str | None:
-    """The label in a row's column `name` as text; None, in a test part alone, where it is missing.
+def spell_cell(row: Row, name: str, split: TaskSplit) -> str | None:
+    """Returns the label in column `name` of a row as text, or None if it is missing, which only a test part allows.
 
     Raises:
-        ValueError: one clause; it is missing, or no text and no number.
+        ValueError: the label is missing, or neither text nor a number; the message is one clause.
     """
     if split == "test" and name not in row.fields:
         return None
@@ -89,17 +89,17 @@ def spell_cell(row: Row, name: str, split: Split) -> str | None:
 def hold_out(
     task: Task, examples: list[Example], every: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
-    """Training and validation examples from one list, each in its order.
+    """Divides one list into training and validation examples, each in the order of the list.
 
-    The examples of each class are cut, in their order, into blocks of `every`, and one of each block is drawn; of the
-    first block it is one of the first two. So a class of two examples or more is in both parts, and examples that are
-    appended move none of these. The lone example of a class is learned from. Scores are not told apart.
+    The examples of each class form blocks of `every`, and one example of each block is drawn; in the first block, one
+    of the first two. So a class of two or more examples appears on both sides, and appending examples moves none of
+    the earlier ones. If a class has one example, it is trained on. All scores count as one class.
 
     Args:
         task: says whether labels are classes.
-        examples: labeled.
-        every: about one of so many is held out.
-        seed: data.split_seed; -1 is each `every`-th example of all, of fewer than that the last.
+        examples: the labeled examples.
+        every: about one example in this many is held out.
+        seed: data.split_seed; -1 instead holds out each `every`-th example, or the last of fewer.
     """
     if seed == -1:
         held_out = min(every, len(examples)) - 1
@@ -151,12 +151,13 @@ def _text(fields: Mapping[str, Any], name: str, role: str) -> str:
     value = _find(fields, name, role)
     if not isinstance(value, str):
         raise ValueError(f"{name!r} is {value!r:.80}, expected a text")
-    value.encode()  # JSON can spell half a surrogate pair, which is no text: a ValueError too
+    # JSON can spell half of a surrogate pair, which is not text; encoding it raises a ValueError too.
+    value.encode()
     return value.strip()
 
 
 def _label(
-    task: Task, text: str | None, name: str, texts: tuple[str, ...], split: Split
+    task: Task, text: str | None, name: str, texts: tuple[str, ...], split: TaskSplit
 ) -> int | float | None:
     if text is None:
         return None
@@ -173,7 +174,7 @@ def _label(
 
 
 def _score(task: Task, text: str) -> float:
-    """A label as a score; of a user's own task, whose range is that of training, others may lie outside."""
+    """Reads a label as a score; in a user's own task a score may lie outside the range of training."""
     assert task.score_range is not None
     score, (low, high) = find_score(text), task.score_range
     outside = not low <= score <= high
@@ -191,5 +192,5 @@ def _find(fields: Mapping[str, Any], name: str, role: str) -> Any:
 
 
 def several(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The one or more columns of a role."""
+    """Returns the columns of a role, one or more."""
     return (names,) if isinstance(names, str) else names

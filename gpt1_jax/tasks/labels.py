@@ -1,4 +1,4 @@
-"""What a label is: how it is spelled, when it is missing, which class it names, which score it is."""
+"""What a label is: how it is spelled, when it is missing, and which class or score it stands for."""
 
 import math
 import re
@@ -9,36 +9,38 @@ from functools import lru_cache
 from typing import Any
 
 MOST_CLASSES = 10_000
-_NOT_KNOWN = "-1"  # how TFDS, Hugging Face's sets and others fill the column of a test part
+# TFDS, Hugging Face's sets and others fill the label column of a test part with this.
+_NOT_KNOWN = "-1"
 _BOOLEANS = {"true": "1", "false": "0"}
 
 
 def spell_label(value: Any, typed: bool = True) -> str | None:
-    """A label as text, spelled as its file has it; None where it is missing: null, only spaces, or NaN.
+    """Returns a label as text, spelled as in its file, or None if it is missing: null, only spaces, or NaN.
 
     Args:
-        value: a label.
-        typed: a text is a text, as JSON quotes it, so that a class may be named "nan". In a table all cells are text,
-            and writers leave `nan` in it for a number that is missing.
+        value: the label.
+        typed: whether the file tells text from numbers, as JSON does by its quotes, so that a class may be named
+            "nan". In a table every cell is text, and writers leave `nan` for a missing number.
 
     Raises:
-        ValueError: one clause; a list, an object, an infinity, or half of a surrogate pair.
+        ValueError: the label is a list, an object, an infinity, or half of a surrogate pair; the message is one clause.
     """
     if value is None:
         return None
     if not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
         raise ValueError(f"is {value!r:.80}, expected a text or a number")
     text = str(value).strip()
-    text.encode()  # JSON can spell half of a surrogate pair, which no file can hold
+    # JSON can spell half of a surrogate pair, which no file can hold; encoding it raises a ValueError.
+    text.encode()
     number = isinstance(value, float) or not typed
     return None if not text or (number and text.lower() in ("nan", "+nan", "-nan")) else text
 
 
 def distinct_classes(labels: Iterable[str]) -> tuple[str, ...]:
-    """The classes that some labels name, sorted, each by the shortest of its spellings.
+    """Returns the classes that some labels name, sorted, each in the shortest of its spellings.
 
-    A whole number is one class with and without ".0" and as 1e+20, `true` in any case is one, so are texts of one
-    normal form (NFC), and where labels are nothing but 1, 0, true and false, true is 1 and false is 0.
+    A whole number is the same class with and without ".0" and as 1e+20, `true` is the same in any case, and so are
+    texts with the same normal form (NFC). If all labels are 1, 0, true or false, true is 1 and false is 0.
     """
     names: dict[str, str] = {}
     distinct = sorted(set(labels), key=lambda text: (len(text), text))
@@ -48,10 +50,10 @@ def distinct_classes(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def find_class(label: str, classes: tuple[str, ...]) -> int:
-    """The number of the class that a label names, in any of its spellings.
+    """Returns the number of the class that a label names, in any of its spellings.
 
     Raises:
-        ValueError: one clause; there is no such class.
+        ValueError: there is no such class; the message is one clause.
     """
     numbers = _class_numbers(classes)
     number = numbers[label] if label in numbers else numbers.get(_class_key(label))
@@ -61,10 +63,10 @@ def find_class(label: str, classes: tuple[str, ...]) -> int:
 
 
 def find_choice(label: str, choices: tuple[str, ...]) -> int:
-    """The number of the choice that a label means, by its number from 0 or by its text.
+    """Returns the number of the choice that a label means, by its number from 0 or by its text.
 
     Raises:
-        ValueError: one clause; there is no such choice, or the label means two of them.
+        ValueError: there is no such choice, or the label means two of them; the message is one clause.
     """
     number = _class_key(label)
     named = [index for index, choice in enumerate(choices) if choice == label]
@@ -80,7 +82,7 @@ def find_choice(label: str, choices: tuple[str, ...]) -> int:
 
 
 def find_score(label: str) -> float:
-    """A label as a score, NaN where it is none that float32 holds."""
+    """Returns a label as a score, or NaN if it is not a number that float32 can hold."""
     try:
         score = float(label)
     except ValueError:
@@ -89,9 +91,9 @@ def find_score(label: str) -> float:
 
 
 def are_scores(labels: list[str]) -> bool:
-    """Whether labels are scores and no classes: most are numbers, of which one has a fraction.
+    """Returns whether labels are scores and not classes: most are numbers, and at least one has a fraction.
 
-    A decimal comma counts here, so that such a score is refused by its row and becomes no class.
+    A decimal comma counts as a point here, so that such a score becomes an error that names its row, not a class.
     """
     points = [re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", label) for label in labels]
     scores = [score for label in points if math.isfinite(score := find_score(label))]
@@ -99,22 +101,27 @@ def are_scores(labels: list[str]) -> bool:
 
 
 def is_not_known(label: str) -> bool:
-    """Whether a label of a test part that names no class and no score says that it is not known."""
+    """Returns whether a test part's label that names no class and no score means that the label is unknown."""
     return _class_key(label) == _NOT_KNOWN
 
 
 def check_class_name(label: str) -> None:
-    """Refuses what predictions/*.tsv cannot hold; raises ValueError, one clause."""
+    """Checks that predictions/*.tsv can hold the name of a class.
+
+    Raises:
+        ValueError: it cannot; the message is one clause.
+    """
     if "\t" in label or len(label.splitlines()) > 1:
         raise ValueError(f"is {label!r:.80}, expected a label without TAB and line break")
 
 
 def _class_key(label: str) -> str:
-    """What the spellings of a class have in common; é is one character or two, as systems write it."""
+    """Returns what all spellings of a class have in common; systems write é as one character or as two."""
     label = unicodedata.normalize("NFC", label)
     if label.lower() in _BOOLEANS:
         return label.lower()
-    if re.fullmatch(r"-?[1-9](\.[0-9]+)?e\+[0-9]{2,3}", label):  # as Python and pandas write large numbers
+    # Python and pandas write large numbers this way.
+    if re.fullmatch(r"-?[1-9](\.[0-9]+)?e\+[0-9]{2,3}", label):
         label = f"{Decimal(label):f}"
     whole = re.fullmatch(r"(-?)(0|[1-9][0-9]*)(?:\.0+)?", label)
     if whole is None:
@@ -123,7 +130,7 @@ def _class_key(label: str) -> str:
 
 
 def _class_keys(labels: Iterable[str]) -> list[str]:
-    """The key of each label: of a set of nothing but 1, 0, true and false the digits."""
+    """Returns the key of each label, which is a digit if all labels are 1, 0, true or false."""
     keys = [_class_key(label) for label in labels]
     digits = [_BOOLEANS.get(key, key) for key in keys]
     return digits if set(digits) <= set(_BOOLEANS.values()) else keys
@@ -131,9 +138,9 @@ def _class_keys(labels: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _class_numbers(classes: tuple[str, ...]) -> dict[str, int]:
-    """The numbers of the classes by their keys and names.
+    """Returns the number of each class, by its key and by its name.
 
-    The names come last, since an earlier version counted "1" and "1.0" as two classes.
+    Names override keys, since an earlier version counted "1" and "1.0" as two classes.
     """
     keys = _class_keys(classes)
     numbers = {key: number for number, key in enumerate(keys)}

@@ -1,4 +1,4 @@
-"""What a prediction is: of the head's outputs a class, a choice or a score, and how files name it."""
+"""Turns the head's outputs into predictions (a class, a choice or a score) and writes them as files name them."""
 
 import csv
 import io
@@ -13,9 +13,9 @@ from gpt1_jax.tasks.task import Example, Task
 
 
 def predict_labels(task: Task, logits: np.ndarray, scores: ScoreForm) -> np.ndarray:
-    """What logits [N, C] say, [N]: the number of the class or choice, or a score within the task's range.
+    """Returns the predictions of logits [N, C], [N]: the number of a class or choice, or a score in the task's range.
 
-    Metrics, files and answers all take it from here.
+    Metrics, files and answers all use this function.
     """
     if task.score_range is None:
         return logits.argmax(-1)
@@ -24,11 +24,12 @@ def predict_labels(task: Task, logits: np.ndarray, scores: ScoreForm) -> np.ndar
         found = logits[:, 0].astype(np.float64)
     else:
         found = probabilities(logits) @ np.arange(low, high + 1)
-    return np.clip(found, low, high) + 0.0  # which makes 0 of −0
+    # Adding 0.0 turns −0 into 0.
+    return np.clip(found, low, high) + 0.0
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits [N, C], in float64."""
+    """Returns the softmax of logits [N, C], in float64."""
     logits = logits.astype(np.float64)
     exponentials = np.exp(logits - logits.max(-1, keepdims=True))
     return exponentials / exponentials.sum(-1, keepdims=True)
@@ -37,16 +38,17 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 def write_predictions(
     directory: epath.Path, split: str, task: Task, predictions: np.ndarray, examples: Sequence[Example]
 ) -> None:
-    """Writes SPLIT.tsv, or SPLIT_GROUP.tsv for each group: an index and a prediction a line, as GLUE wants them.
+    """Writes SPLIT.tsv, or SPLIT_GROUP.tsv for each group, with an index and a prediction per line, as in GLUE.
 
-    Without examples there is no file. A class with a quotation mark in its name is quoted, as TSV readers expect it.
+    If there are no examples, no file is written. The name of a class is quoted if it has a quotation mark, as TSV
+    readers expect.
 
     Args:
-        directory: is made where it is not there.
+        directory: where to write; it is made if it does not exist.
         split: "validation" or "test".
-        task: gives the names of the classes.
-        predictions: [N], as `predict_labels` gives them.
-        examples: N, of whose groups each is numbered from 0.
+        task: names the classes.
+        predictions: [N], as `predict_labels` returns them.
+        examples: the N examples; each group is numbered from 0.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for group in sorted({example.group for example in examples}):
@@ -62,7 +64,7 @@ def write_predictions(
 
 
 def named(task: Task, prediction: float) -> str:
-    """A prediction as the data set's files write it: a class or choice by its name there, a score to 3 decimals."""
+    """Spells a prediction as the data set's files write it: the name of a class or choice, or a score to 3 decimals."""
     if task.score_range:
         return f"{prediction:.3f}"
     names = task.labels or task.answers

@@ -1,4 +1,4 @@
-"""Prepares TFDS sets of labeled tasks without TensorFlow, which TFDS itself would ask for."""
+"""Prepares TFDS sets of labeled tasks without TensorFlow, which TFDS itself would need."""
 
 import contextlib
 import shutil
@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt1_jax.errors import UserError
 
-# Sets that TFDS finds only when their module is there.
+# TFDS finds these sets only after their module is imported.
 _MODULES = {
     "glue": "tensorflow_datasets.text.glue",
     "definite_pronoun_resolution": "tensorflow_datasets.text.definite_pronoun_resolution",
@@ -22,12 +22,12 @@ def prepare_set(name: str, archives: tuple[str, ...], directory: Any) -> Any:
     """Downloads and prepares a set, and returns its builder.
 
     Args:
-        name: of the set.
+        name: the name of the set.
         archives: the files that TFDS downloads for it, or finds in `downloads/manual` of the directory.
         directory: the etils path of the prepared sets.
 
     Raises:
-        UserError: a file cannot be had, is not the one that TFDS knows, or cannot be unpacked.
+        UserError: a file cannot be downloaded, is not the one that TFDS expects, or cannot be unpacked.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
@@ -57,7 +57,7 @@ def prepare_set(name: str, archives: tuple[str, ...], directory: Any) -> Any:
 
 @contextlib.contextmanager
 def _adapt_tfds(builder: Any, folder: str) -> Iterator[None]:
-    """Replaces what TFDS would do with TensorFlow, which is little, and what would keep a user waiting."""
+    """Replaces the few things for which TFDS needs TensorFlow, and those that would keep a user waiting."""
     from tensorflow_datasets.core.download import downloader
     from tensorflow_datasets.core.features import feature
 
@@ -71,9 +71,12 @@ def _adapt_tfds(builder: Any, folder: str) -> Iterator[None]:
     info: Any = feature.TensorInfo
     with (
         _replaced(builder, "_make_download_manager", make_unpacking_manager),
-        _replaced(info, "tf_dtype", info.np_dtype),  # of nested lists, where it is turned into NumPy's anyway
-        _replaced(downloader, "MAX_RETRIES", 3),  # its own ten take minutes where there is no network
-        contextlib.redirect_stdout(sys.stderr),  # where it tells its progress
+        # This type is for nested lists, which TFDS turns into NumPy arrays in any case.
+        _replaced(info, "tf_dtype", info.np_dtype),
+        # TFDS's own ten retries take minutes without a network.
+        _replaced(downloader, "MAX_RETRIES", 3),
+        # TFDS prints its progress to standard output.
+        contextlib.redirect_stdout(sys.stderr),
     ):
         yield
 

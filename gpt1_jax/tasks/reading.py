@@ -1,4 +1,4 @@
-"""The door to a task's examples: from TFDS, from its official files, embedded, or from the user's own files."""
+"""Reads a task's examples: from TFDS, from official files, from the demo text, or from the user's own files."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,11 +9,11 @@ from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.custom import read_custom, read_custom_validation
-from gpt1_jax.tasks.demo import DEMO_TASKS, read_demo_examples
+from gpt1_jax.tasks.demo_tasks import DEMO_TASKS, read_demo_examples
 from gpt1_jax.tasks.examples import hold_out
-from gpt1_jax.tasks.files import read_files
 from gpt1_jax.tasks.labels import find_class
-from gpt1_jax.tasks.task import Example, Split, Task
+from gpt1_jax.tasks.official_files import read_official_files
+from gpt1_jax.tasks.task import Example, Task, TaskSplit
 from gpt1_jax.tasks.tfds_sets import read_tfds
 
 
@@ -22,9 +22,9 @@ class TaskData:
     """A task and its splits, each example once and in the order of its files.
 
     Fields:
-        task: of `custom` with the labels, scores or choices found in the data.
-        train, validation: labeled, and not empty.
-        test: maybe empty; the labels are None where the files have none.
+        task: the task; `custom` with the labels, scores or choices found in the data.
+        train, validation: labeled examples, at least one.
+        test: examples, maybe none, whose label is None if the files do not give it.
     """
 
     task: Task
@@ -34,17 +34,17 @@ class TaskData:
 
 
 def read_task(finetune: FinetuneConfig, data: DataConfig, begun: Task | None = None) -> TaskData:
-    """Reads all splits of the task that is fine-tuned.
+    """Reads all splits of the task to fine-tune on.
 
     Args:
-        finetune: the task and its positive label; for `custom` also kind, columns and scores. `max_examples` is the
-            caller's.
+        finetune: the task and its positive label, and for `custom` also kind, columns and scores. `max_examples` is
+            left to the caller.
         data: source, tfds_dir and split_seed.
-        begun: the task as a run that goes on has it, so that the labels of `custom` stay.
+        begun: the task of the run that is resumed, so that the labels of `custom` stay the same.
 
     Raises:
-        UserError: an unknown task or source, or one that is zero-shot only; a file or set that is missing, empty
-            or damaged; an example that is none of the task.
+        UserError: the task or the source is unknown, or the task is for zero-shot only; a file or set is missing, empty
+            or damaged; a row is not an example of the task.
     """
     task = find_task(finetune.task)
     if task.name == "dprd":
@@ -68,17 +68,18 @@ def read_task(finetune: FinetuneConfig, data: DataConfig, begun: Task | None = N
 def read_validation(
     task: Task, finetune: FinetuneConfig, data: DataConfig, source: str | None
 ) -> list[Example]:
-    """What a fine-tuned run is scored on: what was held out of its own source, or what another one has to score.
+    """Reads what a fine-tuned run is scored on: the validation part of its own source, or of another one.
 
-    A lone file that is named is taken whole. Neither it nor a directory has to have every class or the range of scores.
+    If another source is a single file, all of it is scored. No source needs to have every class or the whole range of
+    scores.
 
     Args:
-        task: the run's.
+        task: the run's task.
         finetune, data: the run's settings.
-        source: tfds, demo, or files:PATH; None is the run's own.
+        source: tfds, demo, or files:PATH; None means the run's own.
 
     Raises:
-        UserError: as `read_task`.
+        UserError: as in `read_task`.
     """
     other = data if source is None else replace(data, source=source)
     if task.name != "custom":
@@ -88,20 +89,25 @@ def read_validation(
     else:
         examples = read_custom_validation(_directory(other), task)
     if not examples:
-        raise UserError(f"--source={other.source} has no example of {task.name} to score; name one that has.")
+        raise UserError(
+            f"--source={other.source} has no example of {task.name} to score; name a source that has one."
+        )
     return examples
 
 
 def is_training_file(data: DataConfig, source: str) -> bool:
-    """Whether a source is the lone file of `custom` that a run was fine-tuned on."""
+    """Returns whether a source is the single file of `custom` that a run was fine-tuned on."""
     paths = [expand_local(text.removeprefix("files:"), "--source") for text in (data.source, source)]
     return paths[0].is_file() and paths[1].is_file() and paths[0].samefile(paths[1])
 
 
-def read_split(task: Task, data: DataConfig, split: Split) -> list[Example]:
-    """Reads one split of any task but `custom`; raises as `read_task`.
+def read_split(task: Task, data: DataConfig, split: TaskSplit) -> list[Example]:
+    """Reads one split of any task but `custom`; a test split that does not exist is empty.
 
-    `dprd` too, whose validation is its test split. Of a set without a test split that split is empty.
+    `dprd` can be read too; its validation split is its test split.
+
+    Raises:
+        UserError: as in `read_task`.
     """
     if split == "test":
         return _read(task, data, split)
@@ -112,18 +118,20 @@ def read_split(task: Task, data: DataConfig, split: Split) -> list[Example]:
 
 
 def _read_train_and_validation(task: Task, data: DataConfig) -> tuple[list[Example], list[Example]]:
-    """Both splits; where the set has no validation split a part of the training split is held out.
+    """Reads both splits; if the set has no validation split, a part of the training split is held out.
 
-    Of Story Cloze, whose official validation file the authors train on, it is the part that they held out; of
-    others about every 20th example, see `hold_out`.
+    For Story Cloze, whose official validation file the authors train on, it is the part that they held out. For other
+    tasks it is about every 20th example, see `hold_out`.
     """
     train, validation = _read(task, data, "train"), _read(task, data, "validation")
     if validation:
         return train, validation
     if task.name == "story_cloze" and len(train) > 1:
-        from sklearn.model_selection import train_test_split  # late: few need it, and it takes a second
+        # Imported late: few tasks need it, and it takes a second.
+        from sklearn.model_selection import train_test_split
 
-        fifth = max(1, len(train) // 5)  # 374 of the 1,871 stories
+        # A fifth is 374 of the 1,871 stories.
+        fifth = max(1, len(train) // 5)
         parts: Any = train_test_split(train, test_size=fifth, random_state=3535999445)
         return parts[0], parts[1]
     train, validation = hold_out(task, train, 20, data.split_seed)
@@ -131,7 +139,7 @@ def _read_train_and_validation(task: Task, data: DataConfig) -> tuple[list[Examp
 
 
 def _choose_positive(task: Task, label: str) -> Task:
-    """The task whose F1 is of the class that finetune.positive_label names, "" being the second."""
+    """Returns the task with the class whose F1 counts, as finetune.positive_label names it; "" means the second."""
     if not label:
         return task
     if "f1" not in task.metrics:
@@ -145,8 +153,8 @@ def _choose_positive(task: Task, label: str) -> Task:
         raise UserError(f"finetune.positive_label {error}; choose one of them.") from error
 
 
-def _read(task: Task, data: DataConfig, split: Split) -> list[Example]:
-    """The examples of a split as its source has them; none where it has no such split."""
+def _read(task: Task, data: DataConfig, split: TaskSplit) -> list[Example]:
+    """Reads a split from its source; returns no examples if the source has no such split."""
     if task.name in DEMO_TASKS:
         if data.source != "demo":
             raise UserError(
@@ -155,14 +163,14 @@ def _read(task: Task, data: DataConfig, split: Split) -> list[Example]:
         return [] if split == "test" else read_demo_examples(task.name, split)
     if data.source == "tfds":
         return read_tfds(task, data.tfds_dir, split)
-    return read_files(task, _directory(data), split)
+    return read_official_files(task, _directory(data), split)
 
 
 def _directory(data: DataConfig) -> Path:
     kind, _, path = data.source.partition(":")
     if kind != "files" or not path:
         raise UserError(
-            f"data.source={data.source!r} is no source of this task; set it to 'files:PATH' of its files, "
+            f"data.source={data.source!r} is not a source of this task; set it to 'files:PATH' of its files, "
             "'tfds' for a published data set, or 'demo' for an embedded task."
         )
     return expand_local(path, "data.source=files")

@@ -1,4 +1,4 @@
-"""The files that tables lie in: each reader yields the rows of one, whole, or names what is wrong with it."""
+"""Reads the rows of tables from files; each reader yields all rows or says what is wrong with the file."""
 
 import csv
 import io
@@ -15,19 +15,21 @@ from gpt1_jax.errors import UserError
 
 _NAME = "data.source"
 _DELIMITERS = ",;\t|"
-_LOOKED_AT = 20  # rows by which a delimiter is judged, within as many characters
+# The delimiter is found by looking at this many rows, within the number of characters below.
+_LOOKED_AT = 20
 _LOOKED_AT_CHARACTERS = 2**22
 
-csv.field_size_limit(inputs.LONGEST_LINE)  # 131,072 characters otherwise, which a book has
+# Python's own limit is 131,072 characters, which a book exceeds.
+csv.field_size_limit(inputs.LONGEST_LINE)
 
 
 class Row(NamedTuple):
-    """One row.
+    """One row of a table.
 
     Fields:
-        where: how an error names it, such as "line 3 of dev.tsv".
-        fields: its cells by the name of their column, or a JSON object.
-        typed: whether the values have types, as JSON's do; a table's are all text.
+        where: what an error calls the row, such as "line 3 of dev.tsv".
+        fields: the cells by the names of their columns, or a JSON object.
+        typed: whether values have types, as in JSON; in a table every value is text.
     """
 
     where: str
@@ -36,23 +38,23 @@ class Row(NamedTuple):
 
 
 def read_tsv(path: Path, header: tuple[str, ...] | None = None, spare: bool = False) -> Iterator[Row]:
-    """The rows of a .tsv file: TAB separates cells, a quotation mark is a character like any other.
+    """Yields the rows of a .tsv file, where TAB separates cells and a quotation mark is an ordinary character.
 
-    A file whose quotation marks are all those of a CSV writer, as pandas leaves them, is read as that wrote it.
+    If every quotation mark is one that a CSV writer such as pandas would write, the file is read as CSV instead.
 
     Args:
         path: the file.
-        header: the names of the columns, where the first line is a row already.
-        spare: passes over a few lines with another number of columns, and says so.
+        header: the names of the columns, if the first line is already a row.
+        spare: whether to skip a few lines with the wrong number of columns, with a warning.
 
     Raises:
-        UserError: the file is not UTF-8, or a line has another number of columns than the header.
+        UserError: the file is not UTF-8, or a line has the wrong number of columns.
     """
     text = read_text(path)
     if (rows := _unquote(text)) is not None:
         yield from _table(path, rows, header, spare)
         return
-    # Not splitlines(), for which a page break or a Unicode line separator within a cell ends the line too.
+    # splitlines() would also break lines at a page break or a Unicode line separator within a cell.
     lines = text.removesuffix("\n").split("\n") if text else []
     yield from _table(path, enumerate((_cells(line) for line in lines), start=1), header, spare)
 
@@ -62,10 +64,13 @@ def _cells(line: str) -> list[str]:
 
 
 def read_csv(path: Path) -> Iterator[Row]:
-    """The rows of a .csv file with a header, quoted as usual; raises as `read_tsv`, and for a stray quote.
+    """Yields the rows of a .csv file with a header and the usual quotes.
 
-    A comma separates cells, or else what the first lines show, a semicolon say, and a warning tells so. Spaces between
-    a comma and a quotation mark are no part of the cell. Before the header there may be a line as Excel's sep=;
+    Commas separate cells. If the first lines show another delimiter, such as a semicolon, a warning names it. Spaces
+    between a delimiter and a quotation mark do not belong to the cell. Excel's line sep=; may precede the header.
+
+    Raises:
+        UserError: the file is not UTF-8, has a stray quotation mark, or has a line with the wrong number of columns.
     """
     text, first = read_text(path), 1
     if excels := re.match('sep=([^"\r\n])\r?(?:\n|$)', text):
@@ -84,7 +89,7 @@ def read_csv(path: Path) -> Iterator[Row]:
 def _parse_csv(
     path: Path, text: str, first: int, delimiter: str, skipinitialspace: bool = False
 ) -> list[tuple[int, list[str]]]:
-    """The cells of each row, with the number of its last line; the text begins in line `first` of the file."""
+    """Returns the cells of each row and the number of its last line; the text begins in line `first` of the file."""
     reader = csv.reader(
         io.StringIO(text, newline=""), strict=True, delimiter=delimiter, skipinitialspace=skipinitialspace
     )
@@ -92,7 +97,7 @@ def _parse_csv(
         return [(reader.line_num + first - 1, cells) for cells in reader]
     except csv.Error as error:
         raise UserError(
-            f"{_NAME}: line {reader.line_num + first - 1} of {path} is not CSV ({error}): mend its quotation marks"
+            f"{_NAME}: line {reader.line_num + first - 1} of {path} is not CSV ({error}): fix its quotation marks"
         ) from error
 
 
@@ -104,7 +109,7 @@ def _table(
 ) -> Iterator[Row]:
     rows = passed = 0
     for number, cells in lines:
-        # An empty line is no row; but of a lone column it may be an empty cell, which CSV writes as "".
+        # An empty line is not a row. In a single column it may be an empty cell, but CSV writes that as "".
         if not cells or (cells == [""] and (header is None or len(header) > 1)):
             continue
         if header is None:
@@ -118,11 +123,11 @@ def _table(
         else:
             raise UserError(
                 f"{_NAME}: line {number} of {path} has {len(cells)} columns, expected the {len(header)} columns "
-                f"{', '.join(header):.200}: mend the line{', as one of many' * spare}"
+                f"{', '.join(header):.200}: fix the line{', as one of many' * spare}"
             )
     if passed:
         logging.warning(
-            "%s: %d lines of %s have another number of columns; they are left out.", _NAME, passed, path
+            "%s: %d lines of %s have the wrong number of columns; they are left out.", _NAME, passed, path
         )
 
 
@@ -133,11 +138,11 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _guess(text: str) -> str:
-    """What separates the columns: a comma, unless only another gives most of the first rows the header's columns."""
+    """Returns the delimiter: a comma, unless only another one splits most of the first rows like the header."""
     start = text[:_LOOKED_AT_CHARACTERS]
 
     def columns(delimiter: str) -> int:
-        """Of the header, where most of the next rows have as many; else 1."""
+        """Returns the header's number of columns, or 1 unless most of the next rows have as many."""
         try:
             rows = islice(csv.reader(io.StringIO(start, newline=""), delimiter=delimiter), _LOOKED_AT)
             header, *others = [len(cells) for cells in rows if cells] or [1]
@@ -150,10 +155,11 @@ def _guess(text: str) -> str:
 
 
 def _unquote(text: str) -> list[tuple[int, list[str]]] | None:
-    """The numbered rows of a .tsv file that a CSV writer quoted where it must, or everywhere; None for any other.
+    """Returns the numbered rows of a .tsv file that a CSV writer quoted, or None for any other file.
 
-    It is one if writing what was read gives the very file, or if all names of columns are quoted. Where lines have the
-    same number of columns either way, a quoted line break is taken for two stray quotation marks, far apart.
+    A CSV writer quoted it if writing the rows again gives the same file, or if all names of columns are quoted. If all
+    lines have the same number of columns without unquoting, an apparent line break within quotes is taken for two stray
+    quotation marks that are far apart.
     """
     if not re.search(r'(?:^|\t)"', text, re.MULTILINE):
         return None
@@ -176,7 +182,7 @@ def _unquote(text: str) -> list[tuple[int, list[str]]] | None:
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
-    """The objects of a .jsonl file, one a line.
+    """Yields the objects of a .jsonl file, one from each line.
 
     Raises:
         UserError: the file is not UTF-8, or a line is not a JSON object.
@@ -188,7 +194,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def find_reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:
-    """The reader of a table with a header, by the ending of its name, whatever its case; gzip may have packed it."""
+    """Returns the reader for a table with a header, by the file's ending in any case, with or without .gz."""
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".jsonl": read_jsonl,
         ".csv": read_csv,
@@ -198,10 +204,18 @@ def find_reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:
 
 
 def read_json_file(path: Path) -> Mapping[str, Any]:
-    """The one JSON object that a file holds; raises as `read_jsonl`."""
+    """Reads a file that holds one JSON object.
+
+    Raises:
+        UserError: the file is not UTF-8 or not a JSON object.
+    """
     return inputs.parse_object(read_text(path), f"{_NAME}: {path}")
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, without its byte-order mark; raises as `inputs.read_text`."""
+    """Reads the text of a file, without a byte-order mark.
+
+    Raises:
+        UserError: as in `inputs.read_text`.
+    """
     return inputs.read_text(path, _NAME)

@@ -1,4 +1,4 @@
-"""The metrics of labeled tasks, from whole predictions: scikit-learn's and scipy's, with nothing in between."""
+"""The metrics of labeled tasks over whole splits, computed by scikit-learn and scipy."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from gpt1_jax.tasks.task import Example, Metric, Task
 def compute_metrics(
     names: Sequence[Metric], predictions: np.ndarray, labels: np.ndarray, positive: int = 1
 ) -> dict[str, float]:
-    """The named metrics of all examples at once.
+    """Computes metrics over all examples at once.
 
-    Where predictions or labels are constant, as a single one is, no correlation is defined; it counts as 0.
+    If predictions or labels are constant, as a single example's are, a correlation is undefined and counts as 0.
 
     Args:
-        names: which ones.
+        names: the metrics to compute.
         predictions, labels: [N], class numbers or scores, in the same order.
-        positive: the class whose F1 is reported; GLUE's is 1.
+        positive: the class whose F1 is reported, 1 in GLUE.
     """
     found = {name: _COMPUTE[name](labels, predictions) for name in names if name != "f1"}
     if "f1" in names:
@@ -50,15 +50,15 @@ _COMPUTE = {
 
 
 def score_predictions(task: Task, predictions: np.ndarray, examples: Sequence[Example]) -> dict[str, float]:
-    """The task's metrics of a split, and "examples", how many were counted: those whose label is known.
+    """Returns a task's metrics on a split, and "examples": the number of examples whose label is known.
 
-    Where the split has groups, each has its own metrics besides, as "accuracy_mismatched"; the plain names stand
-    for the task's headline group, or for all.
+    If the split has groups, each group's metrics are added under names such as "accuracy_mismatched". The plain names
+    belong to the task's headline group, or to all examples if there is none.
 
     Args:
         task: names the metrics.
-        predictions: [N], as `predict_labels` gives them.
-        examples: N, in the same order.
+        predictions: [N], as `predict_labels` returns them.
+        examples: the N examples, in the same order.
     """
     known = np.array([example.label is not None for example in examples])
     labels = np.array([example.label or 0 for example in examples])

@@ -1,4 +1,4 @@
-"""What a run tells of its task's data before it trains."""
+"""What a run says about its task's data before it trains."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ _COMPARED = 1000
 
 
 def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
-    """Sentences on the classes or scores, and on what training or validation lacks; none for choices.
+    """Returns sentences on the classes or scores, and on what training or validation lacks; none for choices.
 
     Args:
         task: the task.
-        train: what is learned from.
-        validation: what is judged by.
+        train: the examples to train on.
+        validation: the examples to score.
     """
     if task.kind == "choice":
         return []
@@ -32,29 +32,29 @@ def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[E
         lines = [f"classes to learn: {', '.join(shown[:_NAMED])}{rest}{positive}"]
         if unseen := [repr(name) for number, name in enumerate(task.labels) if not counts[number]]:
             lines.append(
-                f"no training example has the label {', '.join(unseen):.200}, so that it cannot be learned"
+                f"no training example has the label {', '.join(unseen):.200}, so it cannot be learned"
             )
     return lines + describe_judged(task, validation, "validation examples")
 
 
 def describe_judged(task: Task, examples: Sequence[Example], name: str) -> list[str]:
-    """A sentence where all known labels of what is judged by are one; none for choices.
+    """Returns a sentence if all known labels of the examples to score are the same; none for choices.
 
     Args:
         task: the task.
-        examples: what is judged by; labels that are not known do not count.
-        name: what these examples are called.
+        examples: the examples to score; unknown labels do not count.
+        name: what to call these examples.
     """
     labels = {example.label for example in examples if example.label is not None}
     if task.kind == "choice" or len(labels) != 1:
         return []
     (label,) = labels
     shown = f"{label}" if task.score_range else f"{task.labels[int(label)]!r:.40}"
-    return [f"all {name} have the label {shown}, so that their score says little"]
+    return [f"all {name} have the label {shown}, so their score says little"]
 
 
 def describe_loss(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[str]:
-    """A sentence where decoding does not give the first examples' texts back, such as in another script; else none."""
+    """Returns a sentence if decoding loses characters of the first examples, say because they are in another script."""
     if tokenizer.exact:
         return []
     texts = [text for example in examples[:_COMPARED] for text in example.texts]

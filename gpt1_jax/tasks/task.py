@@ -1,6 +1,6 @@
-"""A task is data: what its examples are made of, how they become token sequences, how they are judged.
+"""A task is data: it says what its examples consist of, how they become token sequences, and how they are scored.
 
-Letters: S sequences an example, T the model's context length, V the tokenizer's pieces.
+Letters: S sequences per example, T the model's context length, V the number of the tokenizer's pieces.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from gpt1_jax.model.specials import Specials
 
 Kind = Literal["classification", "entailment", "similarity", "choice"]
 Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
-Split = Literal["train", "validation", "test"]
+TaskSplit = Literal["train", "validation", "test"]
 Columns = Mapping[str, str | tuple[str, ...]]
 
-# The texts that an example of each kind is made of, by the names a user gives them. `choices` is a list.
+# The texts that make up an example of each kind, by the names that users give them. `choices` is a list.
 ROLES: dict[Kind, tuple[str, ...]] = {
     "classification": ("text",),
     "entailment": ("premise", "hypothesis"),
@@ -28,10 +28,10 @@ class Example(NamedTuple):
     """One example.
 
     Fields:
-        texts: the texts of its kind's ROLES in order; for choice (context, question, choice, choice, …), the
-            question "" where there is none.
-        label: the number of the class or of the right choice, from 0; a score; None where it is not known.
-        group: the part of its split that it belongs to, such as "mismatched" of MNLI; "" where there are none.
+        texts: the texts of its kind's ROLES in order; for choice (context, question, choice, choice, …), where a
+            question that is absent is "".
+        label: the number of the class or of the right choice, from 0; or a score; None if unknown.
+        group: the part of its split that it belongs to, such as "mismatched" in MNLI; "" if the split has no groups.
     """
 
     texts: tuple[str, ...]
@@ -44,18 +44,18 @@ class Task:
     """One labeled task.
 
     Fields:
-        name: as the config names it.
+        name: the name that the config uses.
         kind: decides the transformation and the head.
-        metrics: what it is judged by; the first one tells the best evaluation.
-        labels: the names of the classes, in the order of their numbers; none for scores and choices.
-        score_range: the lowest and highest score, for similarity that is scored.
-        choices: how many an example has, for multiple choice.
-        columns: the data set's own name of each role of ROLES[kind], and of "label", where it is another; of
-            several columns the texts are joined by a space, or are the choices.
-        answers: how the data set names the right choice, in the order of the choices; none where it tells its
+        metrics: how predictions are scored; the first metric decides which evaluation is the best.
+        labels: the names of the classes, in the order of their numbers; empty for scores and choices.
+        score_range: the lowest and the highest score, for similarity with scores.
+        choices: the number of choices in an example, for multiple choice.
+        columns: for each role of ROLES[kind] and for "label", the data set's name for it, if that differs. If there
+            are several columns, they are joined by a space, or they are the choices.
+        answers: the data set's names for the right choice, in the order of the choices; empty if it uses the choice's
             number, from 0, or its text.
-        headline: the group whose metrics stand for the task, where its split has groups; "" is all.
-        positive_label: the class of two whose F1 is reported; "" is the second.
+        headline: the group whose metrics stand for the task, if its split has groups; "" means all examples.
+        positive_label: of two classes, the one whose F1 is reported; "" means the second.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Task:
     positive_label: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types, of which `Task.from_dict` makes the task again."""
+        """Returns the task as JSON types, which `Task.from_dict` reads."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Task":
-        """The task of `to_dict`."""
+        """Makes a task from what `to_dict` returned."""
         fields: dict[str, Any] = {name: _frozen(value) for name, value in values.items()}
         fields["columns"] = {role: _frozen(names) for role, names in values["columns"].items()}
         return cls(**fields)
@@ -87,36 +87,37 @@ class Task:
 
     @property
     def sequences(self) -> int:
-        """S: two for similarity (both orders), one a choice, else one."""
+        """S: two for similarity (both orders), one for each choice, and otherwise one."""
         return {"similarity": 2, "choice": self.choices}.get(self.kind, 1)
 
 
 def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    # JSON has no tuples.
+    return tuple(value) if isinstance(value, list) else value
 
 
 def transform(
     kind: Kind, texts: Sequence[Sequence[int]], specials: Specials, context_length: int
 ) -> list[list[int]]:
-    """The token sequences of an example (the paper's figure 1, right), each at most T long.
+    """Returns the token sequences of an example (the paper's figure 1, right), each at most T long.
 
         classification   <s> text <e>
         entailment       <s> premise $ hypothesis <e>
         similarity       <s> a $ b <e> and <s> b $ a <e>
         choice           <s> context question $ choice <e>, one for each choice
 
-    Start, delimiter and extract are never cut. A text too long is cut at its end; of two that do not fit
-    together the longer one, no further than to half of the room. Multiple choice cuts the context only, at one
-    place for all choices.
+    Start, delimiter and extract are never cut. A text that is too long is cut at its end. If two texts do not fit
+    together, the longer one is cut first, down to half of the room, and then both. Multiple choice cuts only the
+    context, at the same place for all choices.
 
     Args:
-        kind: the task's.
+        kind: the task's kind.
         texts: the ids of each of the example's texts.
-        specials: start, delimiter, extract.
+        specials: the ids of start, delimiter and extract.
         context_length: T.
 
     Raises:
-        UserError: a question and a choice leave no room in T, and they are never cut.
+        UserError: a question and a choice, which are never cut, do not fit into T.
     """
     start, delimiter, extract = specials
 
@@ -135,17 +136,17 @@ def transform(
                 f"take {fixed} tokens and three more; fine-tune a model with a longer context."
             )
         return [pair([*context[: room - fixed], *question], choice) for choice in choices]
-    first, second = _fit(texts[0], texts[1], room)
+    first, second = _cut_pair(texts[0], texts[1], room)
     return [pair(first, second), pair(second, first)] if kind == "similarity" else [pair(first, second)]
 
 
 def whole_length(kind: Kind, texts: Sequence[Sequence[int]]) -> int:
-    """The length that the first sequence of `transform` has where nothing is cut."""
+    """Returns the length that the first sequence of `transform` would have if nothing were cut."""
     return sum(map(len, texts[:3])) + (2 if kind == "classification" else 3)
 
 
-def _fit(first: Sequence[int], second: Sequence[int], room: int) -> tuple[Sequence[int], Sequence[int]]:
-    """Both texts cut so that together they take no more than `room`."""
+def _cut_pair(first: Sequence[int], second: Sequence[int], room: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Cuts two texts so that together they take at most `room`."""
     half = room // 2
     first_length = min(len(first), max(room - len(second), room - half))
     return first[:first_length], second[: room - first_length]

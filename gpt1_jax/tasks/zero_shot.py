@@ -1,6 +1,6 @@
-"""Tasks without any fine-tuning (the paper's section 5, figure 2 right): what a language model finds more likely.
+"""Zero-shot tasks, without fine-tuning (the paper's section 5, figure 2 right): the likeliest answer is chosen.
 
-Each example becomes token sequences, one for each answer it may have, of which the last tokens are scored.
+Each example becomes one token sequence for each possible answer, and the last tokens of a sequence are scored.
 Letters: N examples, S sequences each.
 """
 
@@ -14,24 +14,25 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.encoding import EncodedExamples
 from gpt1_jax.tasks.task import Example, Task
 
-SENTIMENTS = (" negative", " positive")  # in the order of SST-2's labels
+# In the order of SST-2's labels.
+SENTIMENTS = (" negative", " positive")
 
 
 def encode_queries(
     task: Task, examples: Sequence[Example], tokenizer: Tokenizer, context_length: int
 ) -> EncodedExamples:
-    """The sequences whose likelihood decides.
+    """Returns the sequences whose likelihood decides.
 
         cola         sentence                              all of it is scored
         sst2         sentence very positive | negative     the last word
         dprd         sentence with the pronoun replaced    what follows the replacement
         choice       context question choice               the choice
 
-    A sequence too long loses tokens at its beginning. Where the tokenizer has an end piece, it comes first, as
-    documents begin in pre-training.
+    A sequence that is too long loses tokens at its beginning. If the tokenizer has an end piece, each sequence begins
+    with it, as documents do in pre-training.
 
     Returns:
-        The sequences; as `labels` float32 [N, S] how many tokens at the end of each are scored.
+        The sequences; `labels`, float32 [N, S], is the number of tokens to score at the end of each.
 
     Raises:
         UserError: the task has no zero-shot form.
@@ -56,7 +57,7 @@ def encode_queries(
 
 
 def _split(task: Task, example: Example) -> list[tuple[str, str]]:
-    """For each answer the text that is given and the text that is scored."""
+    """Returns, for each answer, the text that is given and the text that is scored."""
     if task.name == "cola":
         return [("", example.texts[0])]
     if task.name == "sst2":
@@ -71,34 +72,35 @@ def _split(task: Task, example: Example) -> list[tuple[str, str]]:
 
 
 def _cut_at_word(sentence: str, word: str) -> tuple[str, str]:
-    """What stands before and behind a word's first occurrence."""
+    """Returns what comes before and after a word's first occurrence."""
     found = re.search(rf"\b{re.escape(word)}\b", sentence, re.IGNORECASE)
     if found is None:
-        raise UserError(f"The pronoun {word!r} does not occur in {sentence!r}; mend the example.")
+        raise UserError(f"The pronoun {word!r} does not occur in {sentence!r}; fix the example.")
     return sentence[: found.start()], sentence[found.end() :]
 
 
 def choose_answers(task: Task, log_probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The answer found most likely, [N]: by the mean log-probability of a scored token, for sst2 by their sum.
+    """Returns the likeliest answers, [N], by mean log-probability per scored token, or for sst2 by the sum.
 
     Args:
-        task: the task, any but cola, which has no answers to choose from.
+        task: any task but cola, which has no answers to choose from.
         log_probabilities: [N, S], the sum over the scored tokens.
-        counts: [N, S], how many they are.
+        counts: [N, S], the number of scored tokens.
     """
     scores = log_probabilities if task.name == "sst2" else log_probabilities / counts
     return scores.argmax(-1)
 
 
-def fit_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The threshold above which to say 1, so that the Matthews correlation on these examples is the highest.
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the threshold that gives the highest Matthews correlation when scores above it count as label 1.
 
     Args:
-        scores: [N], the mean log-probability of a token.
+        scores: [N], mean log-probabilities per token.
         labels: [N], 0 or 1.
     """
     order = np.argsort(-scores)
-    said = np.arange(1, len(scores) + 1)  # the k highest are said to be 1
+    # If the k highest scores count as 1: how many those are, and how many of them are right, for each k.
+    said = np.arange(1, len(scores) + 1)
     right = np.cumsum(labels[order])
     positives = labels.sum()
     covariance = right * len(scores) - said * positives

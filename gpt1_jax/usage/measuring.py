@@ -11,13 +11,13 @@ from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.catalog import find_task
-from gpt1_jax.tasks.demo import DEMO_TASKS
+from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
 from gpt1_jax.tasks.predictions import predict_labels
 from gpt1_jax.tasks.reading import is_training_file, read_split, read_validation
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_judged
 from gpt1_jax.tasks.task import Example
-from gpt1_jax.tasks.zero_shot import choose_answers, encode_queries, fit_threshold
+from gpt1_jax.tasks.zero_shot import best_threshold, choose_answers, encode_queries
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_evaluate, make_score, score_text
 from gpt1_jax.training.objectives import language_model_loss
@@ -145,7 +145,7 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
     if task.name == "cola":
         train = read_split(task, data, "train")
         likelihoods, lengths = measure(train)
-        threshold = fit_threshold((likelihoods / lengths)[:, 0], np.array([x.label for x in train]))
+        threshold = best_threshold((likelihoods / lengths)[:, 0], np.array([x.label for x in train]))
         predictions = ((found / counts)[:, 0] > threshold).astype(int)
     else:
         predictions = choose_answers(task, found, counts)

@@ -304,7 +304,7 @@ FIELDS = wrong(
     main --config={ROOT}/configs/finetune.py:imdb → --config=configs/finetune.py:imdb is not a task
     main --config={ROOT}/configs/finetune.py:colla → did you mean cola?
     main --config={ROOT}/configs/finetune.py:cola → --config.init_from is missing
-    main --config={ROOT}/configs/finetune.py:custom {INIT} → data.source='tfds' is no source of this task
+    main --config={ROOT}/configs/finetune.py:custom {INIT} → data.source='tfds' is not a source of this task
     main --config={ROOT}/configs/pretrain.py:gigantic → gigantic has no such preset | tiny | small
     main --config={ROOT}/configs/pretrain.py: --config.model.d_model=7 → --config.model.d_model=7
     """

@@ -26,7 +26,7 @@ from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.custom import read_custom
-from gpt1_jax.tasks.files import read_files
+from gpt1_jax.tasks.official_files import read_official_files
 from gpt1_jax.tasks.rows import read_csv, read_json_file, read_jsonl, read_tsv
 from gpt1_jax.usage.prediction_files import read_records
 
@@ -169,7 +169,7 @@ def make_readers(directory: Path) -> dict[str, Reader]:
     model = train_sentencepiece(iter(["a few words to train on"] * 50), 280)
 
     def files(task: str) -> Callable[[Path], Any]:
-        return lambda place: read_files(find_task(task), place, "train")
+        return lambda place: read_official_files(find_task(task), place, "train")
 
     def custom(name: str) -> Callable[[Path], Any]:
         settings = paper("custom").finetune

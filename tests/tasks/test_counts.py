@@ -13,7 +13,7 @@ from etils import epath
 from configs.finetune import paper
 from gpt1_jax.config import DataConfig, FinetuneConfig
 from gpt1_jax.tasks.catalog import find_task
-from gpt1_jax.tasks.files import read_files
+from gpt1_jax.tasks.official_files import read_official_files
 from gpt1_jax.tasks.predictions import write_predictions
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Example, Task
@@ -80,7 +80,7 @@ def test_of_official_tables_and_objects(tmp_path: Path) -> None:
         "index\tsentence\n" + "".join(f"{n}\t{text}\n" for n, text in enumerate(sentences)), encoding="utf-8"
     )
     cola = Task("cola", "classification", ("accuracy",), labels=("0", "1"), columns={"text": "sentence"})
-    check(tmp_path, cola, read_files(cola, tmp_path, "test"), sentences)
+    check(tmp_path, cola, read_official_files(cola, tmp_path, "test"), sentences)
     pairs = [
         {"gold_label": "-" if n % 3 else "neutral", "sentence1": text, "sentence2": "b"}
         for n, text in enumerate(TEXTS + LINES)
@@ -88,7 +88,7 @@ def test_of_official_tables_and_objects(tmp_path: Path) -> None:
     (tmp_path / "snli_1.0_test.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     columns = {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}
     snli = Task("snli", "entailment", ("accuracy",), labels=("entailment", "neutral"), columns=columns)
-    check(tmp_path, snli, read_files(snli, tmp_path, "test"), TEXTS + LINES)
+    check(tmp_path, snli, read_official_files(snli, tmp_path, "test"), TEXTS + LINES)
 
 
 def test_of_official_sets_of_choices(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_of_official_sets_of_choices(tmp_path: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(["InputStoryid", *columns])
         rows.writerows([n, text, *"bcdxy"] for n, text in enumerate(TEXTS + LINES))
-    assert len(read_files(find_task("story_cloze"), tmp_path, "test")) == len(TEXTS + LINES)
+    assert len(read_official_files(find_task("story_cloze"), tmp_path, "test")) == len(TEXTS + LINES)
     for group, counts in {"middle": (1, 3), "high": (2, 4)}.items():
         for number, count in enumerate(counts):
             (tmp_path / "test" / group).mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def test_of_official_sets_of_choices(tmp_path: Path) -> None:
                 "answers": ["B"] * count,
             }
             (tmp_path / "test" / group / f"{group}{number}.txt").write_text(json.dumps(passage))
-    examples = read_files(find_task("race"), tmp_path, "test")
+    examples = read_official_files(find_task("race"), tmp_path, "test")
     write_predictions(epath.Path(tmp_path), "test", find_task("race"), np.ones(10, int), examples)
     for group, count in (("middle", 4), ("high", 6)):
         lines = (tmp_path / f"test_{group}.tsv").read_text().splitlines()

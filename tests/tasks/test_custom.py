@@ -14,7 +14,7 @@ from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import custom
 from gpt1_jax.tasks.examples import find_columns, parse_example
-from gpt1_jax.tasks.task import Example, Kind, Split, Task
+from gpt1_jax.tasks.task import Example, Kind, Task, TaskSplit
 
 
 def config(kind: Kind | None, columns: str = "", **fields: Any) -> FinetuneConfig:
@@ -25,7 +25,7 @@ def config(kind: Kind | None, columns: str = "", **fields: Any) -> FinetuneConfi
 
 def read_custom(
     finetune: FinetuneConfig, path: Path, split_seed: int = 0, begun: Task | None = None
-) -> tuple[Task, dict[Split, list[Example]]]:
+) -> tuple[Task, dict[TaskSplit, list[Example]]]:
     return custom.read_custom(finetune, path, split_seed, begun)
 
 
@@ -93,7 +93,9 @@ def test_a_column_whose_name_has_a_plus_is_found_by_it(tmp_path: Path) -> None:
     joined = Task.from_dict(task.to_dict() | {"columns": {"text": ["t", "u"], "label": "a+b"}})
     begun = read_custom(config("classification", "text=t+u,label=a+b"), path, -1, joined)[1]["train"]
     assert begun[0].texts == ("t u",)  # as a run reads that was begun when the plus always joined
-    with pytest.raises(UserError, match=r"label=t\+a, which is no column of the data but 't\+u', 't', 'u'"):
+    with pytest.raises(
+        UserError, match=r"label=t\+a, which is not a column of the data; its columns are 't\+u', 't', 'u'"
+    ):
         read_custom(config("classification", "text=t,label=t+a"), path, -1)
 
 
@@ -234,7 +236,7 @@ STORIES = [{"context": "c", **pairs(0)[0]}]
             config("classification", "label=a+b"),
             reviews(0, 1),
             reviews(0),
-            r"has label=a\+b, which is no column of the data but 'text', 'label'",
+            r"has label=a\+b, which is not a column of the data; its columns are 'text', 'label'",
         ),
     ],
 )

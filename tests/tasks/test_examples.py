@@ -125,7 +125,7 @@ def test_labels_are_numbered(task: Task, label: Any, number: float) -> None:
     ],
 )
 def test_a_label_outside_the_set_is_told_with_its_row(task: Task, label: Any, told: str) -> None:
-    with pytest.raises(UserError, match=f"line 3 of some file is no example of {task.name}: .*{told}"):
+    with pytest.raises(UserError, match=f"line 3 of some file is not an example of {task.name}: .*{told}"):
         make_examples(task, [row(task, label)], "train")
 
 

@@ -33,8 +33,8 @@ def describe(task: Task, train: Sequence[float], validation: Sequence[float]) ->
             [2, 2],
             [
                 "classes to learn: 'a' (0), 'b' (2), 'c' (0)",
-                "no training example has the label 'a', 'c', so that it cannot be learned",
-                "all validation examples have the label 'c', so that their score says little",
+                "no training example has the label 'a', 'c', so it cannot be learned",
+                "all validation examples have the label 'c', so their score says little",
             ],
         ),
         (
@@ -43,7 +43,7 @@ def describe(task: Task, train: Sequence[float], validation: Sequence[float]) ->
             [0.5],
             [
                 "scores from 0 to 5",
-                "all validation examples have the label 0.5, so that their score says little",
+                "all validation examples have the label 0.5, so their score says little",
             ],
         ),
     ],
@@ -57,8 +57,8 @@ def test_classes_and_what_is_lacking_are_told(
 @pytest.mark.parametrize(
     ("task", "labels", "told"),
     [
-        (TWO, [1, 1, None], ["all scored examples have the label 'spam', so that their score says little"]),
-        (SCORES, [2.0], ["all scored examples have the label 2.0, so that their score says little"]),
+        (TWO, [1, 1, None], ["all scored examples have the label 'spam', so their score says little"]),
+        (SCORES, [2.0], ["all scored examples have the label 2.0, so their score says little"]),
         (TWO, [1, 0], []),
         (TWO, [None], []),
         (CHOICES, [0, 0], []),

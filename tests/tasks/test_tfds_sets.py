@@ -15,11 +15,11 @@ from tensorflow_datasets.core.download import download_manager
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
-from gpt1_jax.tasks.task import Example, Split
+from gpt1_jax.tasks.task import Example, TaskSplit
 from gpt1_jax.tasks.tfds_sets import SETS, read_tfds
 
 
-def read(directory: Path, task: str, split: Split = "train") -> list[Example]:
+def read(directory: Path, task: str, split: TaskSplit = "train") -> list[Example]:
     return read_tfds(find_task(task), str(directory), split)
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import matthews_corrcoef
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.tasks.zero_shot import choose_answers, encode_queries, fit_threshold
+from gpt1_jax.tasks.zero_shot import best_threshold, choose_answers, encode_queries
 
 CHOICES = Task("choices", "choice", ("accuracy",), choices=2)
 
@@ -100,11 +100,11 @@ def test_the_threshold_is_the_best_by_matthews() -> None:
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 2, 200)
     scores = labels + generator.normal(0, 1.5, 200)
-    found = matthews_corrcoef(labels, scores > fit_threshold(scores, labels))
+    found = matthews_corrcoef(labels, scores > best_threshold(scores, labels))
     middles = np.sort(scores)[:-1] / 2 + np.sort(scores)[1:] / 2
     assert found == pytest.approx(max(matthews_corrcoef(labels, scores > middle) for middle in middles))
 
 
 def test_a_threshold_separates_what_can_be_separated() -> None:
     scores, labels = np.array([-3.0, -1.0, -2.0, -4.0]), np.array([0, 1, 1, 0])
-    assert -3 < fit_threshold(scores, labels) < -2
+    assert -3 < best_threshold(scores, labels) < -2

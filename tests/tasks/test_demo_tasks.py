@@ -12,15 +12,16 @@ from typing import NamedTuple
 import pytest
 
 from gpt1_jax.data.demo import HELD_OUT_BOOKS, TRANSLATIONS, read_verses
+from gpt1_jax.data.splits import SplitName
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks import demo
-from gpt1_jax.tasks.demo import DEMO_TASKS, GENRES, SIZES, Split
+from gpt1_jax.tasks import demo_tasks
+from gpt1_jax.tasks.demo_tasks import DEMO_TASKS, GENRES, SIZES
 from gpt1_jax.tasks.task import ROLES, Example
 
 EVERY_TASK = pytest.mark.parametrize("name", DEMO_TASKS)
 EVERY_SPLIT = pytest.mark.parametrize("split", ["train", "validation"])
 
-read_demo_examples = cache(demo.read_demo_examples)
+read_demo_examples = cache(demo_tasks.read_demo_examples)
 
 
 class Place(NamedTuple):
@@ -68,7 +69,7 @@ def locate(text: str) -> set[Place]:
 
 @EVERY_TASK
 @EVERY_SPLIT
-def test_every_text_is_whole_verses_of_the_books_of_its_split(name: str, split: Split) -> None:
+def test_every_text_is_whole_verses_of_the_books_of_its_split(name: str, split: SplitName) -> None:
     for example in read_demo_examples(name, split):
         for text in filter(None, example.texts):
             held_out = {place.first // 1_000_000 in HELD_OUT_BOOKS for place in locate(text)}
@@ -84,7 +85,7 @@ def test_nothing_of_validation_is_found_in_training(name: str) -> None:
 
 @EVERY_TASK
 @EVERY_SPLIT
-def test_labels_are_balanced_and_mixed(name: str, split: Split) -> None:
+def test_labels_are_balanced_and_mixed(name: str, split: SplitName) -> None:
     examples, task = read_demo_examples(name, split), DEMO_TASKS[name]
     labels = [example.label for example in examples]
     classes = task.choices or len(task.labels)
@@ -96,13 +97,13 @@ def test_labels_are_balanced_and_mixed(name: str, split: Split) -> None:
 @EVERY_TASK
 def test_examples_are_the_same_every_time(name: str) -> None:
     random.seed(1)  # another state of what is random for others
-    assert demo.read_demo_examples(name, "validation") == read_demo_examples(name, "validation")
+    assert demo_tasks.read_demo_examples(name, "validation") == read_demo_examples(name, "validation")
 
 
 def test_examples_are_the_same_in_every_process() -> None:
     code = (
         "from hashlib import sha256\n"
-        "from gpt1_jax.tasks.demo import DEMO_TASKS, read_demo_examples\n"
+        "from gpt1_jax.tasks.demo_tasks import DEMO_TASKS, read_demo_examples\n"
         "examples = [read_demo_examples(name, 'validation') for name in DEMO_TASKS]\n"
         "print(sha256(repr(examples).encode()).hexdigest())"
     )
@@ -116,21 +117,21 @@ def test_examples_are_the_same_in_every_process() -> None:
 
 @EVERY_TASK
 @EVERY_SPLIT
-def test_an_example_has_the_texts_of_its_kind(name: str, split: Split) -> None:
+def test_an_example_has_the_texts_of_its_kind(name: str, split: SplitName) -> None:
     task = DEMO_TASKS[name]
     count = len(ROLES[task.kind]) + max(task.choices - 1, 0)
     assert {len(example.texts) for example in read_demo_examples(name, split)} == {count}
 
 
 @EVERY_SPLIT
-def test_a_genre_is_that_of_the_passages_book(split: Split) -> None:
+def test_a_genre_is_that_of_the_passages_book(split: SplitName) -> None:
     for example in read_demo_examples("demo_genre", split):
         books = list(GENRES.values())[example.label]
         assert any(place.first // 1_000_000 in books for place in locate(example.texts[0]))
 
 
 @EVERY_SPLIT
-def test_a_verse_is_entailed_if_another_translation_of_the_passage_has_it(split: Split) -> None:
+def test_a_verse_is_entailed_if_another_translation_of_the_passage_has_it(split: SplitName) -> None:
     for example in read_demo_examples("demo_entailment", split):
         premises, hypotheses = map(locate, example.texts)
         assert all(premise.first < premise.last for premise in premises)
@@ -146,7 +147,7 @@ def test_a_verse_is_entailed_if_another_translation_of_the_passage_has_it(split:
 
 
 @EVERY_SPLIT
-def test_verses_are_the_same_if_their_numbers_are(split: Split) -> None:
+def test_verses_are_the_same_if_their_numbers_are(split: SplitName) -> None:
     for example in read_demo_examples("demo_same_verse", split):
         first, second = map(locate, example.texts)
         assert len({place.translation for place in first | second}) > 1
@@ -155,7 +156,7 @@ def test_verses_are_the_same_if_their_numbers_are(split: Split) -> None:
 
 
 @EVERY_SPLIT
-def test_only_the_right_choice_follows_the_context(split: Split) -> None:
+def test_only_the_right_choice_follows_the_context(split: SplitName) -> None:
     for example in read_demo_examples("demo_next_verse", split):
         context, question, *choices = example.texts
         following = {(place.translation, place.last + 1) for place in locate(context)}
@@ -169,7 +170,7 @@ def test_only_the_right_choice_follows_the_context(split: Split) -> None:
 
 @pytest.mark.parametrize("name", ["demo_entailment", "demo_same_verse"])
 @EVERY_SPLIT
-def test_each_text_of_a_pair_has_both_labels_equally_often(name: str, split: Split) -> None:
+def test_each_text_of_a_pair_has_both_labels_equally_often(name: str, split: SplitName) -> None:
     counts = Counter(
         (place, text, example.label)
         for example in read_demo_examples(name, split)
@@ -180,7 +181,7 @@ def test_each_text_of_a_pair_has_both_labels_equally_often(name: str, split: Spl
 
 
 @EVERY_SPLIT
-def test_each_choice_is_right_as_often_as_wrong(split: Split) -> None:
+def test_each_choice_is_right_as_often_as_wrong(split: SplitName) -> None:
     right, all_choices = Counter(), Counter()
     for example in read_demo_examples("demo_next_verse", split):
         choices = example.texts[2:]
@@ -190,7 +191,7 @@ def test_each_choice_is_right_as_often_as_wrong(split: Split) -> None:
 
 
 @EVERY_SPLIT
-def test_passages_of_all_genres_are_equally_long_and_from_all_translations(split: Split) -> None:
+def test_passages_of_all_genres_are_equally_long_and_from_all_translations(split: SplitName) -> None:
     examples = read_demo_examples("demo_genre", split)
     for genre in range(len(GENRES)):
         texts = [example.texts[0] for example in examples if example.label == genre]
@@ -212,7 +213,7 @@ def test_wrong_choices_and_verses_do_not_say_the_same_again() -> None:
 
 @EVERY_TASK
 @EVERY_SPLIT
-def test_sequences_are_short(name: str, split: Split) -> None:
+def test_sequences_are_short(name: str, split: SplitName) -> None:
     def sequences(example: Example) -> list[str]:
         if DEMO_TASKS[name].kind != "choice":
             return [" ".join(example.texts)]
@@ -230,4 +231,4 @@ def test_a_missing_demo_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     read_verses.cache_clear()
     monkeypatch.setattr("gpt1_jax.data.demo.importlib.import_module", missing)
     with pytest.raises(UserError, match=r"pip install 'gpt1_jax\[demo\]'"):
-        demo.read_demo_examples("demo_genre", "train")
+        demo_tasks.read_demo_examples("demo_genre", "train")

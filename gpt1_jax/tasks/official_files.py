@@ -1,4 +1,4 @@
-"""The source `files:DIR`: the official files of the catalog's tasks, as they are distributed."""
+"""The source `files:DIR`: the catalog's tasks from their official files, as they are distributed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.examples import make_examples
 from gpt1_jax.tasks.passages import split_passage
 from gpt1_jax.tasks.rows import Row, read_csv, read_json_file, read_jsonl, read_text, read_tsv
-from gpt1_jax.tasks.task import Columns, Example, Split, Task
+from gpt1_jax.tasks.task import Columns, Example, Task, TaskSplit
 
 
-def read_files(task: Task, directory: Path, split: Split) -> list[Example]:
-    """The examples of one split, in the order of the files; none where the set has no file for the split.
+def read_official_files(task: Task, directory: Path, split: TaskSplit) -> list[Example]:
+    """Reads the examples of one split in the order of the files; returns none if the set has no file for the split.
 
     Args:
-        task: a task of the catalog, not `custom` or embedded.
+        task: a task of the catalog, neither `custom` nor embedded.
         directory: where the official files lie.
-        split: which one.
+        split: which split to read.
 
     Raises:
-        UserError: a file is missing (of training any, of other splits one of several), empty or damaged, or
-            holds a row that is no example.
+        UserError: a training file is missing, or one of several files of another split; a file is empty or damaged, or
+            holds a row that is not an example.
     """
     candidates = LAYOUTS[task.name].get(split, ())
     examples, missing = [], []
@@ -43,13 +43,13 @@ def read_files(task: Task, directory: Path, split: Split) -> list[Example]:
 
 @dataclass(frozen=True)
 class File:
-    """One file, or folder, of a set.
+    """A file or folder of a set.
 
     Fields:
-        path: below the set's directory.
-        read: yields its rows.
-        columns: where the roles are found in it; none is the task's own columns.
-        group: of its examples.
+        path: relative to the set's directory.
+        read: yields the rows.
+        columns: names the columns of the roles; None means the task's own columns.
+        group: the group of the examples.
     """
 
     path: str
@@ -58,7 +58,7 @@ class File:
     group: str = ""
 
 
-def _read(file: File, task: Task, directory: Path, split: Split) -> list[Example]:
+def _read(file: File, task: Task, directory: Path, split: TaskSplit) -> list[Example]:
     path = directory / file.path
     examples = make_examples(task, file.read(path), split, file.columns, file.group)
     if not examples:
@@ -66,40 +66,40 @@ def _read(file: File, task: Task, directory: Path, split: Split) -> list[Example
     return examples
 
 
-# ----------------------------------------------------------------------------- formats of their own
+# ── Formats of their own ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _read_snli(path: Path) -> Iterator[Row]:
-    """SNLI's pairs, but those whose annotators agreed on no label."""
+    """Yields SNLI's pairs, except those whose annotators did not agree on a label."""
     return (row for row in read_jsonl(path) if row.fields.get("gold_label") != "-")
 
 
 def _read_snli_test(path: Path) -> Iterator[Row]:
-    """All of SNLI's pairs, so that each row has its prediction; the label of these is not known."""
+    """Yields all of SNLI's pairs, so that every row gets a prediction; without agreement the label is unknown."""
     for row in read_jsonl(path):
         unknown = row.fields.get("gold_label") == "-"
         yield row._replace(fields={**row.fields, "gold_label": None}) if unknown else row
 
 
 def _read_numbered(path: Path) -> Iterator[Row]:
-    """A JSON object of records by their number."""
+    """Yields the records of a JSON object whose keys are numbers."""
     for number, record in read_json_file(path).items():
         where = f"entry {number} of {path}"
         if not isinstance(record, dict):
-            raise UserError(f"data.source: {where} is {record!r:.80}, expected a JSON object: mend it")
+            raise UserError(f"data.source: {where} is {record!r:.80}, expected a JSON object: fix it")
         yield Row(where, record)
 
 
 def _read_race(folder: Path) -> Iterator[Row]:
-    """The questions of a folder of passages, a JSON object each."""
-    # without the hidden ones, such as "._1.txt", in which a Mac's archive keeps what its file system has
+    """Yields the questions of a folder of passages, each of which is a JSON object."""
+    # Hidden files are left out: a Mac's archive has some, such as "._1.txt", for what its file system keeps.
     files = (path for path in folder.iterdir() if path.suffix.lower() == ".txt" and path.name[0] != ".")
     for path in sorted(files):
         yield from split_passage(str(path), read_json_file(path))
 
 
 def _read_schemas(path: Path) -> Iterator[Row]:
-    """Blocks of four lines: a sentence, its pronoun, two candidates with a comma between, the right one."""
+    """Yields blocks of four lines: a sentence, its pronoun, two candidates with a comma between them, the right one."""
     lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
     for start in range(0, len(lines), 5):
         where = f"the block at line {start + 1} of {path}"
@@ -107,20 +107,20 @@ def _read_schemas(path: Path) -> Iterator[Row]:
         if not all(block) or len(block) < 4 or any(rest):
             raise UserError(
                 f"data.source: {where} is not four lines and an empty one (sentence, pronoun, candidates, "
-                "answer): mend it"
+                "answer): fix it"
             )
         sentence, pronoun, candidates, answer = block
         choices = [candidate.strip() for candidate in candidates.split(",")]
         yield Row(where, {"sentence": sentence, "pronoun": pronoun, "candidates": choices, "label": answer})
 
 
-# ----------------------------------------------------------------------------------------- the sets
+# ── The sets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# The files of each split. Of the files of one group the first that is there is read; a group of its own, such
-# as "mismatched", may be missing where the task has a headline. Without a file for validation a part of the
-# training file is held out (see reading.py). "ppft_subset_train.json" is a published sample of the training file; its
-# companion for development is one too, so that beside the whole training file it would leak, and is not read.
-Layout = dict[Split, tuple[File, ...]]
+# The files of each split. If a group has several files, the first that exists is read. Groups other than the task's
+# headline, such as "mismatched", may be missing. If there is no file for validation, a part of the training file is
+# held out (see reading.py). "ppft_subset_train.json" is a published sample of the training file. A sample for
+# development was published with it, but is not read: beside the whole training file it would leak.
+Layout = dict[TaskSplit, tuple[File, ...]]
 
 _GLUE: Layout = {"train": (File("train.tsv"),), "validation": (File("dev.tsv"),), "test": (File("test.tsv"),)}
 _read_cola = partial(read_tsv, header=("source", "label", "mark", "sentence"))
@@ -136,7 +136,7 @@ def _scitail(split: str) -> tuple[File, ...]:
 
 
 def _race(*groups: str) -> Layout:
-    """The folders of all groups, which are told apart where there are several."""
+    """Returns the folders of the groups; the examples keep their group if there are several."""
 
     def folders(split: str) -> tuple[File, ...]:
         return tuple(
@@ -155,7 +155,8 @@ LAYOUTS: dict[str, Layout] = {
     "cola": {
         "train": (File("train.tsv", _read_cola),),
         "validation": (File("dev.tsv", _read_cola),),
-        "test": (File("test.tsv"),),  # the one with a header
+        # Unlike the others, this file has a header.
+        "test": (File("test.tsv"),),
     },
     "sst2": _GLUE,
     "mrpc": {
@@ -164,7 +165,7 @@ LAYOUTS: dict[str, Layout] = {
         "test": (File("test.tsv"), File("msr_paraphrase_test.txt")),
     },
     "qqp": {
-        # a few questions of the official files have line breaks
+        # A few questions of the official files contain line breaks.
         "train": (File("train.tsv", _read_qqp), File("train_subset.tsv", _read_qqp)),
         "validation": (File("dev.tsv", _read_qqp),),
         "test": (File("test.tsv"),),
@@ -194,7 +195,8 @@ LAYOUTS: dict[str, Layout] = {
     "race_middle": _race("middle"),
     "race_high": _race("high"),
     "story_cloze": {"train": _story_cloze("val"), "test": _story_cloze("test")},
-    "dprd": {  # zero-shot only, so that its test part may stand for validation
+    # For zero-shot only, so the test part may stand for validation.
+    "dprd": {
         "train": (File("train.c.txt", _read_schemas),),
         "validation": (File("test.c.txt", _read_schemas),),
         "test": (File("test.c.txt", _read_schemas),),

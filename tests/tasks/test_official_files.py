@@ -9,14 +9,14 @@ import pytest
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
-from gpt1_jax.tasks.files import LAYOUTS, read_files
-from gpt1_jax.tasks.task import Example, Split
+from gpt1_jax.tasks.official_files import LAYOUTS, read_official_files
+from gpt1_jax.tasks.task import Example, TaskSplit
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
-def read(directory: Path, task: str, split: Split = "train") -> list[Example]:
-    return read_files(find_task(task), directory, split)
+def read(directory: Path, task: str, split: TaskSplit = "train") -> list[Example]:
+    return read_official_files(find_task(task), directory, split)
 
 
 def write(directory: Path, **files: str) -> Path:
@@ -190,8 +190,8 @@ def test_passages_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"answers": ["D", "E"]}, "question 2 of .*1.txt .* 'answer' is 'E', expected one of 'A', 'B'"),
-        ({"answers": ["D"]}, "1.txt is no RACE passage"),
-        ({"options": None}, "1.txt is no RACE passage"),
+        ({"answers": ["D"]}, "1.txt is not a RACE passage"),
+        ({"options": None}, "1.txt is not a RACE passage"),
         ({"options": [["a"], ["b"]]}, "question 1 of .*1.txt .* 1 choices, expected 4"),
         ({"article": None}, "'article' is None"),
     ],
@@ -251,12 +251,14 @@ def test_a_missing_training_file_is_named_and_other_splits_are_empty(tmp_path: P
 
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
     write(tmp_path, train_tsv="index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n")
-    with pytest.raises(UserError, match=r"line 2 of .*train.tsv is no example of rte: 'label' is 'maybe'"):
+    with pytest.raises(
+        UserError, match=r"line 2 of .*train.tsv is not an example of rte: 'label' is 'maybe'"
+    ):
         read(tmp_path, "rte")
     with pytest.raises(UserError, match=r"expected 'question' .*, found 'index', 'sentence1', 'sentence2'"):
         read(tmp_path, "qnli")
     with pytest.raises(
-        UserError, match=r"line 1 of .*train.tsv is no example of cola: 'label' is 'sentence1'"
+        UserError, match=r"line 1 of .*train.tsv is not an example of cola: 'label' is 'sentence1'"
     ):
         read(tmp_path, "cola")
     write(tmp_path, train_tsv="index\tsentence1\tsentence2\tlabel\n")
@@ -288,7 +290,7 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
 )
 def test_real_files_are_read_whole(task: str, folder: str, counts: tuple[int, int, int]) -> None:
     directory = SHARED / "tasks" / folder
-    splits: tuple[Split, ...] = ("train", "validation", "test")
+    splits: tuple[TaskSplit, ...] = ("train", "validation", "test")
     assert tuple(len(read(directory, task, split)) for split in splits) == counts
 
 
@@ -311,12 +313,12 @@ def test_what_a_mac_hides_in_race_is_no_passage(tmp_path: Path) -> None:
     for name in ("1.txt", "2.TXT"):
         (folder / name).write_text(json.dumps(passage))
     (folder / "._1.txt").write_bytes(b"\x00\x05\x16\x07")
-    assert len(read_files(find_task("race_middle"), tmp_path, "train")) == 2
+    assert len(read_official_files(find_task("race_middle"), tmp_path, "train")) == 2
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_qqps_few_broken_lines_are_left_out_where_they_are_learned_from(
-    tmp_path: Path, split: Split, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, split: TaskSplit, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A question with a line break is two short lines; of a test, whose predictions are numbered, none is left out."""
     name = {"train": "train", "validation": "dev", "test": "test"}[split]
@@ -329,9 +331,9 @@ def test_qqps_few_broken_lines_are_left_out_where_they_are_learned_from(
     )
     if split == "test":
         with pytest.raises(UserError, match="line 3 of"):
-            read_files(find_task("qqp"), tmp_path, split)
+            read_official_files(find_task("qqp"), tmp_path, split)
     else:
-        assert [example.texts[0] for example in read_files(find_task("qqp"), tmp_path, split)] == [
+        assert [example.texts[0] for example in read_official_files(find_task("qqp"), tmp_path, split)] == [
             "what?",
             "why?",
         ]
@@ -340,4 +342,4 @@ def test_qqps_few_broken_lines_are_left_out_where_they_are_learned_from(
 
 def test_a_file_may_be_packed_whatever_its_name(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_bytes(gzip.compress(b"sentence\tlabel\ngood\t1\nbad\t0\n"))
-    assert len(read_files(find_task("sst2"), tmp_path, "train")) == 2
+    assert len(read_official_files(find_task("sst2"), tmp_path, "train")) == 2

@@ -1,24 +1,25 @@
-"""The four embedded tasks, one for each transformation, made of the aligned translations of the demo text.
+"""The four embedded tasks, one for each transformation, made from aligned translations of the demo text.
 
-Validation examples come from the books that pre-training holds out in every translation, training examples from
-the others.
+Validation examples come from the books that pre-training holds out in every translation, training examples from the
+other books.
 
-In the pair and choice tasks no text tells the label by itself. Items come as two rivals from different books, and
-each of their first texts stands beside each of their second texts: once it is right, once it is not. What judges
-texts one by one, such as a linear model of their words, is right half of the time; length, translation and place in
-the book tell nothing.
+In the tasks of pairs and choices, no text gives the label away by itself. Items come as two rivals from different
+books. Each first text appears beside both second texts, once where that is right and once where it is wrong. A judge of
+single texts, such as a linear model of their words, is therefore right half of the time. Length, translation and place
+in the book reveal nothing.
 """
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, permutations
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from gpt1_jax.data.demo import HELD_OUT_BOOKS, TRANSLATIONS, read_verses
+from gpt1_jax.data.splits import SplitName
 from gpt1_jax.tasks.task import Example, Task
 
-# The books of each genre, one of them held out. Others are left out: of the law (1 to 5) and of Acts (44) nothing
-# is held out, and beside Revelation (66) there is no second vision to train on.
+# The books of each genre, one of them held out. The other books are left out: none of the law (1 to 5) and Acts (44) is
+# held out, and besides Revelation (66) there is no second vision to train on.
 GENRES = {
     "history": range(6, 18),
     "wisdom": range(18, 23),
@@ -37,32 +38,35 @@ DEMO_TASKS = {
     )
 }
 
-SIZES = {"train": 4000, "validation": 800}  # multiples of all groups: a CPU fine-tunes on them in minutes
+# Multiples of every group's size, small enough for a CPU to fine-tune on them in minutes.
+SIZES = {"train": 4000, "validation": 800}
 
-# Bytes of a text; four are about a token. Of the range of a passage the start is where its verses end.
-_GENRE_PASSAGE = range(150, 251)  # so narrow that all genres' are equally long
+# The lengths of texts in bytes; a token is about four. A passage ends with the verse that reaches its range's start.
+# The range for genres is narrow, so that the passages of all genres are equally long.
+_GENRE_PASSAGE = range(150, 251)
 _PASSAGE = range(90, 211)
 _VERSE = range(40, 111)
 
-_BOOK, _CHAPTER = 1_000_000, 1_000  # what a verse's number is divided by
-_SAME = 0.7  # the share of a verse's words that makes it another's repetition, and no rival of it
-
-Split = Literal["train", "validation"]
+# A verse's number divided by these gives its book and its chapter.
+_BOOK, _CHAPTER = 1_000_000, 1_000
+# A verse that shares this part of its words with another repeats it, and cannot be its rival.
+_SAME = 0.7
 Verses = Mapping[int, str]
 
 
 class Item(NamedTuple):
-    """Two texts that belong together, and the number of the verse that the second begins with."""
+    """Two texts that belong together, and the number of the first verse of the second."""
 
     verse: int
     first: str
     second: str
 
 
-def read_demo_examples(name: str, split: Split) -> list[Example]:
-    """The examples of one of DEMO_TASKS, the same in the same order every time; each label as often as any other.
+def read_demo_examples(name: str, split: SplitName) -> list[Example]:
+    """Makes the examples of one of DEMO_TASKS, always the same ones in the same order, with every label equally often.
 
-    Raises UserError where the package of a translation is not installed.
+    Raises:
+        UserError: the package of a translation is not installed.
     """
     generator = random.Random(f"{name} {split}")
     make_groups = {
@@ -78,12 +82,12 @@ def read_demo_examples(name: str, split: Split) -> list[Example]:
     return examples
 
 
-# ------------------------------------------------------------------------------------------------ groups
-# Each is a few examples that balance each other and stay together in a split.
+# ── Groups ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# A group is a few examples that balance each other and stay together in a split.
 
 
-def _genre_groups(split: Split, generator: random.Random) -> Iterator[list[Example]]:
-    """A passage of each genre; of all genres about equally long."""
+def _genre_groups(split: SplitName, generator: random.Random) -> Iterator[list[Example]]:
+    """Yields a passage of each genre, all of about equal length."""
     passages: list[list[str]] = [[] for _ in GENRES]
     for translation in TRANSLATIONS:
         verses = _read(split, translation)
@@ -93,12 +97,13 @@ def _genre_groups(split: Split, generator: random.Random) -> Iterator[list[Examp
                     texts.append(_join(verses, passage))
     for texts in passages:
         generator.shuffle(texts)
-    for texts in zip(*passages, strict=False):  # as many as the smallest genre has
+    # The smallest genre decides how many groups there are.
+    for texts in zip(*passages, strict=False):
         yield [Example((text,), label) for label, text in enumerate(texts)]
 
 
-def _entailment_groups(split: Split, generator: random.Random) -> Iterator[list[Example]]:
-    """A passage, and a verse of it in another translation."""
+def _entailment_groups(split: SplitName, generator: random.Random) -> Iterator[list[Example]]:
+    """Yields pairs of a passage and one of its verses in another translation, and wrong pairs."""
     for one, other in permutations(TRANSLATIONS, 2):
         verses, others = _read(split, one), _read(split, other)
         items = []
@@ -109,8 +114,8 @@ def _entailment_groups(split: Split, generator: random.Random) -> Iterator[list[
         yield from _pair_groups(items, labels=(1, 0))
 
 
-def _same_verse_groups(split: Split, generator: random.Random) -> Iterator[list[Example]]:
-    """A verse in two translations."""
+def _same_verse_groups(split: SplitName, generator: random.Random) -> Iterator[list[Example]]:
+    """Yields pairs of a verse in two translations, and wrong pairs."""
     for one, other in permutations(TRANSLATIONS, 2):
         verses, others = _read(split, one), _read(split, other)
         items = [
@@ -121,8 +126,8 @@ def _same_verse_groups(split: Split, generator: random.Random) -> Iterator[list[
         yield from _pair_groups(items, labels=(0, 1))
 
 
-def _next_verse_groups(split: Split, generator: random.Random) -> Iterator[list[Example]]:
-    """A passage, and the verse that follows it."""
+def _next_verse_groups(split: SplitName, generator: random.Random) -> Iterator[list[Example]]:
+    """Yields passages with two choices, one of which is the verse that follows."""
     for translation in TRANSLATIONS:
         verses = _read(split, translation)
         items = [
@@ -139,24 +144,24 @@ def _next_verse_groups(split: Split, generator: random.Random) -> Iterator[list[
 
 
 def _pair_groups(items: Sequence[Item], labels: tuple[int, int]) -> Iterator[list[Example]]:
-    """The four pairs of two rivals' texts; `labels` are of a wrong pair and of a right one."""
+    """Yields the four pairs of two rivals' texts; `labels` are those of a wrong pair and of a right one."""
     for rivals in _rivals(items):
         yield [Example((a.first, b.second), labels[a is b]) for a in rivals for b in rivals]
 
 
 def _rivals(items: Sequence[Item]) -> Iterator[tuple[Item, Item]]:
-    """Each item of the first half of the books with one of the second."""
+    """Yields each item of the first half of the books with an item of the second half."""
     half = len(items) // 2
     for a, b in zip(items[:half], items[half:], strict=False):
         if max(_share(a, b.second), _share(b, a.second)) < _SAME:
             yield a, b
 
 
-# ------------------------------------------------------------------------------------------------ verses
+# ── Verses ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read(split: Split, translation: str) -> Verses:
-    """The verses of a split's books."""
+def _read(split: SplitName, translation: str) -> Verses:
+    """Reads the verses of a split's books."""
     return {
         verse: text
         for verse, text in read_verses(translation).items()
@@ -165,7 +170,7 @@ def _read(split: Split, translation: str) -> Verses:
 
 
 def _passages(verses: Verses, sizes: range) -> Iterator[list[int]]:
-    """Each chapter cut into runs of verses as soon as they are long enough; those that are too long are dropped."""
+    """Cuts each chapter into runs of verses that are just long enough, and drops those that are too long."""
     for _, chapter in groupby(verses, lambda verse: verse // _CHAPTER):
         passage = []
         for verse in chapter:
@@ -186,6 +191,6 @@ def _size(verses: Verses, verse: int) -> int:
 
 
 def _share(item: Item, text: str) -> float:
-    """How many of the words of a text an item has too."""
+    """Returns the share of a text's words that an item has too."""
     words = set(text.lower().split())
     return len(words & set(f"{item.first} {item.second}".lower().split())) / len(words)
