@@ -126,7 +126,7 @@ class DataConfig:
         fixed=True,
     )
     cache_dir: str = setting("~/.cache/gpt1_jax", OURS, "for tokenized text, which runs share")
-    tfds_dir: str | None = setting(None, OURS, "where TFDS's sets are prepared; None is TFDS's own place")
+    tfds_dir: str | None = setting(None, OURS, "where TFDS prepares its sets; by default in its own place")
     split_seed: Annotated[int, Range(-1, below=2**32)] = setting(
         0,
         OURS,
@@ -163,7 +163,7 @@ class TrainConfig:
         3, OURS, "how many of the newest stay; two at least, so that a damaged one can be passed over"
     )
     profile_steps: str = setting(
-        "", OURS, "such as 10:15, the steps from 10 to 15, whose trace goes to RUN/profile", before=""
+        "", OURS, "such as 10:15: a trace of the steps from 10 to 15 goes to RUN/profile", before=""
     )
 
 
@@ -199,7 +199,7 @@ class FinetuneConfig:
     num_transfer_layers: Annotated[int, Range(-1, below=2**20)] | None = setting(
         None,
         PAPER,
-        "pre-trained blocks that are taken; None is all, 0 only the embeddings, -1 nothing",
+        "pre-trained blocks that are taken; by default all, 0 only the embeddings, -1 nothing",
         fixed=True,
     )
     classifier_dropout: Rate = setting(0.1, PAPER, "on the state that the head reads")
@@ -208,18 +208,18 @@ class FinetuneConfig:
     )
     max_examples: Amount = setting(0, OURS, "of training, drawn by `seed`; 0 is all", fixed=True)
     kind: Literal["classification", "entailment", "similarity", "choice"] | None = setting(
-        None, OURS, "of the task custom", fixed=True
+        None, OURS, "the kind of the task custom", fixed=True
     )
     columns: str = setting(
         "",
         OURS,
-        'of the task custom, "premise=COLUMN,hypothesis=COLUMN,label=COLUMN", where the names differ',
+        'where those of the task custom have other names: "premise=COLUMN,hypothesis=COLUMN,label=COLUMN"',
         fixed=True,
     )
     positive_label: str = setting(
         "",
         OURS,
-        "the class of two whose F1 is reported; none is the alphabetically second",
+        "the class of two whose F1 is reported; by default the alphabetically second",
         fixed=True,
         before="",
     )
@@ -244,7 +244,7 @@ class MeshConfig:
 class Config:
     """A run, whole."""
 
-    seed: Annotated[int, Range(0, below=2**32)] = setting(0, OURS, "of all that is drawn", fixed=True)
+    seed: Annotated[int, Range(0, below=2**32)] = setting(0, OURS, "of everything that is drawn", fixed=True)
     init_from: str | None = setting(
         None, OURS, "another run directory, whose parameters a new run starts from"
     )

@@ -10,6 +10,7 @@ What is written there is checked against the schema before absl and ml_collectio
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import MISSING
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -18,18 +19,36 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from gpt1_jax.config import schema
 from gpt1_jax.errors import UserError
 from gpt1_jax.overrides import parse_override
 
 NAME = "config"
+# --help shows the flag as one of the command that defines it.
+flags.disclaim_key_flags()
+
 _given: list[str] = []  # the command line behind the command's name, once it is checked
 
 
 def define() -> flags.FlagHolder:
     """Defines the flag, for the calling command."""
-    flag = config_flags.DEFINE_config_file(NAME, None, "the config file, :preset behind it", sys_argv=_given)
+    flag = config_flags.DEFINE_config_file(NAME, None, _help(), sys_argv=_given)
     flags.FLAGS[NAME].parser = _FileParser()
+    flags.FLAGS[NAME].default_as_str = None
     return flag
+
+
+def _help() -> str:
+    """What --help says of the flag and of every key that can be set behind it."""
+    lines = [
+        "the config file, :preset behind it. Any key can be set behind that; here with its default, which in "
+        "pre-training is the paper's:"
+    ]
+    for key in schema().values():
+        default = "" if key.default in (MISSING, None, "") else key.default
+        choices = f" ({', '.join(key.choices)})" if key.choices else ""
+        lines.append(f"--{NAME}.{key.name}={default}: {key.help}{choices}")
+    return "\n".join(lines)
 
 
 def defined() -> bool:

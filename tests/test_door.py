@@ -1,12 +1,14 @@
 """The command line: wrong input is one sentence on standard error and exit code 2, and leaves nothing behind."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gpt1_jax.config import schema
 from gpt1_jax.main import default_workdir
 
 ROOT = Path(__file__).parents[1]
@@ -194,6 +196,19 @@ def test_output_that_nobody_reads_ends_quietly(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.stdout.split() == ["0", "141"] and (tmp_path / "err").read_text() == ""
+
+
+@pytest.mark.parametrize("command", ["main", "compile"])
+def test_help_tells_every_key_with_its_meaning_and_does_not_wait_for_jax(
+    tmp_path: Path, command: str
+) -> None:
+    ended = start(tmp_path, "-X", "importtime", "-m", f"gpt1_jax.{command}", "--help")
+    assert ended.returncode == 0
+    imported = set(re.findall(r"\| +([\w.]+)$", ended.stderr, re.MULTILINE))
+    assert "absl.flags" in imported and "jax" not in imported
+    told = " ".join(ended.stdout.split())
+    for key in schema().values():
+        assert f"--config.{key.name}=" in told and f": {key.help}" in told
 
 
 def test_overrides_reach_the_config(tmp_path: Path) -> None:
