@@ -3,15 +3,20 @@
 import os
 import typing
 
+from gpt1_jax.errors import UserError
+
 if typing.TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
 
+__all__ = ["UserError", "__version__", "load"]
+__version__ = "0.1.0"
 
-def load(directory: str | os.PathLike[str], step: int | None = None) -> "TrainedRun":
+
+def load(directory: str | os.PathLike[str], step: typing.SupportsIndex | None = None) -> "TrainedRun":
     """Opens what was trained in a run directory, with the parameters of its newest checkpoint or that of `step`.
 
     Raises:
-        errors.UserError: there is no run, no such checkpoint, or none that is sound.
+        UserError: there is no run, no such checkpoint, or none that is sound.
     """
     # late: the commands check their flags before jax is imported
     from gpt1_jax.usage.trained import TrainedRun

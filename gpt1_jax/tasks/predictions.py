@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from etils import epath
@@ -10,6 +11,34 @@ from etils import epath
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.tasks.encoding import ScoreForm
 from gpt1_jax.tasks.task import Example, Task
+
+
+class Prediction(TypedDict):
+    """What a fine-tuned run says of an example.
+
+    Fields:
+        label: a class's name; the number of a choice, from 0; a score.
+        probabilities: of the classes or whole scores by their names, or of the choices in order; not of a score that
+            was learned by regression.
+    """
+
+    label: str | int | float
+    probabilities: NotRequired[dict[str, float] | list[float]]
+
+
+def describe_prediction(task: Task, logits: np.ndarray, scores: ScoreForm) -> Prediction:
+    """The prediction of one example from its logits [C]."""
+    label = predict_labels(task, logits[None], scores)[0]
+    chances = probabilities(logits).tolist()
+    if task.score_range:
+        if scores == "regression":
+            return {"label": float(label)}
+        low, high = task.score_range
+        names = map(str, range(low, high + 1))
+        return {"label": float(label), "probabilities": dict(zip(names, chances, strict=True))}
+    if task.kind == "choice":
+        return {"label": int(label), "probabilities": chances}
+    return {"label": task.labels[label], "probabilities": dict(zip(task.labels, chances, strict=True))}
 
 
 def predict_labels(task: Task, logits: np.ndarray, scores: ScoreForm) -> np.ndarray:

@@ -5,10 +5,10 @@ Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the hea
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, lru_cache
-from typing import Any, Unpack, overload
+from typing import Any, SupportsIndex, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.examples import find_columns, parse_example
-from gpt1_jax.tasks.predictions import predict_labels, probabilities
+from gpt1_jax.tasks.predictions import Prediction, describe_prediction
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.evaluation import make_predict
@@ -56,7 +56,7 @@ class TrainedRun:
     Otherwise each device has a copy of the parameters.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], step: int | None = None) -> None:
+    def __init__(self, directory: str | os.PathLike[str], step: SupportsIndex | None = None) -> None:
         """Opens the checkpoint of `step`, or the newest sound one.
 
         Raises:
@@ -98,11 +98,11 @@ class TrainedRun:
         """The ids of a text; raises UserError where it is none."""
         return self.tokenizer.encode(check_text(text, "text"))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of ids; raises UserError where they are none."""
         return self.tokenizer.decode(check_ids(ids, "ids", self.tokenizer.vocab_size))
 
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
+    def logits(self, ids: Iterable[SupportsIndex]) -> np.ndarray:
         """The logits of what follows each of the ids, float32 [T, V].
 
         Raises:
@@ -123,7 +123,7 @@ class TrainedRun:
     @overload
     def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: str | Iterable[SupportsIndex],
         *,
         watch: Callable[[list[str]], None] | None = None,
         number: int = 0,
@@ -133,7 +133,7 @@ class TrainedRun:
     @overload
     def generate(
         self,
-        prompt: list[str] | tuple[str, ...],
+        prompt: Iterable[str],
         *,
         watch: Callable[[list[str]], None] | None = None,
         number: int = 0,
@@ -142,7 +142,7 @@ class TrainedRun:
 
     def generate(
         self,
-        prompt: str | Sequence[int] | list[str] | tuple[str, ...],
+        prompt: str | Iterable[SupportsIndex] | Iterable[str],
         *,
         max_new_tokens: int = 64,
         temperature: float = 1.0,
@@ -207,7 +207,7 @@ class TrainedRun:
         ]
         return results if several else results[0]
 
-    def predict(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def predict(self, records: Iterable[Mapping[str, object]]) -> list[Prediction]:
         """Labels new examples with a fine-tuned run.
 
         Args:
@@ -215,9 +215,7 @@ class TrainedRun:
                 set's own.
 
         Returns:
-            For each {"label": a class's name, "probabilities": {name: p}}; of multiple choice the choice's number from
-            0 and the choices' probabilities as a list; of a scored task the score, and the probabilities of the whole
-            scores where it was learned by classes.
+            For each a dictionary as `Prediction` describes it.
 
         Raises:
             UserError: the run was not fine-tuned, or a record is no example of its task: told by its number from 1.
@@ -231,7 +229,9 @@ class TrainedRun:
                 examples.append(parse_example(self.task, record, columns))
             except ValueError as error:
                 raise UserError(f"Line {number} is no example of task {self.task.name}: {error}.") from error
-        return [self._describe(logits) for logits in self.predict_logits(examples)]
+        assert self.config.finetune is not None
+        scores = self.config.finetune.scores
+        return [describe_prediction(self.task, logits, scores) for logits in self.predict_logits(examples)]
 
     def predict_logits(self, examples: Sequence[Example]) -> np.ndarray:
         """The head's logits, float32 [N, C], of a fine-tuned run; raises UserError where an example is too long."""
@@ -242,24 +242,6 @@ class TrainedRun:
             warn_once(line)
         with self.on_mesh():
             return _check_finite(self._predict(self.params, encoded, EXAMPLES_AT_ONCE))
-
-    def _describe(self, logits: np.ndarray) -> dict[str, Any]:
-        assert self.task is not None and self.config.finetune is not None
-        scores = self.config.finetune.scores
-        label = predict_labels(self.task, logits[None], scores)[0]
-        chances = probabilities(logits).tolist()
-        if self.task.score_range:
-            score = {"label": float(label)}
-            if scores == "regression":
-                return score
-            low, high = self.task.score_range
-            return score | {"probabilities": dict(zip(map(str, range(low, high + 1)), chances, strict=True))}
-        if self.task.kind == "choice":
-            return {"label": int(label), "probabilities": chances}
-        return {
-            "label": self.task.labels[label],
-            "probabilities": dict(zip(self.task.labels, chances, strict=True)),
-        }
 
     @cached_property
     def _logits(self) -> Any:
