@@ -5,14 +5,14 @@ import numbers
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Any
+from typing import Any, SupportsIndex
 
 from gpt1_jax.errors import UserError
 
 _SHOWN = 60  # characters of a value in a message
 
 
-def check_text(value: Any, name: str) -> str:
+def check_text(value: object, name: str) -> str:
     """The value, a text that UTF-8 can write.
 
     Raises:
@@ -30,7 +30,7 @@ def check_text(value: Any, name: str) -> str:
     return str(value)
 
 
-def check_path(value: Any, name: str) -> str:
+def check_path(value: object, name: str) -> str:
     """A path as a str.
 
     Raises:
@@ -43,7 +43,7 @@ def check_path(value: Any, name: str) -> str:
     return path
 
 
-def check_several(value: Any, name: str, expected: str) -> list[Any]:
+def check_several(value: object, name: str, expected: str) -> list[Any]:
     """The members of a list, a tuple, an array or an iterator.
 
     Raises:
@@ -57,7 +57,7 @@ def check_several(value: Any, name: str, expected: str) -> list[Any]:
     raise UserError(f"{name}={shown(value)} is not {expected}; give a list.")
 
 
-def check_ids(value: Any, name: str, vocab_size: int) -> list[int]:
+def check_ids(value: object, name: str, vocab_size: int) -> list[int]:
     """Token ids as Python's integers, in which JSON can write them.
 
     Raises:
@@ -73,7 +73,7 @@ def check_ids(value: Any, name: str, vocab_size: int) -> list[int]:
     return ids
 
 
-def check_records(value: Any, name: str) -> list[Mapping[str, Any]]:
+def check_records(value: object, name: str) -> list[Mapping[str, Any]]:
     """A list of dictionaries.
 
     Raises:
@@ -89,7 +89,7 @@ def check_records(value: Any, name: str) -> list[Mapping[str, Any]]:
     return records
 
 
-def check_integer(value: Any, name: str) -> int:
+def check_integer(value: object, name: str) -> int:
     """A whole number as Python's int.
 
     Raises:
@@ -101,7 +101,7 @@ def check_integer(value: Any, name: str) -> int:
     return integer
 
 
-def check_number(value: Any, name: str) -> float:
+def check_number(value: object, name: str) -> float:
     """A number as Python's float; one beyond float64 is infinite.
 
     Raises:
@@ -115,7 +115,7 @@ def check_number(value: Any, name: str) -> float:
         return math.inf if operator.gt(value, 0) else -math.inf
 
 
-def check_function(value: Any, name: str) -> Callable[..., Any] | None:
+def check_function(value: object, name: str) -> Callable[..., Any] | None:
     """A function or None.
 
     Raises:
@@ -126,7 +126,7 @@ def check_function(value: Any, name: str) -> Callable[..., Any] | None:
     return value
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as messages show it: Python's spelling of it, cut to a line of sane length."""
     try:
         text = " ".join(repr(value).split())
@@ -135,8 +135,8 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _integer(value: Any) -> int | None:
-    if isinstance(value, bool):
+def _integer(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return None
     try:
         return operator.index(value)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from gpt1_jax.arguments import check_ids, check_several, check_text
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
@@ -46,7 +46,7 @@ class Prompt(NamedTuple):
     ids: list[int]
 
 
-def read_prompts(tokenizer: Tokenizer, given: Any) -> tuple[list[Prompt], bool]:
+def read_prompts(tokenizer: Tokenizer, given: object) -> tuple[list[Prompt], bool]:
     """The prompts that `generate` is given, and whether they are a list of texts.
 
     Raises:

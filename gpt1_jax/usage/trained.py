@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property, lru_cache
-from typing import Any, SupportsIndex, Unpack, overload
+from typing import Any, SupportsIndex, TypeVar, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,8 @@ from gpt1_jax.devices.mesh import RULES, check_divisible, make_mesh
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
+from gpt1_jax.model.specials import SPECIALS
+from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.encoding import encode_examples
@@ -40,7 +42,7 @@ from gpt1_jax.tasks.examples import find_columns, parse_example
 from gpt1_jax.tasks.predictions import Prediction, describe_prediction
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
-from gpt1_jax.training.evaluation import make_predict
+from gpt1_jax.training.evaluation import Predict, make_predict
 from gpt1_jax.training.finetuning import begun_task, make_classifier
 from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.step import abstract_state
@@ -48,6 +50,8 @@ from gpt1_jax.training.transfer import sound_tokenizer
 from gpt1_jax.usage.continuation import Continued, describe, growing_text, read_prompts
 
 EXAMPLES_AT_ONCE = 32
+
+_Values = TypeVar("_Values", np.ndarray, list[float])
 
 
 class TrainedRun:
@@ -80,6 +84,16 @@ class TrainedRun:
             abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
         restored = self._restore({"step": abstract.step, "params": abstract.params}, step)
         self.step, self.params = int(restored["step"]), restored["params"]
+
+    def __repr__(self) -> str:
+        """What the run is: `TrainedRun(runs/books: pre-trained, 4,240,384 parameters, step 1,500, …)`."""
+        stage = "pre-trained" if self.task is None else f"fine-tuned on {self.task.name} ({self.task.kind})"
+        pieces = self.tokenizer.vocab_size
+        parameters = parameter_count(self.params, pieces if self.task is None else pieces + SPECIALS)
+        return (
+            f"TrainedRun({self.run.directory}: {stage}, {parameters:,} parameters, step {self.step:,}, "
+            f"{self.config.data.tokenizer} of {pieces:,} pieces)"
+        )
 
     @property
     def trunk_params(self) -> Any:
@@ -133,7 +147,7 @@ class TrainedRun:
     @overload
     def generate(
         self,
-        prompt: Iterable[str],
+        prompt: list[str] | tuple[str, ...],
         *,
         watch: Callable[[list[str]], None] | None = None,
         number: int = 0,
@@ -142,7 +156,7 @@ class TrainedRun:
 
     def generate(
         self,
-        prompt: str | Iterable[SupportsIndex] | Iterable[str],
+        prompt: str | Iterable[SupportsIndex] | list[str] | tuple[str, ...],
         *,
         max_new_tokens: int = 64,
         temperature: float = 1.0,
@@ -244,7 +258,7 @@ class TrainedRun:
             return _check_finite(self._predict(self.params, encoded, EXAMPLES_AT_ONCE))
 
     @cached_property
-    def _logits(self) -> Any:
+    def _logits(self) -> Callable[[Any, np.ndarray], jax.Array]:
         trunk = self.trunk
 
         @jax.jit
@@ -259,7 +273,7 @@ class TrainedRun:
         return Generator(self.trunk, self.mesh, self.trunk_params)
 
     @cached_property
-    def _predict(self) -> Any:
+    def _predict(self) -> Predict:
         assert self.classifier is not None
         return make_predict(self.classifier, self.mesh)
 
@@ -292,7 +306,7 @@ def warn_once(sentence: str) -> None:
     logging.warning(sentence)
 
 
-def _check_finite(values: Any) -> Any:
+def _check_finite(values: _Values) -> _Values:
     """The values; raises UserError where one is none, as the parameters of a training that diverged give."""
     if not np.isfinite(values).all():
         raise UserError(

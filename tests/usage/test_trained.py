@@ -14,6 +14,7 @@ from run_support import make_run
 import gpt1_jax
 from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.usage.continuation import Prompt, growing_text, sample_text
 from gpt1_jax.usage.trained import TrainedRun
@@ -42,6 +43,18 @@ def run(directory: Path) -> TrainedRun:
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     return gpt1_jax.load(make_run(tmp_path_factory.mktemp("classifier"), GENRES))
+
+
+# ── What it is ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_its_repr_says_what_a_run_is(run: TrainedRun, classifier: TrainedRun) -> None:
+    count = parameter_count(run.params, 300)
+    assert repr(run) == (
+        f"TrainedRun({run.run.directory}: pre-trained, {count:,} parameters, step 0, sentencepiece of 300 pieces)"
+    )
+    more = 3 * 32 + 32 * 2 + 2  # the special tokens, the head and its bias
+    assert f": fine-tuned on custom (classification), {count + more:,} parameters, " in repr(classifier)
 
 
 # ── What is taken ────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,7 +238,7 @@ def test_other_slips_are_told(run: TrainedRun) -> None:
         ({"seed": 1.5}, "seed=1.5"),
     ):
         with pytest.raises(UserError, match=told):
-            run.generate("a", max_new_tokens=1, **wrong)  # pyright: ignore[reportArgumentType]
+            run.generate("a", max_new_tokens=1, **wrong)  # pyright: ignore[reportArgumentType, reportCallIssue]
     with pytest.raises(UserError, match="not fine-tuned"):
         run.predict([{"text": "a"}])
     with pytest.raises(TypeError, match="topk"):
