@@ -106,10 +106,13 @@ def stopped(number: signal.Signals, how: str) -> Stopped:
 
 @contextlib.contextmanager
 def something_to_save() -> Iterator[None]:
-    """Within, only the main thread ends the process, or a second Ctrl-C."""
+    """Within, only the main thread ends the process, or a second Ctrl-C; and so it is after an error within."""
     _state.saves = True
     try:
         yield
+    except BaseException:
+        _state.leaving = True
+        raise
     finally:
         _state.saves = False
 

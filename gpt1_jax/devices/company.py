@@ -6,7 +6,6 @@ half, and aborts. Heartbeats of our own would mistake a process for lost: native
 minutes.
 """
 
-import atexit
 import contextlib
 import ctypes
 import json
@@ -117,8 +116,7 @@ class Company:
         code = 2 if isinstance(told, UserError) else 1
         reason = f"{told}" or type(told).__name__
         self._say(left=True, failed=f"Process {self._number}: {reason}"[:2000], code=code, grace=GRACE)
-        # JAX would wait for the others at the end, and abort where process 0 does not wait for them.
-        atexit.register(self._leave, code)
+        threading.Thread(target=self._leave, args=(code,), name="leave").start()
 
     def _aborted(self, number: int) -> NoReturn:
         time.sleep(3 * VERDICT)  # the watch ends this process if it knows why
@@ -127,8 +125,14 @@ class Company:
         )
 
     def _leave(self, code: int) -> NoReturn:
+        """Ends this process once its main thread has told the error.
+
+        JAX would wait for the others at the end, and abort where process 0 does not wait for them; and threads that
+        save may wait for them for ever.
+        """
         if self._number == 0:
             self._deserted.wait(GRACE + VERDICT)
+        threading.main_thread().join(5 * VERDICT)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -144,7 +148,8 @@ class Company:
         with selectors.DefaultSelector() as selector:
             for line in self._lines:
                 selector.register(line, selectors.EVENT_READ)
-            while selector.get_map():
+            # When all are gone what one of them said may still have to be waited for.
+            while selector.get_map() or deadline < float("inf"):
                 wait = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
                 for key, _ in selector.select(wait):
                     line: Any = key.fileobj
@@ -153,6 +158,8 @@ class Company:
                     news = [message for message in messages or [] if "failed" in message]
                     if messages is None:
                         selector.unregister(line)
+                        if not selector.get_map():
+                            self._deserted.set()
                         if not line.left:
                             lost = f"Process {line.number} on {line.host} was lost. {_AGAIN}"
                             news = [{"failed": lost, "code": 1, "grace": 0}]
@@ -165,7 +172,6 @@ class Company:
                     deadline = float("inf")
                     if not (self._failed.is_set() or signals.ends_at_once()):
                         self._end(verdict["failed"], verdict["code"])
-        self._deserted.set()
 
     def _end(self, sentence: str, code: int) -> NoReturn:
         """Ends this process whatever its main thread does: it may wait for the lost one in native code, for ever."""

@@ -3,7 +3,8 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -19,6 +20,9 @@ from gpt1_jax.training.noise import keep_back
 # Beside the checkpoints: those found unsound, and those of a training that diverged, are moved here, not deleted.
 DAMAGED = "damaged"
 DIVERGED = "diverged"
+
+# In the names of checkpoints that orbax is writing.
+_UNFINISHED = ".orbax-checkpoint-tmp"
 
 # What errors say that are the storage's or the network's, not the checkpoint's.
 _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
@@ -55,10 +59,9 @@ class Checkpoints:
             check_storable(directory)
         self.directory = directory if self._remote else LiteralPath(directory)
         self._keep = keep
-        self._checkpointer: ocp.training.Checkpointer | None = None
-        # The last save's step and orbax's response to it, which has a thread until it is asked.
-        self._saving: tuple[int, Any] | None = None
-        self._failed = False
+        # The last save's step, and what its thread makes of it.
+        self._saving: tuple[int, Future[None]] | None = None
+        self._thread: ThreadPoolExecutor | None = None
 
     def steps(self) -> list[int]:
         """The steps of the complete checkpoints, ascending."""
@@ -80,50 +83,50 @@ class Checkpoints:
         Raises:
             Fault: it cannot be saved, or the save before could not.
         """
-        self.wait()  # a save that finds another running is skipped without a word
+        self.wait()
+        hosts.wait()  # the first may still have removed old ones
         sums = checksums(state)
-        first = self._checkpointer is None
+        first = self._thread is None
         with self._told(step):
-            if self._checkpointer is None:
-                self._checkpointer = ocp.training.Checkpointer(
-                    self.directory,
-                    preservation_policy=self,
-                    cleanup_tmp_directories=True,
-                )
-            response = self._checkpointer.save_async(step, state, force=True, custom_metadata=seal(sums))
-            if response is None:
-                raise RuntimeError("orbax left it out")
-        self._saving = step, response
+            if self._thread is None:
+                hosts.on_first(self._clear)
+                self._thread = ThreadPoolExecutor(1, "save")
+            surplus = self._surplus([*self.steps(), step])
+            # Not orbax' Checkpointer: where a save fails on one process, that waits for the others before it tells.
+            saved = ocp.save_async(self.directory / str(step), state, custom_metadata=seal(sums))
+            self._saving = step, self._thread.submit(self._finish, saved, surplus)
         if first:
             self.wait()
             self._look_at(step, state)
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Which checkpoints stay, as orbax asks its preservation policy; `checkpoints` ascend."""
-        newest, proven = len(checkpoints) - (self._keep or 0), self.proven
+    def _clear(self) -> None:
+        """Makes the directory, and removes what saves have left in it that were killed."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in self.directory.iterdir():
+            half_written = self._remote and path.name.isdecimal() and not _is_committed(path)
+            if half_written or _UNFINISHED in path.name:
+                path.rmtree()
 
-        def stays(number: int, step: int) -> bool:
-            return number >= newest or step == self.best or (proven is not None and step >= proven)
+    def _surplus(self, steps: list[int]) -> list[int]:
+        """Which of the checkpoints are to go; `steps` ascend."""
+        older = [step for step in steps if step not in steps[-self._keep :]] if self._keep else []
+        return [step for step in older if step != self.best and (self.proven is None or step < self.proven)]
 
-        return [stays(number, checkpoint.step) for number, checkpoint in enumerate(checkpoints)]
+    def _finish(self, saved: ocp.AsyncResponse[None], surplus: Sequence[int]) -> None:
+        """Waits for a save, then removes older ones."""
+        saved.result()
+        if hosts.first():
+            for step in surplus:
+                (self.directory / str(step)).rmtree()
 
     def watch(self) -> None:
-        """Looks, without waiting, whether the save in the background has failed.
+        """Looks, without waiting, whether the save in the background has failed on this process.
 
         Raises:
             Fault: it has.
         """
-        if self._saving is None:
-            return
-        step, saving = self._saving
-        with self._told(step):
-            try:
-                saving.result(timeout=0)
-            except TimeoutError as error:
-                if error.errno is None:  # it is not done; the storage's own have a number
-                    return
-                raise
-        self._saving = None
+        if self._saving is not None and self._saving[1].done():
+            self.wait()
 
     def wait(self) -> None:
         """Returns when every save that was started is on disk.
@@ -137,20 +140,12 @@ class Checkpoints:
                 saving[1].result()
 
     def close(self) -> None:
-        """Waits and lets go of the directory; what has failed is told once."""
-        checkpointer, self._checkpointer = self._checkpointer, None
-        if checkpointer is None:
-            return
+        """Waits as `wait` does, and ends the thread that saves."""
         try:
             self.wait()
         finally:
-            if self._failed:
-                # orbax ends its threads only after each failure, of arrays and of metadata, was told once more.
-                for _ in range(4):
-                    with suppress(Exception):
-                        checkpointer.close()
-            else:
-                checkpointer.close()
+            if self._thread is not None:
+                self._thread.shutdown()
 
     @contextmanager
     def _told(self, step: int) -> Iterator[None]:
@@ -160,7 +155,6 @@ class Checkpoints:
         except (MemoryError, jax.errors.JaxRuntimeError):  # the machine's fault, not the storage's
             raise
         except Exception as error:  # orbax and tensorstore raise everything
-            self._failed, self._saving = True, None
             older = [other for other in self.steps() if other != step]
             left = f"checkpoint {older[-1]} is the newest whole one" if older else "there is none before it"
             raise Fault(
@@ -175,7 +169,6 @@ class Checkpoints:
         try:
             self.restore(step, {"step": like})
         except Damaged as error:
-            self._failed = True
             raise Fault(
                 f"Checkpoint {step}, just saved in {self.directory}, cannot be read again ({error}), so that training "
                 "on would be lost; try another --workdir."
@@ -231,7 +224,7 @@ class Checkpoints:
             state, damage = hosts.together(lambda step=step: self._attempt(step, abstract))
             if not hosts.any_of(state is None):
                 if self._keep is not None:
-                    self._keep_apart(damaged + self._nameless(candidates[:-1], tell), tell)
+                    self._keep_apart(damaged, tell)
                 return state
             if self._keep is None and self.steps()[-1:] != steps[-1:]:
                 continue
@@ -266,20 +259,6 @@ class Checkpoints:
             return self.restore(step, abstract), None
         except Damaged as error:
             return None, error
-
-    def _nameless(self, steps: Sequence[int], tell: Callable[[str], None]) -> list[int]:
-        """Those of older checkpoints whose metadata is damaged: orbax saves no new one beside them."""
-        found = []
-        for step in steps:
-            try:
-                unseal(ocp.metadata(self.directory / str(step)).custom_metadata)
-            except Exception as error:  # as in `restore`
-                reason = _judged(error, step)
-                if not isinstance(reason, Damaged):
-                    raise reason from error
-                tell(f"checkpoint {step} is damaged ({reason})")
-                found.append(step)
-        return found
 
     def _keep_apart(self, damaged: list[int], tell: Callable[[str], None]) -> None:
         for bad in damaged:

@@ -250,8 +250,9 @@ class Crew:
 
 
 @pytest.fixture
-def crew() -> Iterator[Crew]:
-    crew = Crew(3)
+def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
+    """Of three, unless a test asks for fewer."""
+    crew = Crew(getattr(request, "param", 3))
     yield crew
     for process in crew.processes:
         process.kill()
@@ -285,6 +286,16 @@ def test_a_signal_to_all_is_what_ends_each_though_one_is_gone_first(crew: Crew) 
     assert code == 143 and err.startswith("Stopped by SIGTERM")
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_error_in_what_is_done_before_a_stop_is_told_in_its_place(crew: Crew, number: int) -> None:
+    """Of a signal that asked to save and stop, and a save that failed."""
+    stop = "signals.listen(); os.kill(os.getpid(), 15); time.sleep(0.2); raise Fault('disk')"
+    program = f"from gpt1_jax import signals\nwith signals.something_to_save(): {stop}"
+    crew.do(number, f"exec({program!r})")
+    code, err = crew.ends(number)
+    assert code == 1 and "Fault: disk" in err and "Stopped" not in err
+
+
 def test_an_error_that_a_loss_caused_is_not_told_in_its_place(crew: Crew) -> None:
     """A collective fails at about the time at which the connection breaks."""
     crew.do(0, "time.sleep(1); raise ValueError('the connection was closed by the peer')")
@@ -305,6 +316,17 @@ def test_the_error_of_one_ends_the_others_with_its_code(
     for other in {0, 1, 2} - {number}:
         found, err = crew.ends(other)
         assert found == code and err.startswith(f"error: Process {number}: ")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("crew", [2], indirect=True)
+def test_the_error_of_one_ends_the_other_of_two_whatever_waits(crew: Crew, number: int) -> None:
+    """The failed one is gone before the other's grace is over; threads of both wait for what does not come."""
+    wait = "import threading; threading.Thread(target=time.sleep, args=(300,)).start(); "
+    crew.do(1 - number, wait + "time.sleep(300)")
+    crew.do(number, wait + "raise Fault('disk')")
+    assert crew.ends(number)[0] == 1
+    assert crew.ends(1 - number) == (1, f"error: Process {number}: disk\n")
 
 
 def test_those_who_fail_together_each_say_why_themselves(crew: Crew) -> None:
