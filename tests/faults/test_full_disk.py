@@ -116,7 +116,7 @@ def await_that(pod: Pod, path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("save", "victim"), itertools.product(SAVES, (0, 1)))
+@pytest.mark.parametrize(("save", "victim"), [*itertools.product(SAVES, (0, 1))])
 def test_a_save_that_fails_on_one_process_ends_all_in_a_sentence_and_the_run_goes_on(
     runner: Runner, tmp_path: Path, save: str, victim: int
 ) -> None:
