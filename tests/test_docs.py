@@ -59,6 +59,13 @@ def test_a_path_that_a_page_names_exists(page: Path) -> None:
 
 
 @EACH_PAGE
+def test_a_module_that_a_page_names_by_its_file_exists(page: Path) -> None:
+    modules = [f"/{file.relative_to(ROOT)}" for room in ROOMS for file in (ROOT / room).rglob("*.py")]
+    for name in re.findall(r"`(?:[\w-]+/)*\w+\.py`", prose(page)):
+        assert any(module.endswith(f"/{name.strip('`')}") for module in modules), f"{page} names {name}"
+
+
+@EACH_PAGE
 def test_a_module_that_a_page_names_exists(page: Path) -> None:
     text = (ROOT / page).read_text()
     named = re.findall(rf"(?<![\w/.-])((?:{'|'.join(OURS)})(?:\.[a-z]\w*)+)", text)
