@@ -17,7 +17,7 @@ from unittest import mock
 import jax
 from absl import flags
 
-from benchmarks.ours import Trainer
+from benchmarks.ours import Training
 from benchmarks.timing import Row, conclude, measure
 from configs.pretrain import PRESETS
 from gpt1_jax.config import Config, DataConfig, MeshConfig
@@ -77,7 +77,7 @@ def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
     step_batch = _STEP_BATCH.value or (2 if on_cpu and not _PRESET.value else config.train.batch_size)
     data = dataclasses.replace(config.data, vocab_size=corpus.tokenizer.vocab_size)
     train = dataclasses.replace(config.train, batch_size=step_batch)
-    trainer = Trainer(dataclasses.replace(config, model=model, data=data, train=train))
+    trainer = Training(dataclasses.replace(config, model=model, data=data, train=train))
     length, delivered = config.model.context_length, config.train.batch_size
     batches = PretrainingBatches(corpus.train, seed=0, batch_size=delivered, context_length=length)
     batch = PretrainingBatches(corpus.train, seed=0, batch_size=step_batch, context_length=length).rows(

@@ -29,14 +29,13 @@ from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.interop.runs import published_weights
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
+from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Task
-from gpt1_jax.training.finetuning import make_classifier
 from gpt1_jax.training.objectives import finetuning_loss
-from gpt1_jax.training.optimizers import make_optimizer, make_schedule
 from gpt1_jax.training.session import fit_attention
-from gpt1_jax.training.step import abstract_state, initial_state, make_train_step
+from gpt1_jax.training.trainer import Trainer
 
 _PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
 _TASKS = flags.DEFINE_list("tasks", ["demo_entailment", "demo_same_verse"], "TASK or TASK:SOURCE")
@@ -169,14 +168,10 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
     assert config.finetune is not None
     mesh = make_mesh(MeshConfig(1, 1, 1))
     fitted, _ = fit_attention(config.model, mesh)
-    model = make_classifier(dataclasses.replace(config, model=fitted), task, vocab_size)
-    schedule = make_schedule(config.optimizer, num_steps=0)
-    optimizer = make_optimizer(config.optimizer, schedule)
+    model = make_classifier(fitted, config.finetune, task, vocab_size)
     objective = finetuning_loss(model, config.finetune.auxiliary_weight, regression=False)
-    with use(mesh):
-        abstract = abstract_state(model, optimizer, mesh)
-        train_step = make_train_step(objective, optimizer, schedule, mesh, abstract, accumulation=1)
-        state = initial_state(model, optimizer, mesh, config.seed)
+    trainer = Trainer.make(config, model, objective, mesh)
+    state = trainer.init(config.seed)
     peer = TorchClassifier(config, model.head.pooling, jax.device_get(state.params), model.extract).train()
     update = make_update(peer, config.optimizer)
 
@@ -184,7 +179,7 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
         nonlocal state
         with use(mesh):
             placed = place_rows(lambda start, stop: batch, len(batch.tokens), mesh)
-            state, metrics = train_step(state, placed)
+            state, metrics = trainer.step(state, placed)
         return float(metrics["loss"])
 
     def theirs(batch: TaskBatch) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
-from benchmarks.ours import Trainer
+from benchmarks.ours import Training
 from benchmarks.settings import batches, settings
 from benchmarks.timing import conclude, measure
 from gpt1_jax.config import Config
@@ -53,7 +53,7 @@ def main(_: list[str]) -> None:
 def sweep(size: str) -> list[dict[str, Any]]:
     """Measures the values of a size, all of them round by round."""
     configs = {value: change(settings("tiny", 8), size, value) for value in SIZES[size]}
-    trainers = {value: Trainer(config) for value, config in configs.items()}
+    trainers = {value: Training(config) for value, config in configs.items()}
     sides = {}
     for value, trainer in trainers.items():
         ids, targets = next(batches(configs[value]))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks.ours import Trainer
+from benchmarks.ours import Training
 from benchmarks.timing import Spread, conclude, measure
 from configs.pretrain import PRESETS
 from gpt1_jax.config import Config, MeshConfig
@@ -170,7 +170,7 @@ def _measure_steps(config: Config) -> list[dict[str, Any]]:
 
     def side(unroll: int) -> Callable[[], float]:
         model = dataclasses.replace(fitted, unroll=unroll)
-        trainer = Trainer(dataclasses.replace(config, model=model))
+        trainer = Training(dataclasses.replace(config, model=model))
         return lambda: trainer(tokens, tokens)
 
     sides = {f"unroll {unroll}": side(unroll) for unroll in _UNROLL.value}

@@ -67,9 +67,9 @@ def check(config: Config, names: list[str]) -> None:
 def make_step(name: str, config: Config, same: bool = True) -> Step:
     """A side's training step; `same` gives it the weights that ours begins with."""
     if name == "gpt1_jax":
-        from benchmarks.ours import Trainer  # each side late: none is charged with another's libraries
+        from benchmarks.ours import Training  # each side late: none is charged with another's libraries
 
-        return Trainer(config)
+        return Training(config)
     from benchmarks import peers
 
     peers.check_devices()

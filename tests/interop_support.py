@@ -21,10 +21,10 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run, write_json
+from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.finetuning import make_classifier
-from gpt1_jax.training.step import State, abstract_state
+from gpt1_jax.training.state import State, abstract_state
 
 MODEL = {"model.num_layers": 2, "model.num_heads": 4, "model.d_model": 32, "model.context_length": 16}
 TEXT = "the quick brown fox jumps over the lazy dog and others follow it"
@@ -77,7 +77,7 @@ def make_run(directory: Path, tokenizer: Tokenizer, task: Task | None = None, **
     if task is None:
         model = make_trunk(config.model, tokenizer.vocab_size)
     else:
-        model = make_classifier(config, task, tokenizer.vocab_size)
+        model = make_classifier(config.model, config.finetune, task, tokenizer.vocab_size)
         write_json(run.directory / "task.json", task.to_dict())
     with use_mesh() as mesh:
         abstract = abstract_state(model, optax.adam(1e-3), mesh)

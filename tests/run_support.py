@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from support import tiny_config, use_mesh
 
 from gpt1_jax.config import FinetuneConfig
@@ -14,10 +13,10 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
+from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.finetuning import make_classifier
-from gpt1_jax.training.step import abstract_state
+from gpt1_jax.training.state import abstract_params
 
 WORDS = [
     "river",
@@ -54,7 +53,7 @@ def save_run(directory: Path, config: Any, tokenizer: Tokenizer, task: Task | No
         model = make_trunk(config.model, tokenizer.vocab_size)
     else:
         assert isinstance(config.finetune, FinetuneConfig)
-        model = make_classifier(config, task, tokenizer.vocab_size)
+        model = make_classifier(config.model, config.finetune, task, tokenizer.vocab_size)
     generator = np.random.default_rng(0)
 
     def fill(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -62,7 +61,7 @@ def save_run(directory: Path, config: Any, tokenizer: Tokenizer, task: Task | No
         return jnp.asarray(generator.normal(center, 0.2, leaf.shape), leaf.dtype)
 
     with use_mesh() as mesh:
-        params = jax.tree.map_with_path(fill, abstract_state(model, optax.identity(), mesh).params)
+        params = jax.tree.map_with_path(fill, abstract_params(model, mesh))
         checkpoints = Checkpoints(run.checkpoints, keep=1)
         checkpoints.save(0, {"step": jnp.zeros((), jnp.int32), "params": params})
         checkpoints.close()

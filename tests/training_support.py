@@ -1,10 +1,9 @@
-"""What the tests of training share: made-up token streams, and all the parts of a tiny training at once."""
+"""What the tests of training share: made-up token streams, and a tiny training's trainer and state."""
 
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from gpt1_jax.config import Config
@@ -12,38 +11,28 @@ from gpt1_jax.data.batches import Batch, PretrainingBatches
 from gpt1_jax.data.corpus import Split
 from gpt1_jax.devices.mesh import place_rows
 from gpt1_jax.model.transformer import Transformer
-from gpt1_jax.training.objectives import Objective, language_model_loss
-from gpt1_jax.training.optimizers import Schedule, make_optimizer, make_schedule
-from gpt1_jax.training.step import State, abstract_state, initial_state, make_train_step
+from gpt1_jax.training.objectives import language_model_loss
+from gpt1_jax.training.state import State
+from gpt1_jax.training.trainer import Trainer
 
 VOCAB_SIZE = 101  # of a table of 128 rows
 
 
 class Parts(NamedTuple):
-    """A model and what trains it, on one mesh."""
+    """A trainer and the state that it begins with."""
 
-    objective: Objective
-    optimizer: optax.GradientTransformation
-    schedule: Schedule
-    abstract: State
+    trainer: Trainer
     state: State
-    train_step: Any
 
 
 def make_parts(config: Config, mesh: Mesh) -> Parts:
-    """Builds it all as pre-training does; call it within `support.use_mesh`."""
+    """A trainer as pre-training makes it; its first state is compiled once, and placed on any mesh."""
     model = Transformer(config.model, VOCAB_SIZE)
-    schedule = make_schedule(config.optimizer, config.train.num_steps)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    abstract = abstract_state(model, optimizer, mesh)
-    objective = language_model_loss(model, dropout=True)
-    step = make_train_step(objective, optimizer, schedule, mesh, abstract, config.train.accumulation)
-    if (config.model, config.seed, config.optimizer) not in _initial:  # compiled once, placed on any mesh
-        _initial[config.model, config.seed, config.optimizer] = jax.device_get(
-            initial_state(model, optimizer, mesh, config.seed)
-        )
-    state = place(_initial[config.model, config.seed, config.optimizer], abstract)
-    return Parts(objective, optimizer, schedule, abstract, state, step)
+    trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+    key = config.model, config.seed, config.optimizer
+    if key not in _initial:
+        _initial[key] = jax.device_get(trainer.init(config.seed))
+    return Parts(trainer, place(_initial[key], trainer.abstract))
 
 
 _initial: dict[Any, State] = {}

@@ -21,16 +21,16 @@ from gpt1_jax.config import Config, MeshConfig, ModelConfig
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.data.tokenizers.opening import open_tokenizer
 from gpt1_jax.devices.chips import TPUS, Chip
-from gpt1_jax.devices.mesh import batch_sharding, check_divisible, make_mesh, use
+from gpt1_jax.devices.mesh import check_divisible, make_mesh
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.model.trunk import Trunk, make_trunk
-from gpt1_jax.training.memory_plan import abstract_params, advise, memory_needed
+from gpt1_jax.training.memory_plan import advise, memory_needed
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.optimizers import make_optimizer, make_schedule
 from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.speed import training_flops_per_token
-from gpt1_jax.training.step import abstract_state, make_train_step
+from gpt1_jax.training.state import abstract_params
+from gpt1_jax.training.trainer import Trainer
 
 # libtpu compiles without a TPU, if it is told not to look for one.
 _ENVIRONMENT = {
@@ -161,18 +161,16 @@ def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:
 
 def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
     """The train step, ready to be compiled for a mesh."""
-    shape = (config.train.batch_size, 1, config.model.context_length)
-    place = batch_sharding(mesh)
-    with use(mesh):
-        schedule = make_schedule(config.optimizer, config.train.num_steps or 1)
-        optimizer = make_optimizer(config.optimizer, schedule)
-        state = abstract_state(model, optimizer, mesh)
-        objective = language_model_loss(model, dropout=True)
-        step = make_train_step(objective, optimizer, schedule, mesh, state, config.train.accumulation)
-        ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=place)
-        weights = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
-        noise = jax.ShapeDtypeStruct(shape[:2], jnp.uint32, sharding=place)
-        return step.lower(state, cast(Any, Batch)(ids, ids, weights, noise))
+    # As many steps as it takes for a schedule: where the text gives their number, it is not known here.
+    train = dataclasses.replace(config.train, num_steps=config.train.num_steps or 1)
+    config = dataclasses.replace(config, train=train)
+    trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+    shape = (1, 1, config.model.context_length)
+    ids, weights, noise = (
+        jax.ShapeDtypeStruct(shape[:axes], dtype)
+        for axes, dtype in ((3, jnp.int32), (3, jnp.float32), (2, jnp.uint32))
+    )
+    return trainer.lower(cast(Any, Batch)(ids, ids, weights, noise), config.train.batch_size)
 
 
 def _estimate(

@@ -32,6 +32,10 @@ class TaskData:
     validation: list[Example]
     test: list[Example]
 
+    def splits(self) -> dict[str, list[Example]]:
+        """The examples by the names of their splits."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
 
 def read_task(finetune: FinetuneConfig, data: DataConfig, begun: Task | None = None) -> TaskData:
     """Reads all splits of the task to fine-tune on.

@@ -15,7 +15,7 @@ from gpt1_jax.devices import hosts
 from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.run import Run, write_json
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.step import State
+from gpt1_jax.training.state import State
 
 PATIENCE = 10  # steps in a row that may fail to be finite
 PROOF = 3  # finite steps that prove parameters good: a ruined model may have finite losses once or twice

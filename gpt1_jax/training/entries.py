@@ -6,6 +6,10 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from gpt1_jax.devices.hosts import tell
+from gpt1_jax.run import Run
+from gpt1_jax.training.stage import Stage
+
 
 class Entry(NamedTuple):
     """A line of the log, and what it holds: "step", "kind" and numbers."""
@@ -56,6 +60,23 @@ def make_results(entries: Sequence[Entry], score: str) -> dict[str, Any]:
     best = min(scored or found[-1:], key=lambda values: sign * (values.get(score) or 0))
     last = {name: value for name, value in found[-1].items() if name != "step"}
     return {"step": found[-1]["step"], "validation": last, "best": best}
+
+
+def mend_results(run: Run, stage: Stage, step: int) -> None:
+    """Makes results.json again from the log, up to a step, where it is damaged or missing."""
+    if run.results():
+        return
+    entries, _ = read_entries(run.directory / "metrics.jsonl", step)
+    about = {"kind": stage.kind, "task": stage.task}
+    if stage.positive_label is not None:
+        about["positive_label"] = stage.positive_label
+    found = make_results(entries, stage.score)
+    if found:
+        run.write_results(about | found)
+    path = run.directory / "results.json"
+    if found or path.exists():
+        made = "it is made again from the log" if found else "the next evaluation makes it again"
+        tell(f"{path} was missing or damaged; {made}")
 
 
 def _parse(line: bytes) -> Entry | None:

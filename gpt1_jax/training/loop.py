@@ -1,29 +1,39 @@
-"""The one loop that turns every stage; stages differ in their step, batches and evaluation."""
+"""The one loop that turns every stage; stages differ in their objective, batches and evaluation."""
 
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from functools import partial
 
 import jax
 from jax.sharding import Mesh
 
+from gpt1_jax import signals
 from gpt1_jax.config import TrainConfig
-from gpt1_jax.devices.mesh import place_rows
-from gpt1_jax.training import stopping
+from gpt1_jax.devices import hosts
+from gpt1_jax.devices.hosts import tell
+from gpt1_jax.devices.memory import peak_memory
+from gpt1_jax.devices.mesh import place_rows, placements, use
+from gpt1_jax.run import Run
+from gpt1_jax.training import divergence, stopping
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.entries import mend_results
+from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.profiling import Profiler
-from gpt1_jax.training.record import Record
+from gpt1_jax.training.record import Record, lacks_evaluation
 from gpt1_jax.training.stage import Stage
-from gpt1_jax.training.step import State
+from gpt1_jax.training.state import State
+from gpt1_jax.training.trainer import Metrics, Step, Trainer
 
-TrainStep = Callable[[State, Any], tuple[State, dict[str, jax.Array]]]
 
+def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> State:
+    """Carries a stage out in its run directory, from the newest sound checkpoint, or else the stage's start.
 
-def train(
-    stage: Stage, train_step: TrainStep, config: TrainConfig, state: State, record: Record, mesh: Mesh
-) -> State:
-    """Trains from state.step to config.num_steps, leaving metrics, results and checkpoints in the run.
+    Leaves metrics, results and checkpoints.
 
-    `train_step` takes (state, batch) to (state, metrics) and donates the state. Step n is dispatched before the
-    metrics of step n − 1 are read, so that the devices never wait for the host.
+    Args:
+        stage: what to learn from, and how it is judged.
+        trainer: the step, and where it runs.
+        config: settled.
+        run: begun, and held by this process.
 
     Returns:
         The state at the end.
@@ -31,27 +41,75 @@ def train(
     Raises:
         Stopped: a signal asked for it; the state is saved.
         Diverged, DivergedAgain: too many steps in a row were not finite.
+        UserError: every checkpoint is damaged.
+        Fault: a checkpoint cannot be saved, or the processes lost each other.
     """
+    with use(trainer.mesh):
+        # ── Restore ──────────────────────────────────────────────────────────────────────────────────────────
+        checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
+        divergence.go_back(run, checkpoints, tell)
+        restored = checkpoints.restore_newest(trainer.abstract, tell)
+        state: State = stage.start() if restored is None else restored
+        step, last = int(state.step), config.num_steps
+        hosts.on_first(lambda: mend_results(run, stage, step))
+        # A disk may show hosts old files.
+        unevaluated = hosts.any_of(lacks_evaluation(run, config, step))
+        if step > last or (step == last and not unevaluated):
+            tell(
+                f"{run.directory} is done: step {step} of {last}; raise train.num_steps or num_epochs to go on."
+            )
+            return state
+
+        # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────
+        stage.record(step)
+        with contextlib.closing(MetricsLog(run.directory, step, last, unevaluated)) as log:
+            for line in _introduce(stage, trainer, step):
+                log.tell(line)
+            program = trainer.compile(stage.samples, config.batch_size, log.tell)
+
+            # ── Train ────────────────────────────────────────────────────────────────────────────────────────
+            # Some processes compile faster than others.
+            hosts.wait()
+            with signals.something_to_save(), contextlib.closing(checkpoints):
+                record = Record(stage, config, run, checkpoints, log, step)
+                if unevaluated:
+                    record.evaluate(step, state)
+                state = _turn(stage, trainer.mesh, program, config, record, state)
+            log.tell(f"peak memory {peak_memory()}")
+    return state
+
+
+def _turn(
+    stage: Stage, mesh: Mesh, program: Step, config: TrainConfig, record: Record, state: State
+) -> State:
+    """Trains from state.step to config.num_steps; the metrics of a step are read while the next one runs."""
     first, last = int(state.step), config.num_steps
     profiler = Profiler(config.profile_steps, last, record.directory / "profile")
-    pending: tuple[int, dict[str, jax.Array]] | None = None
+    pending: tuple[int, Metrics] | None = None
     for step in range(first + 1, last + 1):
-        batch = place_rows(
-            lambda start, end, step=step: stage.rows(step - 1, start, end), config.batch_size, mesh
-        )
+        batch = place_rows(partial(stage.rows, step - 1), config.batch_size, mesh)
         profiler.before(step)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            state, metrics = train_step(state, batch)
+            state, metrics = program(state, batch)
         profiler.after(step, metrics)
         if pending is not None:
             record.read(*pending)
         pending = step, metrics
 
-        stop = stopping.asked()
-        evaluating = step % config.eval_every == 0 or step == last
-        saving = step % config.checkpoint_every == 0 or step == last
-        if stop or evaluating or saving or record.guard.nearly_lost:
+        due = record.due(step, stop=stopping.asked())
+        if any(due):
             record.read(*pending)
             pending = None
-            record.act(step, state, stop=stop, saving=saving, evaluating=evaluating)
+            record.act(step, state, due)
     return state
+
+
+def _introduce(stage: Stage, trainer: Trainer, step: int) -> list[str]:
+    """The lines before the first step."""
+    mesh = trainer.mesh
+    resuming = f"resuming at step {step}" if step else "from the beginning"
+    return [
+        f"{stage.parameters:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}",
+        *(placements(trainer.abstract.params) if mesh.size > 1 else []),
+        *stage.lines,
+    ]

@@ -4,15 +4,13 @@ import math
 from typing import Any
 
 import jax
-import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.config import Config
 from gpt1_jax.devices.memory import memory_at_hand
-from gpt1_jax.devices.mesh import use
 from gpt1_jax.errors import UserError
-from gpt1_jax.training.step import abstract_state
+from gpt1_jax.training.state import abstract_params
 
 _KEPT = 4  # of each parameter, at the end of a step: itself, its gradient and Adam's two moments
 
@@ -36,12 +34,6 @@ def check_memory(model: nn.Module, config: Config, mesh: Mesh, width: int) -> No
             f"This needs at least {_gigabytes(kept + passing)} a device, {_gigabytes(kept)} of them for parameters, "
             f"gradients and moments, and {_gigabytes(room)} are there; {advise(kept > room)}."
         )
-
-
-def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
-    """Shapes and shardings of a model's parameters."""
-    with use(mesh):
-        return abstract_state(model, optax.identity(), mesh).params
 
 
 def memory_needed(params: Any, config: Config, mesh: Mesh, width: int) -> tuple[int, int]:

@@ -6,31 +6,29 @@ from typing import Any
 from jax.sharding import Mesh
 
 from gpt1_jax.config import Config
-from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
-from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.data.corpus import Corpus
 from gpt1_jax.devices import hosts
-from gpt1_jax.devices.compile_cache import keep_compiled
 from gpt1_jax.devices.hosts import tell
-from gpt1_jax.devices.mesh import check_divisible, make_mesh, shapes_of, use
-from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import Generation
-from gpt1_jax.model.embedding import table_rows
-from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.model.transformer import Transformer, parameter_count
 from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.training import stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_evaluate, score_text
+from gpt1_jax.training.kept import open_corpus
+from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.outlook import look_ahead
-from gpt1_jax.training.session import begin, check_processes, fit_attention, run_stage, settle
+from gpt1_jax.training.session import begin, check_table, open_session, settle
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
-from gpt1_jax.training.step import State
-from gpt1_jax.training.transfer import check_start, kept_tokenizer, load_trunk, sound_tokenizer
+from gpt1_jax.training.state import State
+from gpt1_jax.training.trainer import Trainer
+from gpt1_jax.training.transfer import check_start, load_trunk
 
 
 def pretrain(config: Config, workdir: str) -> None:
@@ -41,16 +39,11 @@ def pretrain(config: Config, workdir: str) -> None:
         UserError: something in the config, the text or the directory is not as it must be.
         Diverged, DivergedAgain: the loss stayed without finite values.
     """
-    # ── Mesh ─────────────────────────────────────────────────────────────────────────────────────────────────
-    keep_compiled(config.data.cache_dir)
-    mesh = make_mesh(config.mesh)
-    check_divisible(config, mesh)
-    fitted, attention = fit_attention(config.model, mesh)
-    run = Run(workdir)
-    check_processes(config, run)
+    session = open_session(config, workdir)
+    run, mesh = session.run, session.mesh
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
-    def read() -> corpora.Corpus:
+    def read() -> Corpus:
         corpus = open_corpus(config, run, tell)
         if config.init_from is not None and not Checkpoints(run.checkpoints).steps():
             check_start(config, config.init_from, corpus.tokenizer)
@@ -64,64 +57,40 @@ def pretrain(config: Config, workdir: str) -> None:
     )
     config = settle(config, batches.examples_per_epoch / config.train.batch_size)
 
-    # ── Run directory ────────────────────────────────────────────────────────────────────────────────────────
-    model = make_trunk(fitted, tokenizer.vocab_size)
+    # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
+    model = make_trunk(session.model, tokenizer.vocab_size)
     check_memory(model, config, mesh, length)
     warnings = look_ahead(config, run, len(corpus.train))
     opened = begin(run, config, {"text": corpus.fingerprint}, tokenizer)
+    trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
 
-    with use(mesh):
-        lines = [f"{len(corpus.train):,} training tokens", *attention, *warnings]
+    def start() -> State:
+        state = trainer.init(config.seed)
+        if config.init_from is None:
+            return state
+        return state._replace(params=load_trunk(Run(config.init_from), trainer.abstract.params, tell))
 
-        def start(state: State) -> State:
-            if config.init_from is None:
-                return state
-            return state._replace(params=load_trunk(Run(config.init_from), shapes_of(state.params), tell))
-
-        # ── Train ────────────────────────────────────────────────────────────────────────────────────────────
-        stage = Stage(
-            kind="pretrain",
-            task=None,
-            rows=batches.rows,
-            evaluate=_make_evaluate(model, corpus, config, mesh),
-            score="loss",
-            tokens_per_step=config.train.batch_size * length,
-            flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
-            sample=_make_sample(model, corpus, mesh) if isinstance(model, Transformer) else None,
-        )
-        objective = language_model_loss(model, dropout=True)
-        samples = [batches.rows(0, 0, 1)]
-        run_stage(
-            stage,
-            model,
-            objective,
-            config,
-            run,
-            mesh,
-            vocab_size=tokenizer.vocab_size,
-            start=start,
-            samples=samples,
-            opened=opened,
-            lines=lines,
-        )
-
-
-def open_corpus(config: Config, run: Run, progress: Callable[[str], None] | None = None) -> corpora.Corpus:
-    """The tokenized text a run reads, made now or found in the cache; raises as `corpora.prepare`.
-
-    The run's own copy of its tokenizer serves, whatever became of the file, or of the text that it was trained on.
-    """
-    trained = config.data.tokenizer == "sentencepiece"
-    tokenizer = kept_tokenizer(config, run)
-    if trained and config.init_from is not None:
-        tokenizer = tokenizer or sound_tokenizer(Run(config.init_from))  # the parameters know no other
-    elif trained and tokenizer is not None and corpora.is_prepared(config.data, tokenizer):
-        tokenizer = None  # found under the name it was made by: by training, not with a tokenizer at hand
-    return corpora.prepare(config.data, tokenizer, progress)
+    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
+    stage = Stage(
+        kind="pretrain",
+        task=None,
+        start=start,
+        rows=batches.rows,
+        samples=[batches.rows(0, 0, 1)],
+        evaluate=_make_evaluate(model, corpus, config, mesh),
+        score="loss",
+        record=opened.record,
+        parameters=parameter_count(trainer.abstract.params, tokenizer.vocab_size),
+        tokens_per_step=config.train.batch_size * length,
+        flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
+        lines=[f"{len(corpus.train):,} training tokens", *session.lines, *warnings, *opened.lines],
+        sample=_make_sample(model, corpus, mesh) if isinstance(model, Transformer) else None,
+    )
+    train(stage, trainer, config.train, run)
 
 
 def _make_evaluate(
-    model: Trunk, corpus: corpora.Corpus, config: Config, mesh: Mesh
+    model: Trunk, corpus: Corpus, config: Config, mesh: Mesh
 ) -> Callable[[Any], dict[str, float]]:
     """Parameters → what `score_text` tells of the held-out text."""
     batches = EvaluationBatches(
@@ -138,7 +107,7 @@ def _make_evaluate(
     return lambda params: score_text(mean(params), [corpus.validation])
 
 
-def _make_sample(model: Transformer, corpus: corpora.Corpus, mesh: Mesh) -> Callable[[Any], str]:
+def _make_sample(model: Transformer, corpus: Corpus, mesh: Mesh) -> Callable[[Any], str]:
     """Parameters → how the model continues the beginning of the held-out text, each time with the same seed."""
     given = min(16, model.config.context_length // 2)
     prompt = corpus.validation.read(0, given).tolist()
@@ -151,13 +120,3 @@ def _make_sample(model: Transformer, corpus: corpora.Corpus, mesh: Mesh) -> Call
         return f"{decode(prompt)} … {decode(found.tokens)}"
 
     return sample
-
-
-def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
-    """Refuses, by UserError, a mesh over which the token table does not divide."""
-    rows, parts = table_rows(tokenizer.vocab_size), mesh.shape["tensor"]
-    if rows % parts:
-        raise UserError(
-            f"mesh.tensor={parts} does not divide the {rows} rows of the token table (a multiple of 128); set a power "
-            "of two."
-        )

@@ -1,7 +1,7 @@
 """What a training leaves in its run directory while it goes on: logged steps, evaluations, checkpoints."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -18,13 +18,27 @@ from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.showing import Showing
 from gpt1_jax.training.speed import Stopwatch, model_flops_utilization
 from gpt1_jax.training.stage import Stage
-from gpt1_jax.training.step import State
+from gpt1_jax.training.state import State
 
 
 def lacks_evaluation(run: Run, config: TrainConfig, step: int) -> bool:
     """Whether a checkpoint was saved, and a stop or a crash left no time for the evaluation that was due then."""
     due = step > 0 and (step % config.eval_every == 0 or step == config.num_steps)
     return due and run.results().get("step") != step
+
+
+class Due(NamedTuple):
+    """What is to be done after a step.
+
+    Fields:
+        stop, save, evaluate: as they say.
+        look: only to see whether the step was finite, since too many before it were not.
+    """
+
+    stop: bool
+    save: bool
+    evaluate: bool
+    look: bool
 
 
 class Record:
@@ -93,7 +107,17 @@ class Record:
         self._checkpoints.save(step, state)
         self._saved = step
 
-    def act(self, step: int, state: State, *, stop: bool, saving: bool, evaluating: bool) -> None:
+    def due(self, step: int, stop: bool) -> Due:
+        """What is to be done after a step that was dispatched; `stop` is whether a signal asked for it."""
+        end = step == self._config.num_steps
+        return Due(
+            stop=stop,
+            save=end or step % self._config.checkpoint_every == 0,
+            evaluate=end or step % self._config.eval_every == 0,
+            look=self.guard.nearly_lost,
+        )
+
+    def act(self, step: int, state: State, due: Due) -> None:
         """Does what is due after a step that was read.
 
         Raises:
@@ -104,12 +128,13 @@ class Record:
         if self.guard.lost(at_end=step == self._config.num_steps):
             raise divergence.give_up(self.guard, step, self._run, self._checkpoints)
         # The first evaluation compiles, for minutes where the model is large: no stop can wait for that.
-        first = evaluating and not self._evaluated
-        if stop or ((saving or first) and not self.guard.failed) or step == self._config.num_steps:
+        first = due.evaluate and not self._evaluated
+        end = step == self._config.num_steps
+        if due.stop or end or ((due.save or first) and not self.guard.failed):
             self.save(step, state)
-        if stop:
+        if due.stop:
             raise self._leave(step)
-        if evaluating:
+        if due.evaluate:
             self.evaluate(step, state)
         self.watch.resume()
 

@@ -1,46 +1,18 @@
 """Parameters of one run as the beginning of another."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gpt1_jax.config import Config, schema
-from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.overrides import flatten, to_dict
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
-
-
-def sound_tokenizer(run: Run) -> Tokenizer:
-    """The tokenizer of a run, which must be the one it was begun with.
-
-    Raises:
-        UserError: it is no run, or the tokenizer's files are missing, damaged or others.
-    """
-    run.config()
-    found = load_tokenizer(run.tokenizer)
-    known = run.identity().get("tokenizer")
-    if known not in (None, found.fingerprint()):
-        raise UserError(
-            f"{run.tokenizer} is damaged: it is not the tokenizer that the run was begun with; restore it from a "
-            "copy, or run the training command again, which makes it again."
-        )
-    return found
-
-
-def kept_tokenizer(config: Config, run: Run) -> Tokenizer | None:
-    """A run's own copy of the tokenizer that its config names, so that the original may be replaced or gone.
-
-    None where no run was begun yet, another tokenizer is named now, or the copy is damaged.
-    """
-    if run.exists() and run.config().data.tokenizer == config.data.tokenizer:
-        with suppress(UserError):
-            return sound_tokenizer(run)
-    return None
+from gpt1_jax.training.kept import sound_tokenizer
 
 
 def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:

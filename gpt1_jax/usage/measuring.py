@@ -20,8 +20,8 @@ from gpt1_jax.tasks.task import Example
 from gpt1_jax.tasks.zero_shot import best_threshold, choose_answers, encode_queries
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_evaluate, make_score, score_text
+from gpt1_jax.training.kept import open_corpus
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.pretraining import open_corpus
 from gpt1_jax.usage.trained import EXAMPLES_AT_ONCE, TrainedRun, warn_once
 
 TEXT_SOURCES = ("text:", "tfds:")

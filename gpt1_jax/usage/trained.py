@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from gpt1_jax.arguments import (
@@ -29,7 +28,7 @@ from gpt1_jax.arguments import (
 )
 from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.devices.compile_cache import keep_compiled
-from gpt1_jax.devices.mesh import RULES, check_divisible, make_mesh
+from gpt1_jax.devices.mesh import check_divisible, make_mesh, use
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
@@ -37,16 +36,16 @@ from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
+from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.examples import find_columns, parse_example
 from gpt1_jax.tasks.predictions import Prediction, describe_prediction
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.evaluation import Predict, make_predict
-from gpt1_jax.training.finetuning import begun_task, make_classifier
+from gpt1_jax.training.kept import kept_task, sound_tokenizer
 from gpt1_jax.training.session import fit_attention
-from gpt1_jax.training.step import abstract_state
-from gpt1_jax.training.transfer import sound_tokenizer
+from gpt1_jax.training.state import abstract_state
 from gpt1_jax.usage.continuation import Continued, describe, growing_text, read_prompts
 
 EXAMPLES_AT_ONCE = 32
@@ -78,10 +77,12 @@ class TrainedRun:
             self.classifier = None
             self.trunk = make_trunk(fitted.model, self.tokenizer.vocab_size)
         else:
-            self.classifier = make_classifier(fitted, self.task, self.tokenizer.vocab_size)
+            assert fitted.finetune is not None
+            self.classifier = make_classifier(
+                fitted.model, fitted.finetune, self.task, self.tokenizer.vocab_size
+            )
             self.trunk = self.classifier.trunk
-        with self.on_mesh():
-            abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
+        abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
         restored = self._restore({"step": abstract.step, "params": abstract.params}, step)
         self.step, self.params = int(restored["step"]), restored["params"]
 
@@ -103,8 +104,7 @@ class TrainedRun:
     def on_mesh(self) -> AbstractContextManager[Any]:
         """The context in which the model's functions are called."""
         stack = ExitStack()
-        stack.enter_context(jax.set_mesh(self.mesh))
-        stack.enter_context(nn.logical_axis_rules(RULES))
+        stack.enter_context(use(self.mesh))
         stack.enter_context(jax.enable_x64(False))  # for which all here is made, whatever the caller has set
         return stack
 
@@ -335,7 +335,7 @@ def _mesh_at_hand(config: Config) -> Mesh:
 
 
 def _task(run: Run) -> Task:
-    task = begun_task(run)
+    task = kept_task(run)
     if task is None:
         raise UserError(
             f"{run.directory / 'task.json'} is missing or damaged; restore it from a copy, or run the fine-tuning "

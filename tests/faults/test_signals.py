@@ -41,11 +41,11 @@ door(main)
 TERM, HUP, INT = signal.SIGTERM, signal.SIGHUP, signal.SIGINT
 # The phases of both stages, by a function within which the signal comes, and the number of its call.
 BEFORE = {
-    "restoring": ("gpt1_jax.training.session:Checkpoints.restore_newest", 1),
-    "compiling": ("gpt1_jax.training.session:compile_step", 1),
+    "restoring": ("gpt1_jax.training.checkpoints:Checkpoints.restore_newest", 1),
+    "compiling": ("gpt1_jax.training.trainer:Trainer.compile", 1),
 }
 TRAINING = {
-    "first-step": ("gpt1_jax.devices.mesh:place_rows", 1),
+    "first-step": ("gpt1_jax.training.loop:place_rows", 1),
     "saving": ("gpt1_jax.training.checkpoints:Checkpoints.save", 2),
     "evaluating": ("gpt1_jax.training.record:Record.evaluate", 2),
     "judging": ("gpt1_jax.run:Run.write_results", 2),
@@ -176,7 +176,7 @@ def test_fewer_steps_than_were_done_before_the_first_evaluation_are_done(
     runner: Runner, undisturbed: Path, tmp_path: Path
 ) -> None:
     command = finetuning(runner, tmp_path / "run", undisturbed)
-    check(*run(runner, command, "gpt1_jax.devices.mesh:place_rows", 2, [TERM]), TERM)
+    check(*run(runner, command, "gpt1_jax.training.loop:place_rows", 2, [TERM]), TERM)
     before = (tmp_path / "run" / "config.json").read_bytes()
     code, said = run(runner, [*command, "--config.train.num_epochs=0.1"])
     assert code == 0 and "is done: step 2 of 1" in said and "Traceback" not in said, said

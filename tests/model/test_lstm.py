@@ -23,8 +23,8 @@ from gpt1_jax.model.lstm import LSTM
 from gpt1_jax.model.transformer import Transformer, parameter_count
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.optimizers import make_optimizer, make_schedule
-from gpt1_jax.training.step import abstract_state, initial_state, make_train_step
+from gpt1_jax.training.state import abstract_params, initial_state
+from gpt1_jax.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -189,7 +189,7 @@ def test_the_start_is_the_same_on_every_mesh(fresh: Any, axes: tuple[int, int, i
 
 def test_every_matrix_is_split_over_fsdp_and_tensor() -> None:
     with use_mesh(2, 2, 2) as mesh:
-        params = abstract_state(LSTM(lstm_config(), VOCAB), optax.identity(), mesh).params
+        params = abstract_params(LSTM(lstm_config(), VOCAB), mesh)
     kernels = [leaf for name, leaf in params["blocks"].items() if name.endswith("kernel")]
     for leaf in (params["tokens"], *kernels):
         assert np.prod(leaf.sharding.shard_shape(leaf.shape)) == leaf.size / 4
@@ -261,7 +261,7 @@ def test_the_mesh_changes_nothing(baseline: Any, axes: tuple[int, int, int]) -> 
     (params, tokens, noise), expected = baseline
     config = lstm_config()
     with use_mesh(*axes) as mesh:
-        abstract = abstract_state(LSTM(config, VOCAB), optax.identity(), mesh).params
+        abstract = abstract_params(LSTM(config, VOCAB), mesh)
         params = jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, abstract))
         tokens, noise = jax.device_put((tokens, noise), batch_sharding(mesh))
         actual = jax.device_get(loss_states_and_gradients(config, params, tokens, noise))
@@ -272,7 +272,7 @@ def test_the_loops_over_positions_communicate_once_over_tensor_only() -> None:
     """Whatever else is gathered or reduced, the recurrent kernel and its gradient too, is so outside of them."""
     config, tokens = lstm_config(), random_tokens(8, 16)
     with use_mesh(2, 2, 2) as mesh:
-        params = abstract_state(LSTM(config, VOCAB), optax.identity(), mesh).params
+        params = abstract_params(LSTM(config, VOCAB), mesh)
         gradient = jax.jit(jax.grad(lambda params: states(config, params, tokens).sum()))
         text = gradient.lower(params).compile().as_text()
     loops = [part for part in text.split("\n\n") if "while/body" in part and "\nENTRY" not in f"\n{part}"]
@@ -327,17 +327,13 @@ def test_it_learns_what_the_token_before_says() -> None:
         **{f"model.{name}": value for name, value in LSTM_CONFIG.items()},
         **{"train.num_steps": 60, "optimizer.learning_rate": 1e-2},
     )
-    schedule = make_schedule(config.optimizer, config.train.num_steps)
-    optimizer = make_optimizer(config.optimizer, schedule)
     losses = []
     with use_mesh(2, 2, 2) as mesh:
         model = make_trunk(config.model, VOCAB_SIZE)
-        objective = language_model_loss(model, dropout=True)
-        abstract = abstract_state(model, optimizer, mesh)
-        train_step = make_train_step(objective, optimizer, schedule, mesh, abstract, accumulation=1)
-        state = initial_state(model, optimizer, mesh, seed=0)
+        trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+        state = trainer.init(seed=0)
         for step in range(config.train.num_steps):
-            state, metrics = train_step(state, make_batch(config, mesh, step))
+            state, metrics = trainer.step(state, make_batch(config, mesh, step))
             losses.append(float(metrics["loss"]))
     assert losses[0] == pytest.approx(np.log(VOCAB_SIZE), abs=0.5)
     assert np.mean(losses[-5:]) < 0.6 * np.log(VOCAB_SIZE)

@@ -23,7 +23,7 @@ from gpt1_jax.model.embedding import lookup, table_rows
 from gpt1_jax.model.layers import layer_norm
 from gpt1_jax.model.losses import tied_cross_entropy
 from gpt1_jax.model.transformer import Transformer, parameter_count
-from gpt1_jax.training.step import abstract_state, initial_state
+from gpt1_jax.training.state import abstract_params, initial_state
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -368,7 +368,7 @@ def test_the_mesh_changes_nothing(baseline: Any, axes: tuple[int, int, int]) -> 
     (params, tokens, noise), expected = baseline
     config = tiny_model(num_layers=3, unroll=1)
     with use_mesh(*axes) as mesh:
-        abstract = abstract_state(Transformer(config, VOCAB), optax.identity(), mesh).params
+        abstract = abstract_params(Transformer(config, VOCAB), mesh)
         params = jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, abstract))
         tokens, noise = jax.device_put((tokens, noise), batch_sharding(mesh))
         actual = jax.device_get(loss_states_and_gradients(config, params, tokens, noise))

@@ -18,7 +18,7 @@ from training_support import assert_bit_equal, make_batch, make_parts, place, to
 from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.checksums import checksums
-from gpt1_jax.training.step import State
+from gpt1_jax.training.state import State
 
 CONFIG = tiny_config(**{"model.num_layers": 1, "optimizer.warmup_steps": 0})
 
@@ -47,7 +47,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict[int
     """A run with checkpoints 1 and 2, written on a mesh of 2×2×2, and what they hold."""
     directory = tmp_path_factory.mktemp("saved")
     with use_mesh(2, 2, 2) as mesh:
-        abstract = make_parts(CONFIG, mesh).abstract
+        abstract = make_parts(CONFIG, mesh).trainer.abstract
         states = {step: random_state(abstract, step) for step in (1, 2)}
         checkpoints = open_checkpoints(directory)
         for step, state in states.items():
@@ -66,7 +66,7 @@ def copied(saved: tuple[Path, Any, dict[int, State]], tmp_path: Path) -> tuple[P
 def test_what_is_saved_on_one_mesh_is_restored_on_another_bit_by_bit(saved, shape) -> None:
     directory, _, states = saved
     with use_mesh(*shape) as mesh:
-        abstract = make_parts(CONFIG, mesh).abstract
+        abstract = make_parts(CONFIG, mesh).trainer.abstract
         restored = open_checkpoints(directory).restore(2, abstract)
     assert isinstance(restored, State)
     assert_bit_equal(restored, states[2])
@@ -99,11 +99,11 @@ def test_a_save_holds_its_moment_though_training_goes_on_and_donates(tmp_path: P
             expected[save] = to_host(state)
             checkpoints.save(save, state)
             for batch in batches:  # at once, while the save is still being written
-                state, _ = parts.train_step(state, batch)
+                state, _ = parts.trainer.step(state, batch)
             jax.block_until_ready(state)
         checkpoints.wait()
         for save, values in expected.items():
-            assert_bit_equal(checkpoints.restore(save, parts.abstract), values)
+            assert_bit_equal(checkpoints.restore(save, parts.trainer.abstract), values)
         assert any((expected[1][name] != expected[2][name]).any() for name in expected[1] if "params" in name)
 
 
@@ -318,7 +318,7 @@ def test_checksums_are_equal_on_every_mesh(saved) -> None:
     found = []
     for shape in [(1, 1, 1), (8, 1, 1), (2, 2, 2)]:
         with use_mesh(*shape) as mesh:
-            state = place(jax.device_get(saved[2][1]), make_parts(CONFIG, mesh).abstract)
+            state = place(jax.device_get(saved[2][1]), make_parts(CONFIG, mesh).trainer.abstract)
             found.append(checksums(state))
     assert found[0] == found[1] == found[2]
     assert found[0].keys() == host.keys()

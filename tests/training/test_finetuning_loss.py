@@ -22,7 +22,8 @@ from gpt1_jax.tasks.batches import TaskBatch, TaskBatches, assemble
 from gpt1_jax.tasks.encoding import EncodedExamples
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.objectives import finetuning_loss
-from gpt1_jax.training.step import State, abstract_state, make_train_step
+from gpt1_jax.training.state import State, abstract_params
+from gpt1_jax.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -71,10 +72,6 @@ def make_model(form: Form, dropout: bool = True) -> Classifier:
     return Classifier(trunk, Head(form.pooling, outputs, rates[3]), SPECIAL_IDS.extract)
 
 
-def abstract_params(form: Form, mesh: Mesh) -> Any:
-    return abstract_state(make_model(form), optax.identity(), mesh).params
-
-
 @cache
 def random_params(form: Form) -> Any:
     """Parameters without a zero or a one among them, but for the table's padding."""
@@ -85,13 +82,13 @@ def random_params(form: Form) -> Any:
         return generator.normal(center, 0.2, leaf.shape).astype(np.float32)
 
     with use_mesh() as mesh:
-        params = jax.tree.map_with_path(fill, abstract_params(form, mesh))
+        params = jax.tree.map_with_path(fill, abstract_params(make_model(form), mesh))
     params["trunk"]["tokens"][VOCAB + 3 :] = 0
     return params
 
 
 def placed_params(form: Form, mesh: Mesh) -> Any:
-    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(form, mesh))
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_params(make_model(form), mesh))
     return jax.device_put(random_params(form), places)
 
 
@@ -281,10 +278,11 @@ def test_micro_batches_add_up_to_the_ragged_batch() -> None:
     model, optimizer = make_model(FOUR_CHOICES), optax.scale_by_schedule(lambda count: -1.0)
     objective = finetuning_loss(model, LAMBDA, regression=False)
     with use_mesh() as mesh:
-        abstract = abstract_state(model, optimizer, mesh)
-        step = make_train_step(objective, optimizer, lambda update: 1.0, mesh, abstract, accumulation=4)
+        trainer = Trainer(mesh, model, objective, optimizer, lambda update: 1.0, accumulation=4)
         params = placed_params(FOUR_CHOICES, mesh)
-        after, metrics = jax.device_get(step(State(np.int32(0), params, optimizer.init(params)), batch))
+        after, metrics = jax.device_get(
+            trainer.step(State(np.int32(0), params, optimizer.init(params)), batch)
+        )
     assert_close({name: metrics[name] for name in ("loss", *parts)}, {"loss": loss, **parts})
     subtracted = jax.tree.map(np.subtract, random_params(FOUR_CHOICES), after.params)
     assert_close(subtracted, gradients, 1e-4)

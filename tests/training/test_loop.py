@@ -9,26 +9,27 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from jax.sharding import Mesh
 from support import tiny_config, use_mesh
 
 from gpt1_jax import signals
 from gpt1_jax.errors import Stopped
 from gpt1_jax.run import Run
-from gpt1_jax.training import divergence, record, stopping
+from gpt1_jax.training import loop, record, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.divergence import PATIENCE, PROOF, Diverged, DivergedAgain
+from gpt1_jax.training.entries import mend_results
 from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.loop import train
-from gpt1_jax.training.record import Record, lacks_evaluation
-from gpt1_jax.training.session import mend_results
 from gpt1_jax.training.stage import Stage
-from gpt1_jax.training.step import State
+from gpt1_jax.training.state import State
 
 
 class Rows(NamedTuple):
@@ -54,6 +55,17 @@ def abstract_of(mesh: Any) -> State:
     )
 
 
+class FakeTrainer(NamedTuple):
+    """What the loop asks of a trainer."""
+
+    mesh: Mesh
+    abstract: State
+
+    def compile(self, samples: Any, batch_size: int, tell: Callable[[str], None]) -> Any:
+        tell(f"compiled for {batch_size}")
+        return fake_step
+
+
 def fail(_: Any) -> str:
     raise ValueError("no sample")
 
@@ -63,7 +75,13 @@ class Trial:
 
     def __init__(self, directory: Path, **settings: int) -> None:
         self.directory = directory
-        quiet = {"num_steps": 7, "log_every": 100, "eval_every": 100, "checkpoint_every": 100}
+        quiet = {
+            "num_steps": 7,
+            "log_every": 100,
+            "eval_every": 100,
+            "checkpoint_every": 100,
+            "keep_checkpoints": 2,
+        }
         self.settings = quiet | settings
         self.bad: set[int] = set()  # the steps whose loss is not finite
         self.ruined = 0  # the step whose update makes the parameter infinite
@@ -106,28 +124,30 @@ class Trial:
             return {self.score: self.held_out.get(good, 1.0)}
 
         with use_mesh() as mesh:
-            checkpoints = Checkpoints(run.checkpoints, 2)
-            divergence.go_back(run, checkpoints, self.told.append)
-            state = checkpoints.restore_newest(abstract_of(mesh), pytest.fail)
-            if state is None:
-                place = jax.NamedSharding(mesh, jax.P())
-                state = jax.device_put(State(jnp.int32(0), {"good": jnp.float32(0)}, {}), place)
-            first = int(state.step)
-            unevaluated = lacks_evaluation(run, config, first)
-            log = MetricsLog(run.directory, first, config.num_steps, unevaluated)
-            stage = Stage("pretrain", self.task, rows, evaluate, self.score, 128, 1e6, sample=self.sample)
-            keeper = Record(stage, config, run, checkpoints, log, first)
+            place = jax.NamedSharding(mesh, jax.P())
+            stage = Stage(
+                kind="pretrain",
+                task=self.task,
+                start=lambda: jax.device_put(State(jnp.int32(0), {"good": jnp.float32(0)}, {}), place),
+                rows=rows,
+                samples=[],
+                evaluate=evaluate,
+                score=self.score,
+                record=lambda step: None,
+                parameters=1,
+                tokens_per_step=128,
+                flops_per_token=1e6,
+                sample=self.sample,
+            )
+            trainer: Any = FakeTrainer(mesh, abstract_of(mesh))
             try:
-                if unevaluated:
-                    keeper.evaluate(first, state)
-                train(stage, fake_step, config, state, keeper, mesh)
+                with mock.patch.object(loop, "tell", self.told.append):
+                    train(stage, trainer, config, run)
                 return True
             except Stopped as stop:
                 assert stop.code == 143 and str(self.directory) in str(stop)
                 return False
             finally:
-                checkpoints.close()
-                log.close()
                 signals._state.requested = None
                 self.stop_at = self.stop_while_evaluating = 0
 
@@ -425,7 +445,7 @@ def test_results_that_are_missing_or_damaged_are_made_again_from_the_log(
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    stage = Stage("pretrain", None, lambda *_: None, lambda _: {}, "loss", 128, 1e6)
+    stage: Any = SimpleNamespace(kind="pretrain", task=None, score="loss", positive_label=None)
     mend_results(Run(str(tmp_path)), stage, 6)
     assert json.loads(path.read_bytes()) == json.loads(before)
 

@@ -18,8 +18,8 @@ from training_support import VOCAB_SIZE, assert_bit_equal, make_batch, make_part
 
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.model.transformer import Transformer
-from gpt1_jax.training.optimizers import make_optimizer, make_schedule
-from gpt1_jax.training.step import compile_step, initial_state
+from gpt1_jax.training.objectives import language_model_loss
+from gpt1_jax.training.trainer import Trainer
 
 STEPS = 5
 
@@ -49,7 +49,7 @@ def train(mesh_shape: tuple[int, int, int], **overrides: Any) -> tuple[list[floa
         parts = make_parts(config, mesh)
         state, losses = parts.state, []
         for step in range(STEPS):
-            state, metrics = parts.train_step(state, make_batch(config, mesh, step))
+            state, metrics = parts.trainer.step(state, make_batch(config, mesh, step))
             losses.append(float(metrics["loss"]))
         return losses, to_host(state.params)
 
@@ -99,24 +99,26 @@ def accumulating():
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number(accumulating, row: int, bad: float) -> None:
     config, mesh, parts, state = accumulating
     good = make_batch(config, mesh, 0)
-    state, _ = parts.train_step(state(), good)
+    state, _ = parts.trainer.step(state(), good)
     before = jax.tree.map(jnp.copy, state)
     weights = np.array(good.weights)
     weights[row] = bad
-    after, metrics = parts.train_step(state, good._replace(weights=jax.device_put(weights)))
+    after, metrics = parts.trainer.step(state, good._replace(weights=jax.device_put(weights)))
     assert not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["grad_norm"])
     assert int(after.step) == int(before.step) + 1
     assert_bit_equal(after.params, before.params)
     assert_bit_equal(after.optimizer, before.optimizer)
-    _, metrics = parts.train_step(after, good)
+    _, metrics = parts.trainer.step(after, good)
     assert np.isfinite(metrics["loss"])
-    assert float(metrics["learning_rate"]) == float(parts.schedule(1))  # the schedule counts updates made
+    assert float(metrics["learning_rate"]) == float(
+        parts.trainer.schedule(1)
+    )  # the schedule counts updates made
 
 
 def test_the_state_is_donated(accumulating) -> None:
     config, mesh, parts, state = accumulating
     before = state()
-    parts.train_step(before, make_batch(config, mesh, 0))
+    parts.trainer.step(before, make_batch(config, mesh, 0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
 
 
@@ -125,13 +127,16 @@ def test_the_state_is_updated_in_place(name: str) -> None:
     config = tiny_config(**{"optimizer.name": name})
     with use_mesh() as mesh:
         parts = make_parts(config, mesh)
-        text = parts.train_step.lower(parts.state, make_batch(config, mesh, 0)).compile().as_text()
+        text = parts.trainer.step.lower(parts.state, make_batch(config, mesh, 0)).compile().as_text()
     copied = re.findall(r"= (\w+\[\d\S*) copy\(%state", text)
     assert [shape for shape in copied if "," in shape] == []  # small ones do no harm
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed")
 def test_what_compiling_freed_is_given_back() -> None:
+    config = tiny_config(**{"model.num_layers": 1})
+    with use_mesh() as mesh:
+        trainer, sample = make_parts(config, mesh).trainer, make_batch(config, mesh, 0)
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
 
@@ -145,7 +150,7 @@ def test_what_compiling_freed_is_given_back() -> None:
     for block in freed:
         libc.free(block)
     before = resident()
-    compile_step(jax.jit(lambda state, batch: state + batch), jnp.ones(2), jnp.ones(2))
+    trainer.compile([sample], config.train.batch_size)
     assert resident() < before - 200_000_000
     libc.free(last)
 
@@ -155,19 +160,21 @@ def test_metrics_are_loss_gradient_norm_and_the_rate_applied(accumulating) -> No
     state = state()
     for step in range(4):
         batch = make_batch(config, mesh, step)
-        (loss, _), gradients = jax.jit(jax.value_and_grad(parts.objective, has_aux=True))(state.params, batch)
+        (loss, _), gradients = jax.jit(jax.value_and_grad(parts.trainer.objective, has_aux=True))(
+            state.params, batch
+        )
         squares = sum(np.square(np.array(g, np.float64)).sum() for g in jax.tree.leaves(gradients))
-        state, metrics = parts.train_step(state, batch)
+        state, metrics = parts.trainer.step(state, batch)
         assert metrics.keys() == {"loss", "grad_norm", "learning_rate"}
         np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
         np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(squares), rtol=1e-4)
-        np.testing.assert_allclose(metrics["learning_rate"], parts.schedule(step), rtol=1e-6)
+        np.testing.assert_allclose(metrics["learning_rate"], parts.trainer.schedule(step), rtol=1e-6)
     assert int(state.step) == 4
 
 
 def test_the_first_update_under_a_warm_up_changes_no_parameter(accumulating) -> None:
     config, mesh, parts, state = accumulating
-    after, _ = parts.train_step(state(), make_batch(config, mesh, 0))
+    after, _ = parts.trainer.step(state(), make_batch(config, mesh, 0))
     assert_bit_equal(after.params, parts.state.params)
 
 
@@ -175,7 +182,9 @@ def test_micro_batches_move_no_rows_between_devices() -> None:
     config = tiny_config(**{"train.batch_size": 32, "train.accumulation": 4, "model.num_layers": 1})
     with use_mesh(8) as mesh:
         parts = make_parts(config, mesh)
-        text = parts.train_step.lower(parts.abstract, make_batch(config, mesh, 0)).compile().as_text()
+        text = (
+            parts.trainer.step.lower(parts.trainer.abstract, make_batch(config, mesh, 0)).compile().as_text()
+        )
     assert "all-reduce" in text  # of the gradients: the text does name collectives so
     for collective in ("all-to-all", "collective-permute"):
         assert collective not in text
@@ -187,8 +196,8 @@ def test_the_initial_state_is_the_same_on_every_mesh() -> None:
     for shape in [(1, 1, 1), (2, 2, 2)]:
         with use_mesh(*shape) as mesh:
             model = Transformer(config.model, VOCAB_SIZE)
-            optimizer = make_optimizer(config.optimizer, make_schedule(config.optimizer, 10))
-            states.append(to_host(initial_state(model, optimizer, mesh, seed=3)))
+            trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+            states.append(to_host(trainer.init(seed=3)))
     assert_bit_equal(*states)
 
 

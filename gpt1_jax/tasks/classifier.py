@@ -1,0 +1,27 @@
+"""The model of a task: a trunk with the task's head."""
+
+from gpt1_jax.config import FinetuneConfig, ModelConfig
+from gpt1_jax.model.heads import Classifier, Head, Pooling
+from gpt1_jax.model.specials import SPECIALS, special_ids
+from gpt1_jax.model.trunk import make_trunk
+from gpt1_jax.tasks.encoding import head_outputs
+from gpt1_jax.tasks.task import Task
+
+
+def make_classifier(config: ModelConfig, settings: FinetuneConfig, task: Task, vocab_size: int) -> Classifier:
+    """The trunk of a config with the head of a task, which reads the state at the extract token.
+
+    Args:
+        config: of the trunk.
+        settings: how scores are learned, and the head's dropout.
+        task: whose head it is.
+        vocab_size: V, the pieces of the tokenizer, without the specials.
+    """
+    pooling: dict[str, Pooling] = {"similarity": "sum", "choice": "each"}
+    kind = pooling.get(task.kind, "one")
+    outputs = 1 if kind == "each" else head_outputs(task, settings.scores)
+    return Classifier(
+        make_trunk(config, vocab_size, specials=SPECIALS),
+        Head(kind, outputs, settings.classifier_dropout),
+        special_ids(vocab_size).extract,
+    )

@@ -1,0 +1,53 @@
+"""The training state: shapes and places of it on a mesh, and its beginning."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from gpt1_jax.devices.mesh import logical_shardings, use
+
+
+class State(NamedTuple):
+    """Everything a resumed run needs: batches seen, parameters, the optimizer's moments."""
+
+    step: jax.Array
+    params: Any
+    optimizer: Any
+
+
+def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> State:
+    """Shapes, dtypes and shardings of the state, nothing allocated."""
+    initialize, key = _initializer(model, optimizer, mesh), jax.eval_shape(lambda: jax.random.key(0))
+    with use(mesh):
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            jax.eval_shape(lambda key: nn.unbox(initialize(key)), key),
+            logical_shardings(jax.eval_shape(initialize, key), mesh),
+        )
+
+
+def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of a model's parameters."""
+    return abstract_state(model, optax.identity(), mesh).params
+
+
+def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> State:
+    """A fresh state, the same on every mesh, each device making its own part."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
+    initialize = _initializer(model, optimizer, mesh)
+    with use(mesh):
+        return jax.jit(lambda key: nn.unbox(initialize(key)), out_shardings=shardings)(jax.random.key(seed))
+
+
+def _initializer(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh):
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def initialize(key: jax.Array) -> State:
+        params = model.init(key, jnp.zeros((rows, 1), jnp.int32))["params"]
+        return State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    return initialize

@@ -1,0 +1,168 @@
+"""The object that trains: a model, its objective and its update rule on a mesh, and the one compiled step."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from gpt1_jax.config import Config
+from gpt1_jax.cpu import after, give_back_memory
+from gpt1_jax.devices.compiler_options import compiler_options
+from gpt1_jax.devices.mesh import batch_sharding, replicated, use
+from gpt1_jax.training.objectives import Objective
+from gpt1_jax.training.optimizers import Schedule, applied_updates, make_optimizer, make_schedule
+from gpt1_jax.training.state import State, abstract_state, initial_state
+
+Metrics = dict[str, jax.Array]
+
+
+class Step:
+    """The compiled step, (state, batch) → (state, metrics): a program for each shape in which batches come.
+
+    The state is donated. The metrics are "loss", the objective's parts, "grad_norm" and "learning_rate".
+    """
+
+    def __init__(self, programs: Mapping[tuple[int, ...], jax.stages.Compiled]) -> None:
+        """Takes the programs by the shape [B, S, T] of a batch's tokens."""
+        self._programs = programs
+
+    def __call__(self, state: State, batch: Any) -> tuple[State, Metrics]:
+        """Dispatches the step; its results are not waited for."""
+        return self._programs[batch.tokens.shape](state, batch)
+
+    @property
+    def bytes(self) -> int:
+        """What the largest program holds on a device at once: state, batch, and all between."""
+        return max(map(_bytes, self._programs.values()))
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A model, its objective and its update rule on a mesh: all that a step needs, and nothing of data or disk.
+
+    Fields:
+        mesh, model: what is trained, and where.
+        objective: (parameters, batch) → (loss, its parts).
+        optimizer, schedule: the update rule, and the learning rate of an update for the log.
+        accumulation: how many micro-batches an update is split into.
+    """
+
+    mesh: Mesh
+    model: nn.Module
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+    accumulation: int = 1
+
+    @classmethod
+    def make(cls, config: Config, model: nn.Module, objective: Objective, mesh: Mesh) -> Self:
+        """The trainer of a settled config's `optimizer` and `train`."""
+        schedule = make_schedule(config.optimizer, config.train.num_steps)
+        optimizer = make_optimizer(config.optimizer, schedule)
+        return cls(mesh, model, objective, optimizer, schedule, config.train.accumulation)
+
+    @cached_property
+    def abstract(self) -> State:
+        """Shapes, dtypes and shardings of the state."""
+        return abstract_state(self.model, self.optimizer, self.mesh)
+
+    def init(self, seed: int) -> State:
+        """A fresh state, the same on every mesh."""
+        return initial_state(self.model, self.optimizer, self.mesh, seed)
+
+    def lower(self, sample: Any, batch_size: int) -> jax.stages.Lowered:
+        """The step for batches of `batch_size` rows like those of `sample`, ready to be compiled."""
+        place = batch_sharding(self.mesh)
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype, sharding=place), sample
+        )
+        with use(self.mesh):
+            return self.step.lower(self.abstract, batch)
+
+    def compile(
+        self, samples: Iterable[Any], batch_size: int, tell: Callable[[str], None] | None = None
+    ) -> Step:
+        """Compiles the step for each shape in which batches come.
+
+        Args:
+            samples: some rows of each shape.
+            batch_size: B of the batches.
+            tell: takes a line on each program's cost.
+        """
+        programs = {}
+        for sample in samples:
+            began = time.perf_counter()
+            shape = (batch_size, *sample.tokens.shape[1:])
+            programs[shape] = self.lower(sample, batch_size).compile()
+            give_back_memory()
+            if tell is not None:
+                seconds = time.perf_counter() - began
+                gigabytes = _bytes(programs[shape]) / 1e9
+                tell(
+                    f"compiled for {' × '.join(map(str, shape))} tokens in {seconds:.1f} s; "
+                    f"{gigabytes:.2f} GB a device"
+                )
+        return Step(programs)
+
+    @cached_property
+    def step(self) -> Any:
+        """The jitted step, which compiles as it is called; see `Step`.
+
+        The weights of a batch sum to 1, so its loss and gradient are the sums over its micro-batches. A step whose
+        loss or gradient norm is not finite leaves parameters and moments as they were.
+        """
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        return jax.jit(
+            self.train_step,
+            in_shardings=(shardings, batch_sharding(self.mesh)),
+            out_shardings=(shardings, replicated(self.mesh)),
+            donate_argnums=0,
+            compiler_options=compiler_options(self.mesh),
+        )
+
+    def train_step(self, state: State, batch: Any) -> tuple[State, Metrics]:
+        """The update, as a pure function; see `Step`."""
+        (loss, parts), gradients = self._gradients(state.params, batch)
+        norm = optax.tree.norm(gradients)
+        updates, moments = self.optimizer.update(gradients, state.optimizer, state.params)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        params, moments = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (optax.apply_updates(state.params, updates), moments),
+            (state.params, state.optimizer),
+        )
+        # The new moments wait for the new parameters, which read the old ones: so all are updated in place.
+        moments = optax.tree_map_params(self.optimizer, after, moments, params)
+        rate = self.schedule(applied_updates(state.optimizer))
+        metrics = {"loss": loss, **parts, "grad_norm": norm, "learning_rate": rate}
+        return State(state.step + 1, params, moments), metrics
+
+    def _gradients(self, params: Any, batch: Any) -> tuple[tuple[jax.Array, Metrics], Any]:
+        """(Loss, its parts) and gradients of a batch, summed over its micro-batches."""
+        gradient = jax.value_and_grad(self.objective, has_aux=True)
+        if self.accumulation == 1:
+            return gradient(params, batch)
+
+        # Interleaved: every device keeps rows of its own, and nothing moves.
+        def split(x: jax.Array) -> jax.Array:
+            return x.reshape(-1, self.accumulation, *x.shape[1:]).swapaxes(0, 1)
+
+        def add(total: Any, micro_batch: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, gradient(params, micro_batch)), None
+
+        micro_batches = jax.tree.map(split, batch)
+        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], micro_batches))
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.scan(add, zero, micro_batches)[0]
+
+
+def _bytes(program: jax.stages.Compiled) -> int:
+    memory: Any = program.memory_analysis()
+    return memory.argument_size_in_bytes + memory.temp_size_in_bytes
