@@ -20,8 +20,8 @@ from gpt1_jax.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    to_config_dict,
 )
-from gpt1_jax.overrides import to_config_dict
 from gpt1_jax.tasks.catalog import find_task
 
 FROM_INIT: Any = None  # as in the run that init_from names; one that is set must agree with it

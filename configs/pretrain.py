@@ -10,9 +10,8 @@ the schema's defaults (gpt1_jax/config.py); config.json of a run holds every key
 
 from ml_collections import ConfigDict
 
-from gpt1_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from gpt1_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, to_config_dict
 from gpt1_jax.errors import UserError
-from gpt1_jax.overrides import to_config_dict
 
 
 def paper() -> Config:

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gpt1_jax.config import Key, schema
+from gpt1_jax.config import schema
+from gpt1_jax.keys import Key
 
 _ROOT = Path(__file__).parents[1]
 _MARK = re.compile(r"^{{ (flags|keys) (\w+) }}$", re.MULTILINE)

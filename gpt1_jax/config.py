@@ -8,58 +8,12 @@ pre-training, so that `Config()` is the paper's section 4.1 whole, and a preset 
 # ruff: noqa: RUF009
 
 import dataclasses
-import types
-import typing
 from dataclasses import MISSING, dataclass
 from typing import Annotated, Any, Literal
 
-Source = Literal["paper", "code", "ours"]
-PAPER: Source = "paper"
-CODE: Source = "code"  # the authors' openai/finetune-transformer-lm, where the paper is silent
-OURS: Source = "ours"
+from ml_collections import ConfigDict, config_dict
 
-
-# ── What a key takes and says of itself ──────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Range:
-    """Where a number must lie: at least `minimum` and below `below`, so that sums and products of it stay numbers."""
-
-    minimum: float
-    below: float
-
-    def allows(self, value: float) -> bool:
-        """Whether a value lies within, which NaN does not."""
-        return self.minimum <= value < self.below
-
-    def __str__(self) -> str:
-        return f"at least {self.minimum} and below {self.below}"
-
-
-def setting(
-    default: Any,
-    source: Source,
-    help: str,
-    *,
-    architecture: bool = False,
-    fixed: bool = False,
-    before: Any = MISSING,
-) -> Any:
-    """A field of the schema with what it says of itself.
-
-    Args:
-        default: the value that `source` gives.
-        source: who says so.
-        help: what the key means.
-        architecture: it decides the shapes or the meaning of parameters. Whoever takes parameters from elsewhere reads
-            this: going on with a run, starting from another, fine-tuning, conversion.
-        fixed: a run that goes on must share it with its beginning; so it is with all of the architecture.
-        before: the value of earlier runs, whose config.json does not name the key; only such a key may be left out.
-    """
-    about = {"source": source, "help": help, "architecture": architecture, "before": before}
-    return dataclasses.field(default=default, metadata=about | {"fixed": fixed or architecture})
-
+from gpt1_jax.keys import CODE, OURS, PAPER, Key, Range, setting, walk
 
 Count = Annotated[int, Range(1, below=2**63)]
 Amount = Annotated[int, Range(0, below=2**63)]
@@ -70,9 +24,6 @@ Rate = Annotated[float, Range(0, below=1)]
 # Its square is a float32.
 NonNegative = Annotated[float, Range(0, below=10**10)]
 MeshAxis = Annotated[int, Range(-1, below=2**20)]
-
-
-# ── The schema ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -257,68 +208,25 @@ class Config:
     finetune: FinetuneConfig | None = None
 
 
-# ── The schema as a list ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Key:
-    """A value of the schema.
-
-    Fields:
-        name: dotted, such as model.num_layers.
-        kind: its type.
-        choices: of a Literal.
-        ranges: where it must lie.
-        optional: whether it may be None.
-        default, source, help, architecture, fixed, before: as `setting` has them.
-    """
-
-    name: str
-    kind: type
-    choices: tuple[str, ...]
-    ranges: tuple[Range, ...]
-    optional: bool
-    default: Any
-    source: Source
-    help: str
-    architecture: bool
-    fixed: bool
-    before: Any
-
-
 def schema() -> dict[str, Key]:
     """Every value of the schema, by its dotted name."""
-    return {key.name: key for key in _walk(Config, "")}
+    return {key.name: key for key in walk(Config)}
 
 
-def _walk(section: type, prefix: str) -> typing.Iterator[Key]:
-    hints = typing.get_type_hints(section, include_extras=True)
-    for field in dataclasses.fields(section):
-        kind, ranges, optional = _unwrap(hints[field.name])
-        if dataclasses.is_dataclass(kind):
-            yield from _walk(typing.cast(type, kind), f"{prefix}{field.name}.")
-        else:
-            choices = typing.get_args(kind)
-            kind = str if choices else kind
-            yield Key(prefix + field.name, kind, choices, ranges, optional, field.default, **field.metadata)
+def to_config_dict(config: Config) -> ConfigDict:
+    """What a config file gives: a ConfigDict whose keys without a value are placeholders, so that flags set them."""
+    known = schema()
 
+    def convert(section: Any, prefix: str) -> ConfigDict:
+        found = {}
+        for field in dataclasses.fields(section):
+            name, value = field.name, getattr(section, field.name)
+            if dataclasses.is_dataclass(value):
+                found[name] = convert(value, f"{prefix}{name}.")
+            elif value is not None:
+                found[name] = value
+            elif (key := known.get(prefix + name)) is not None:
+                found[name] = config_dict.placeholder(key.kind)
+        return ConfigDict(found)
 
-def sections(section: type) -> dict[str, tuple[type, bool]]:
-    """The sections right below one, by name, and whether each may be absent."""
-    found = {}
-    for name, hint in typing.get_type_hints(section).items():
-        kind, _, optional = _unwrap(hint)
-        if dataclasses.is_dataclass(kind):
-            found[name] = typing.cast(type, kind), optional
-    return found
-
-
-def _unwrap(hint: Any) -> tuple[Any, tuple[Range, ...], bool]:
-    """The type, the ranges and whether None is allowed, of a field's annotation."""
-    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    if optional:
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    if typing.get_origin(hint) is Annotated:
-        kind, *limits = typing.get_args(hint)
-        return kind, tuple(limits), optional
-    return hint, (), optional
+    return convert(config, "")

@@ -1,4 +1,4 @@
-"""What config files and the command line say, checked and made a Config; and a Config made dictionaries again."""
+"""What config files, runs and the command line say, checked and made a Config."""
 
 import dataclasses
 import difflib
@@ -8,10 +8,10 @@ from dataclasses import MISSING
 from typing import Any
 
 import ml_collections
-from ml_collections import config_dict
 
-from gpt1_jax.config import Config, Key, schema, sections
+from gpt1_jax.config import Config, schema
 from gpt1_jax.errors import UserError
+from gpt1_jax.keys import Key, sections
 
 # Digits of a number on the command line; a longer one is out of range by these alone.
 _DIGITS = 1000
@@ -63,25 +63,6 @@ def from_config_dict(values: ml_collections.ConfigDict) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """The config as nested dictionaries of JSON types."""
     return dataclasses.asdict(config)
-
-
-def to_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """The config as a ConfigDict whose fields without a value are placeholders, so that flags can override them."""
-    known = schema()
-
-    def convert(section: Any, prefix: str) -> ml_collections.ConfigDict:
-        fields = {}
-        for field in dataclasses.fields(section):
-            name, value = field.name, getattr(section, field.name)
-            if dataclasses.is_dataclass(value):
-                fields[name] = convert(value, f"{prefix}{name}.")
-            elif value is not None:
-                fields[name] = value
-            elif (key := known.get(prefix + name)) is not None:
-                fields[name] = config_dict.placeholder(key.kind)
-        return ml_collections.ConfigDict(fields)
-
-    return convert(config, "")
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -10,10 +11,11 @@ from ml_collections import config_dict
 from support import tiny_config
 
 from configs import pretrain
-from gpt1_jax.config import Config, schema
+from gpt1_jax import config_flag
+from gpt1_jax.config import Config, schema, to_config_dict
 from gpt1_jax.errors import UserError
 from gpt1_jax.old_runs import fill_before
-from gpt1_jax.overrides import check, from_config_dict, from_dict, parse_override, to_config_dict, to_dict
+from gpt1_jax.overrides import check, from_config_dict, from_dict, parse_override, to_dict
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
@@ -53,6 +55,16 @@ def test_a_preset_is_valid_and_comes_back_whole(preset: Any) -> None:
 @pytest.mark.parametrize("name", pretrain.PRESETS)
 def test_the_config_file_gives_its_presets(name: str) -> None:
     assert from_config_dict(pretrain.get_config(name)) == pretrain.PRESETS[name]()
+
+
+def test_a_config_file_of_ones_own_may_set_every_key_as_earlier_ones_did(tmp_path: Path) -> None:
+    config, file = pretrain.tiny(), tmp_path / "own.py"
+    sections = [type(value).__name__ for value in vars(config).values() if dataclasses.is_dataclass(value)]
+    file.write_text(
+        f"from gpt1_jax.config import Config, {', '.join(sections)}, to_config_dict\n"
+        f"def get_config():\n    return to_config_dict({config!r})\n"
+    )
+    assert from_config_dict(config_flag._FileParser().parse(str(file))) == config
 
 
 def test_an_unknown_preset_is_refused_and_the_others_named() -> None:
