@@ -28,7 +28,7 @@ def default_workdir(spec: str) -> str:
 def main(_: list[str]) -> None:
     """Reads the config, then hands over to the stage."""
     values = config_flag.read(_CONFIG)
-    workdir = _WORKDIR.value or default_workdir(config_flag.spec())
+    workdir = default_workdir(config_flag.spec()) if _WORKDIR.value is None else _WORKDIR.value
     config = from_dict(inherit(values, workdir))
 
     # jax and the rest are imported once the input is known to be right

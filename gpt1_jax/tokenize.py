@@ -30,7 +30,9 @@ def _open() -> Tokenizer:
     if (spec is None) == (workdir is None):
         raise UserError("Name either --workdir=RUN or --tokenizer=sentencepiece:FILE.model or openai:DIR.")
     if workdir is not None:
-        return load_tokenizer(Run(workdir).tokenizer)
+        run = Run(workdir)
+        run.config()  # else who names no run is told of a tokenizer that is not there
+        return load_tokenizer(run.tokenizer)
     tokenizer = open_tokenizer(spec or "")
     if tokenizer is None:
         raise UserError(

@@ -16,8 +16,11 @@ def expand(path: epath.PathLike, name: str) -> epath.Path:
         name: the field or flag that holds the path, for the error.
 
     Raises:
-        UserError: the home directory is unknown; without this check a directory named `~` would be made.
+        UserError: the path is empty, as a shell makes it of a variable that is not set; or the home directory is
+            unknown, and a directory named `~` would be made.
     """
+    if not str(path):
+        raise UserError(f"{name} is empty; name a path.")
     # "./~" is left alone too, though Path would take it for a home.
     if not str(path).startswith("~"):
         return epath.Path(path)

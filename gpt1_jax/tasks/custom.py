@@ -15,6 +15,7 @@ from gpt1_jax.tasks.labels import (
     check_class_name,
     distinct_classes,
     find_score,
+    spell_json,
 )
 from gpt1_jax.tasks.rows import Row, find_reader
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Kind, Task, TaskSplit
@@ -164,7 +165,7 @@ def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: list
         choices = fields[names] if isinstance(names, str) else names
         if not isinstance(choices, list | tuple) or len(choices) < 2:
             raise UserError(
-                f"data.source: {where} has the choices {choices!r:.80}; expected a list of two texts or more, or "
+                f"data.source: {where} has the choices {spell_json(choices)}; expected a list of two texts or more, or "
                 "name their columns with finetune.columns=choices=A+B."
             )
         return replace(task, choices=len(choices))

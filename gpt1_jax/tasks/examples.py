@@ -8,7 +8,7 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.hashing import hash_numbers
-from gpt1_jax.tasks.labels import find_choice, find_class, find_score, is_not_known, spell_label
+from gpt1_jax.tasks.labels import find_choice, find_class, find_score, is_not_known, spell_json, spell_label
 from gpt1_jax.tasks.rows import Row
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Task, TaskSplit
 
@@ -143,14 +143,14 @@ def _choices(fields: Mapping[str, Any], names: str | tuple[str, ...]) -> list[st
         return [_text(fields, name, "choices") for name in names]
     values = _find(fields, names, "choices")
     if not isinstance(values, list):
-        raise ValueError(f"{names!r} is {values!r:.80}, expected a list of texts")
+        raise ValueError(f"{names!r} is {spell_json(values)}, expected a list of texts")
     return [_text({names: value}, names, "choices") for value in values]
 
 
 def _text(fields: Mapping[str, Any], name: str, role: str) -> str:
     value = _find(fields, name, role)
     if not isinstance(value, str):
-        raise ValueError(f"{name!r} is {value!r:.80}, expected a text")
+        raise ValueError(f"{name!r} is {spell_json(value)}, expected a text")
     # JSON can spell half of a surrogate pair, which is not text; encoding it raises a ValueError too.
     value.encode()
     return value.strip()

@@ -1,5 +1,6 @@
 """What a label is: how it is spelled, when it is missing, and which class or score it stands for."""
 
+import json
 import math
 import re
 import unicodedata
@@ -28,12 +29,20 @@ def spell_label(value: Any, typed: bool = True) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
-        raise ValueError(f"is {value!r:.80}, expected a text or a number")
+        raise ValueError(f"is {spell_json(value)}, expected a text or a number")
     text = str(value).strip()
     # JSON can spell half of a surrogate pair, which no file can hold; encoding it raises a ValueError.
     text.encode()
     number = isinstance(value, float) or not typed
     return None if not text or (number and text.lower() in ("nan", "+nan", "-nan")) else text
+
+
+def spell_json(value: Any) -> str:
+    """A value of a record as its file has it, null and not None, cut to the length that an error shows."""
+    try:
+        return json.dumps(value, ensure_ascii=False)[:80]
+    except (TypeError, ValueError, RecursionError):  # of Python's own records, which may hold everything
+        return f"{value!r:.80}"
 
 
 def distinct_classes(labels: Iterable[str]) -> tuple[str, ...]:

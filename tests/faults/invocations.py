@@ -382,12 +382,17 @@ PATHS = _of_paths() + wrong(
     predict {TUNED} --input=surrogate.jsonl --output=out.jsonl → surrogate.jsonl
     predict {TUNED} --input=good.jsonl --output=nosuch/out.jsonl → --output=nosuch/out.jsonl
     predict {TUNED} --input=good.jsonl --output=~nosuch/x → ~nosuch
+    prepare --source=text:texts/*.txt --output= → --output is empty
+    main {TINY} --workdir= → --workdir is empty
+    main {TINY} --config.data.cache_dir= → --config.data.cache_dir is empty
+    generate --workdir= --prompt=x → --workdir is empty
     prepare --source=nosuch --output=out → --source is 'nosuch'
     prepare --source= --output=out → --source is ''
     prepare --source=text:nosuch --output=out → --source is 'text:nosuch'
     prepare --source=demo --output=out --tokenizer=nosuch → --tokenizer is 'nosuch'
     prepare --source=demo --output=out --tokenizer=sentencepiece:nosuch → --tokenizer
     prepare --source=tfds:nosuch --output=out --tfds_dir=nosuch → --source is 'tfds:nosuch'
+    tokenize --workdir=texts → texts is not a run directory
     tokenize --tokenizer= → --tokenizer is ''
     tokenize --tokenizer=nosuch → --tokenizer is 'nosuch'
     tokenize --tokenizer=sentencepiece → --tokenizer=sentencepiece

@@ -217,7 +217,7 @@ STORIES = [{"context": "c", **pairs(0)[0]}]
             config("choice", "choices=sentence1"),
             STORIES,
             STORIES,
-            "line 2 of .*choices 'a'; expected a list of two",
+            'line 2 of .*choices "a"; expected a list of two',
         ),
         (
             config("choice", "choices=sentence1+none"),

@@ -75,10 +75,10 @@ def test_records_beside_one_another_are_read_from_the_same_columns() -> None:
         ("rte", {"premise": "a", "b": "c"}, r"'hypothesis' among .* found 'premise', 'b'"),
         ("rte", {"sentence1": "a", "hypothesis": "c"}, r"'sentence2' \(its hypothesis\)"),  # not half of each
         ("cola", {"text": 3}, "'text' is 3, expected a text"),
-        ("cola", {"text": None}, "'text' is None"),
+        ("cola", {"text": None}, "'text' is null"),
         ("cola", {"text": "\ud800"}, "surrogates"),  # half a pair, as JSON can spell it
         ("race", {"context": "a", "choices": ["a", "b", "c"]}, "3 choices, expected 4"),
-        ("race", {"context": "a", "choices": "abcd"}, "'abcd', expected a list"),
+        ("race", {"context": "a", "choices": "abcd"}, '"abcd", expected a list'),
         ("race", {"context": "a", "choices": ["a", "b", "c", 4]}, "'choices' is 4, expected a text"),
         ("dprd", {"sentence": "a", "candidates": ["a", "b"]}, r"'pronoun' \(its question\)"),
     ],

@@ -193,7 +193,7 @@ def test_passages_come_in_the_order_of_their_names(tmp_path: Path) -> None:
         ({"answers": ["D"]}, "1.txt is not a RACE passage"),
         ({"options": None}, "1.txt is not a RACE passage"),
         ({"options": [["a"], ["b"]]}, "question 1 of .*1.txt .* 1 choices, expected 4"),
-        ({"article": None}, "'article' is None"),
+        ({"article": None}, "'article' is null"),
     ],
 )
 def test_a_damaged_passage_is_named(tmp_path: Path, change: dict[str, object], told: str) -> None:
