@@ -1,4 +1,4 @@
-"""The learning curve of a run as a picture: python -m benchmarks.curve --workdir=RUN --output=curve.svg.
+"""The learning curve of a run as a picture: python -m benchmarks.curve --run=RUN --output=curve.svg.
 
 The README's is of `tiny`, beside what simpler models make of its held-out text (`benchmarks.held_out`).
 """
@@ -14,18 +14,18 @@ from matplotlib.figure import Figure
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
+_RUN = flags.DEFINE_string("run", None, "the run directory")
 _OUTPUT = flags.DEFINE_string("output", "curve.svg", "the picture")
 _BESIDE = flags.DEFINE_list("beside", [], "NAME=BITS of other models, in bits a byte of the held-out text")
 
 
 def main(_: list[str]) -> None:
     """Draws the losses of training and of the held-out text against the step."""
-    if _WORKDIR.value is None:
-        raise UserError("--workdir is missing; name the run directory to draw.")
-    log = Path(_WORKDIR.value) / "metrics.jsonl"
+    if _RUN.value is None:
+        raise UserError("--run is missing; name the run directory to draw.")
+    log = Path(_RUN.value) / "metrics.jsonl"
     if not log.exists():
-        raise UserError(f"--workdir={_WORKDIR.value} has no metrics.jsonl; name a pre-trained run.")
+        raise UserError(f"--run={_RUN.value} has no metrics.jsonl; name a pre-trained run.")
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     beside = dict(pair.split("=") for pair in _BESIDE.value)
     # Text stays text, and nothing of the day or the machine is written: the same log gives the same file.
