@@ -31,7 +31,8 @@ def _open() -> Tokenizer:
         raise UserError("Name either --workdir=RUN or --tokenizer=sentencepiece:FILE.model or openai:DIR.")
     if workdir is not None:
         run = Run(workdir)
-        run.config()  # else who names no run is told of a tokenizer that is not there
+        # Refuses what is no run, in better words than a missing tokenizer's.
+        run.config()
         return load_tokenizer(run.tokenizer)
     tokenizer = open_tokenizer(spec or "")
     if tokenizer is None:

@@ -38,10 +38,13 @@ def spell_label(value: Any, typed: bool = True) -> str | None:
 
 
 def spell_json(value: Any) -> str:
-    """A value of a record as its file has it, null and not None, cut to the length that an error shows."""
+    """A value of a record as its file has it, null and not None, cut to the length that an error shows.
+
+    Python's own records may hold what JSON cannot spell.
+    """
     try:
         return json.dumps(value, ensure_ascii=False)[:80]
-    except (TypeError, ValueError, RecursionError):  # of Python's own records, which may hold everything
+    except (TypeError, ValueError, RecursionError):
         return f"{value!r:.80}"
 
 
