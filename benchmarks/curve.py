@@ -1,4 +1,4 @@
-"""The learning curve of a run as a picture: python -m benchmarks.curve --run=RUN --output=curve.svg.
+"""The learning curve of a run as a picture: python -m benchmarks.curve --run=RUN --picture=curve.svg.
 
 The README's is of `tiny`, beside what simpler models make of its held-out text (`benchmarks.held_out`).
 """
@@ -15,7 +15,7 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
 _RUN = flags.DEFINE_string("run", None, "the run directory")
-_OUTPUT = flags.DEFINE_string("output", "curve.svg", "the picture")
+_PICTURE = flags.DEFINE_string("picture", "curve.svg", "the picture")
 _BESIDE = flags.DEFINE_list("beside", [], "NAME=BITS of other models, in bits a byte of the held-out text")
 
 
@@ -31,7 +31,7 @@ def main(_: list[str]) -> None:
     # Text stays text, and nothing of the day or the machine is written: the same log gives the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gpt1_jax"}):
         figure = draw(entries, {name: float(bits) for name, bits in beside.items()})
-        figure.savefig(_OUTPUT.value, metadata={"Date": None} if _OUTPUT.value.endswith(".svg") else None)
+        figure.savefig(_PICTURE.value, metadata={"Date": None} if _PICTURE.value.endswith(".svg") else None)
 
 
 def draw(entries: list[dict[str, Any]], beside: dict[str, float]) -> Figure:

@@ -31,7 +31,7 @@ def test_the_same_log_gives_the_same_file(tmp_path: Path) -> None:
     pictures = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for picture in pictures:
         subprocess.run(
-            [sys.executable, "-m", "benchmarks.curve", f"--run={tmp_path}", f"--output={picture}"],
+            [sys.executable, "-m", "benchmarks.curve", f"--run={tmp_path}", f"--picture={picture}"],
             cwd=ROOT,
             check=True,
         )
