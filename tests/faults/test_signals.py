@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import random
 import signal
 import subprocess
@@ -132,6 +133,14 @@ def check(code: int, said: str, number: int) -> None:
     assert code == 128 + number, said
     assert "run the same command again to go on" in said.splitlines()[-1], said
     assert "Traceback" not in said, said
+
+
+@pytest.mark.parametrize(
+    "place", sorted({place for place, _ in (BEFORE | PRETRAINING | FINETUNING).values()})
+)
+def test_the_function_that_a_phase_names_is_there(place: str) -> None:
+    """So that the drivers, which run seldom, do not grow old unseen."""
+    assert callable(pkgutil.resolve_name(place))
 
 
 @pytest.mark.parametrize(
