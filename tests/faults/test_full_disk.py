@@ -145,7 +145,7 @@ def test_a_save_that_fails_on_one_process_ends_all_in_a_sentence_and_the_run_goe
         "Mend that, and run the same command again to go on."
     )
     for number, text in enumerate(said):
-        lines = [line for line in text.splitlines() if "error" in line]
+        lines = [line for line in text.splitlines() if line.startswith("error: ")]
         told = "error: " if number == victim else f"error: Process {victim}: "
         assert len(lines) == 1 and re.fullmatch(told + sentence, lines[0]), said
         assert "Traceback" not in text
