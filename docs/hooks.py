@@ -14,6 +14,7 @@ from gpt1_jax.config import schema
 from gpt1_jax.keys import Key
 
 _ROOT = Path(__file__).parents[1]
+_CONFIG_FLAG = "  --config: the config file, :preset behind it; and --config.KEY=VALUE\n"
 _MARK = re.compile(r"^{{ (flags|keys) (\w+) }}$", re.MULTILINE)
 
 
@@ -24,12 +25,13 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def describe_flags(command: str) -> str:
-    """What `--help` of a command prints, without where its source lies."""
+    """What `--help` of a command prints, without where its source lies and the config's keys, which have their page."""
     call = [sys.executable, "-m", f"gpt1_jax.{command}", "--help"]
     text = subprocess.run(call, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
     head, _, rest = text.partition("\nflags:\n")
-    lines = [line for line in rest.splitlines() if line.startswith("  ")]
-    return "\n".join(["```", head, "", *lines, "```"])
+    flags = "\n".join(line for line in rest.splitlines() if line.startswith("  "))
+    flags = re.sub(r"^  --config: .*?(?=^  --)", _CONFIG_FLAG, flags, flags=re.MULTILINE | re.DOTALL)
+    return f"```\n{head}\n\n{flags}\n```"
 
 
 def describe_keys(section: str) -> str:
