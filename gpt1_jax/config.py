@@ -117,6 +117,11 @@ class TrainConfig:
         "", OURS, "such as 10:15: a trace of the steps from 10 to 15 goes to RUN/profile", before=""
     )
 
+    @property
+    def rows(self) -> int:
+        """Sequences of a micro-batch, over all devices."""
+        return self.batch_size // self.accumulation
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:

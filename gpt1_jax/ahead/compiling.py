@@ -100,14 +100,14 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
         )
     began = time.perf_counter()
     mesh = _make_mesh(config.mesh, devices)
-    check_divisible(config, mesh)
+    check_divisible(config.model, config.train.rows, mesh)
     tokenizer = open_tokenizer(config.data.tokenizer)
     vocab_size = config.data.vocab_size if tokenizer is None else tokenizer.vocab_size
     model, _ = fit_attention(config.model, mesh)
     config = dataclasses.replace(config, model=model)
     trunk, chip = make_trunk(model, vocab_size), TPUS[topology.partition(":")[0]]
     params = abstract_params(trunk, mesh)
-    kept, passing = memory_needed(params, config, mesh, model.context_length)
+    kept, passing = memory_needed(params, model, config.train, mesh, model.context_length)
     tokens = config.train.batch_size * model.context_length
     found = {
         "topology": topology,

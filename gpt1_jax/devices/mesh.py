@@ -12,7 +12,7 @@ from flax.linen import spmd
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.config import MeshConfig, ModelConfig
 from gpt1_jax.errors import UserError
 
 RULES = (
@@ -78,14 +78,18 @@ def use(mesh: Mesh) -> Iterator[None]:
         yield
 
 
-def check_divisible(config: Config, mesh: Mesh) -> None:
+def check_divisible(model: ModelConfig, rows: int, mesh: Mesh) -> None:
     """Refuses sizes that do not divide over the mesh.
+
+    Args:
+        model: the sizes.
+        rows: sequences of a micro-batch.
+        mesh: what they are split over.
 
     Raises:
         UserError: naming the field, the axes and the sizes.
     """
     axes = dict(mesh.shape)
-    model, rows = config.model, config.train.batch_size // config.train.accumulation
     heads = ("model.num_heads", model.num_heads, ("tensor",))
     units = ("model.d_ff", model.d_ff, ("fsdp",))  # the recurrent matrix is split both ways
     for field, size, names in (

@@ -57,7 +57,7 @@ def finetune(config: Config, workdir: str) -> None:
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
     def read() -> tuple[Tokenizer, TaskData]:
-        tokenizer = _open_tokenizer(config, run, init_from)
+        tokenizer = _open_tokenizer(config.data.tokenizer, run, init_from)
         if not Checkpoints(run.checkpoints).steps():
             check_start(config, init_from, tokenizer)
         check_table(tokenizer, mesh)
@@ -75,11 +75,11 @@ def finetune(config: Config, workdir: str) -> None:
 
     encoded = hosts.together(encode)
     batches = TaskBatches(encoded["train"], seed=config.seed, batch_size=config.train.batch_size)
-    config = settle(config, batches.steps_per_epoch)
+    config = dataclasses.replace(config, train=settle(config.train, batches.steps_per_epoch))
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
     model = make_classifier(session.model, settings, task, tokenizer.vocab_size)
-    check_memory(model, config, mesh, batches.widths[0])
+    check_memory(model, session.model, config.train, mesh, batches.widths[0])
     warnings = look_ahead(config, run)
     contents = {"text": _fingerprint(encoded["train"]), "validation": _fingerprint(encoded["validation"])}
     opened = begin(run, config, contents, tokenizer, {"task.json": task.to_dict()})
@@ -96,7 +96,7 @@ def finetune(config: Config, workdir: str) -> None:
         trunk = jax.device_put(trunk, jax.tree.map(lambda leaf: leaf.sharding, like))
         return state._replace(params={**state.params, "trunk": trunk})
 
-    outputs, rows = make_predict(model, mesh), config.train.batch_size // config.train.accumulation
+    outputs, rows = make_predict(model, mesh), config.train.rows
 
     def predict(params: Any, split: str) -> np.ndarray:
         return predict_labels(task, outputs(params, encoded[split], rows), settings.scores)
@@ -147,13 +147,13 @@ def _describe(
     return [*(f"{data.task.name}: {line}" for line in about), *cut]
 
 
-def _open_tokenizer(config: Config, run: Run, init_from: str) -> Tokenizer:
-    """The tokenizer of the run that goes on or is started from, unless the config names a file of its own."""
-    if (kept := kept_tokenizer(config, run)) is not None:
+def _open_tokenizer(name: str, run: Run, init_from: str) -> Tokenizer:
+    """The tokenizer of the run that goes on or is started from, unless `data.tokenizer` names a file of its own."""
+    if (kept := kept_tokenizer(run, name)) is not None:
         return kept
     start = Run(init_from)
-    if config.data.tokenizer != start.config().data.tokenizer:
-        named = open_tokenizer(config.data.tokenizer)
+    if name != start.config().data.tokenizer:
+        named = open_tokenizer(name)
         if named is not None:
             return named
     return sound_tokenizer(start)

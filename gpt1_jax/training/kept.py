@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 
-from gpt1_jax.config import Config
+from gpt1_jax.config import DataConfig
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
@@ -28,34 +28,42 @@ def sound_tokenizer(run: Run) -> Tokenizer:
     return found
 
 
-def kept_tokenizer(config: Config, run: Run) -> Tokenizer | None:
-    """A run's own copy of the tokenizer that its config names, so that the original may be replaced or gone.
+def kept_tokenizer(run: Run, name: str) -> Tokenizer | None:
+    """A run's own copy of the tokenizer that `data.tokenizer` names, so that the original may be replaced or gone.
 
     None where no run was begun yet, another tokenizer is named now, or the copy is damaged.
     """
-    if run.exists() and run.config().data.tokenizer == config.data.tokenizer:
+    if run.exists() and run.config().data.tokenizer == name:
         with suppress(UserError):
             return sound_tokenizer(run)
     return None
 
 
-def open_corpus(config: Config, run: Run, progress: Callable[[str], None] | None = None) -> corpora.Corpus:
+def open_corpus(
+    data: DataConfig, run: Run, init_from: str | None, progress: Callable[[str], None] | None = None
+) -> corpora.Corpus:
     """The tokenized text a run reads, made now or found in the cache.
 
     The run's own copy of its tokenizer serves, whatever became of the file, or of the text that it was trained on.
 
+    Args:
+        data: what the config names.
+        run: begun or not.
+        init_from: the run that this one starts from.
+        progress: gets lines on the work.
+
     Raises:
         UserError: as `corpora.prepare`.
     """
-    trained = config.data.tokenizer == "sentencepiece"
-    tokenizer = kept_tokenizer(config, run)
-    if trained and config.init_from is not None:
+    trained = data.tokenizer == "sentencepiece"
+    tokenizer = kept_tokenizer(run, data.tokenizer)
+    if trained and init_from is not None:
         # The parameters know no other.
-        tokenizer = tokenizer or sound_tokenizer(Run(config.init_from))
-    elif trained and tokenizer is not None and corpora.is_prepared(config.data, tokenizer):
+        tokenizer = tokenizer or sound_tokenizer(Run(init_from))
+    elif trained and tokenizer is not None and corpora.is_prepared(data, tokenizer):
         # It is found under the name it was made by: by training, not with a tokenizer at hand.
         tokenizer = None
-    return corpora.prepare(config.data, tokenizer, progress)
+    return corpora.prepare(data, tokenizer, progress)
 
 
 def kept_task(run: Run) -> Task | None:

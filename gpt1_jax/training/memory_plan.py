@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from gpt1_jax.config import Config
+from gpt1_jax.config import ModelConfig, TrainConfig
 from gpt1_jax.devices.memory import memory_at_hand
 from gpt1_jax.errors import UserError
 from gpt1_jax.training.state import abstract_params
@@ -15,19 +15,20 @@ from gpt1_jax.training.state import abstract_params
 _KEPT = 4  # of each parameter, at the end of a step: itself, its gradient and Adam's two moments
 
 
-def check_memory(model: nn.Module, config: Config, mesh: Mesh, width: int) -> None:
+def check_memory(model: nn.Module, sizes: ModelConfig, train: TrainConfig, mesh: Mesh, width: int) -> None:
     """Refuses a plan that surely does not fit the devices.
 
     Args:
         model: what is trained.
-        config: how many sequences are learned from at once.
+        sizes: of its trunk.
+        train: how many sequences are learned from at once.
         mesh: in use.
         width: positions of a sequence.
 
     Raises:
         UserError: with what is needed, what is there, and which setting makes it smaller.
     """
-    kept, passing = memory_needed(abstract_params(model, mesh), config, mesh, width)
+    kept, passing = memory_needed(abstract_params(model, mesh), sizes, train, mesh, width)
     room = memory_at_hand(mesh)
     if room is not None and kept + passing > room:
         raise UserError(
@@ -36,12 +37,15 @@ def check_memory(model: nn.Module, config: Config, mesh: Mesh, width: int) -> No
         )
 
 
-def memory_needed(params: Any, config: Config, mesh: Mesh, width: int) -> tuple[int, int]:
+def memory_needed(
+    params: Any, sizes: ModelConfig, train: TrainConfig, mesh: Mesh, width: int
+) -> tuple[int, int]:
     """Bytes a device that a step takes at the very least.
 
     Args:
         params: as `abstract_params` gives them.
-        config: how many sequences are learned from at once.
+        sizes: of the trunk.
+        train: how many sequences are learned from at once.
         mesh: in use.
         width: positions of a sequence.
 
@@ -53,11 +57,11 @@ def memory_needed(params: Any, config: Config, mesh: Mesh, width: int) -> tuple[
         leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
         for leaf in jax.tree.leaves(params)
     )
-    sequences = config.train.batch_size // (mesh.shape["data"] * mesh.shape["fsdp"])
-    batch = 3 * 4 * sequences * width  # tokens, targets, weights
-    settings = config.model
-    states = sequences // config.train.accumulation * width * settings.d_model * settings.num_layers
-    return kept, batch + states * jax.numpy.dtype(settings.dtype).itemsize
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    # Tokens, targets and weights.
+    batch = 3 * 4 * (train.batch_size // parts) * width
+    states = train.rows // parts * width * sizes.d_model * sizes.num_layers
+    return kept, batch + states * jax.numpy.dtype(sizes.dtype).itemsize
 
 
 def advise(kept: bool) -> str:

@@ -1,11 +1,12 @@
 """Stage one of the paper: text in, a run directory with a pre-trained language model out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from jax.sharding import Mesh
 
-from gpt1_jax.config import Config
+from gpt1_jax.config import Config, TrainConfig
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.corpus import Corpus
 from gpt1_jax.devices import hosts
@@ -44,7 +45,7 @@ def pretrain(config: Config, workdir: str) -> None:
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
     def read() -> Corpus:
-        corpus = open_corpus(config, run, tell)
+        corpus = open_corpus(config.data, run, config.init_from, tell)
         if config.init_from is not None and not Checkpoints(run.checkpoints).steps():
             check_start(config, config.init_from, corpus.tokenizer)
         check_table(corpus.tokenizer, mesh)
@@ -55,11 +56,11 @@ def pretrain(config: Config, workdir: str) -> None:
     batches = PretrainingBatches(
         corpus.train, seed=config.seed, batch_size=config.train.batch_size, context_length=length
     )
-    config = settle(config, batches.examples_per_epoch / config.train.batch_size)
+    config = replace(config, train=settle(config.train, batches.examples_per_epoch / config.train.batch_size))
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
     model = make_trunk(session.model, tokenizer.vocab_size)
-    check_memory(model, config, mesh, length)
+    check_memory(model, session.model, config.train, mesh, length)
     warnings = look_ahead(config, run, len(corpus.train))
     opened = begin(run, config, {"text": corpus.fingerprint}, tokenizer)
     trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
@@ -77,7 +78,7 @@ def pretrain(config: Config, workdir: str) -> None:
         start=start,
         rows=batches.rows,
         samples=[batches.rows(0, 0, 1)],
-        evaluate=_make_evaluate(model, corpus, config, mesh),
+        evaluate=_make_evaluate(model, corpus, config.train, mesh),
         score="loss",
         record=opened.record,
         parameters=parameter_count(trainer.abstract.params, tokenizer.vocab_size),
@@ -90,18 +91,18 @@ def pretrain(config: Config, workdir: str) -> None:
 
 
 def _make_evaluate(
-    model: Trunk, corpus: Corpus, config: Config, mesh: Mesh
+    model: Trunk, corpus: Corpus, settings: TrainConfig, mesh: Mesh
 ) -> Callable[[Any], dict[str, float]]:
     """Parameters → what `score_text` tells of the held-out text."""
     batches = EvaluationBatches(
         corpus.validation,
-        batch_size=config.train.batch_size // config.train.accumulation,
-        context_length=config.model.context_length,
+        batch_size=settings.rows,
+        context_length=model.config.context_length,
     )
     mean = make_evaluate(
         language_model_loss(model, dropout=False),
         batches,
-        config.train.eval_batches * config.train.accumulation,
+        settings.eval_batches * settings.accumulation,
         mesh,
     )
     return lambda params: score_text(mean(params), [corpus.validation])

@@ -8,7 +8,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from gpt1_jax.config import Config, ModelConfig
+from gpt1_jax.config import Config, ModelConfig, TrainConfig
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.compile_cache import keep_compiled
@@ -22,13 +22,12 @@ from gpt1_jax.overrides import to_dict
 from gpt1_jax.run import NO_FILES, Run
 
 
-def settle(config: Config, steps_per_epoch: float) -> Config:
-    """The config with what depends on the length of an epoch made numbers: see TrainConfig.
+def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
+    """The settings with what depends on the length of an epoch made numbers.
 
     Raises:
         UserError: the epochs are more steps than can be counted.
     """
-    train = config.train
     epoch = math.ceil(steps_per_epoch)
     num_steps = math.ceil(train.num_epochs * steps_per_epoch) if train.num_epochs else train.num_steps
     if num_steps >= 2**31:
@@ -36,14 +35,13 @@ def settle(config: Config, steps_per_epoch: float) -> Config:
             f"train.num_epochs={train.num_epochs:g} are {num_steps} steps of this text, more than the 2147483647 that "
             "can be counted; set fewer."
         )
-    train = dataclasses.replace(
+    return dataclasses.replace(
         train,
         num_steps=num_steps,
         num_epochs=0.0,
         eval_every=train.eval_every or epoch,
         checkpoint_every=train.checkpoint_every or epoch,
     )
-    return dataclasses.replace(config, train=train)
 
 
 def fit_attention(config: ModelConfig, mesh: Mesh, dropout: bool = True) -> tuple[ModelConfig, list[str]]:
@@ -84,7 +82,7 @@ def open_session(config: Config, workdir: str) -> Session:
     """
     keep_compiled(config.data.cache_dir)
     mesh = make_mesh(config.mesh)
-    check_divisible(config, mesh)
+    check_divisible(config.model, config.train.rows, mesh)
     model, lines = fit_attention(config.model, mesh)
     run = Run(workdir)
     if not hosts.alone():

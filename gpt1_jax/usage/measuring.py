@@ -92,7 +92,7 @@ def _own_corpus(config: Config, run: Run) -> corpora.Corpus:
         return cached
     mend = "bring it back as it was, or name another text, which is measured whole, with --source"
     try:
-        corpus = open_corpus(config, run)
+        corpus = open_corpus(config.data, run, config.init_from)
     except UserError as error:
         reason = str(error).removesuffix(".")
         raise UserError(

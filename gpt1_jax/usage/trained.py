@@ -328,7 +328,7 @@ def _fit_attention(config: Config, mesh: Mesh) -> Config:
 def _mesh_at_hand(config: Config) -> Mesh:
     try:
         mesh = make_mesh(config.mesh)
-        check_divisible(config, mesh)
+        check_divisible(config.model, config.train.rows, mesh)
     except UserError:
         return make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
     return mesh

@@ -63,14 +63,16 @@ def test_a_mesh_that_leaves_a_process_without_devices_is_refused() -> None:
 def test_a_size_that_does_not_divide_is_refused_with_field_and_axes(
     shape: tuple[int, int, int], overrides: dict[str, int], told: list[str]
 ) -> None:
+    config = tiny_config(**overrides)
     with pytest.raises(UserError) as error:
-        check_divisible(tiny_config(**overrides), make_mesh(MeshConfig(*shape)))
+        check_divisible(config.model, config.train.rows, make_mesh(MeshConfig(*shape)))
     assert all(part in str(error.value) for part in told), error.value
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 4)])
 def test_sizes_that_divide_pass(shape: tuple[int, int, int]) -> None:
-    check_divisible(tiny_config(), make_mesh(MeshConfig(*shape)))
+    config = tiny_config()
+    check_divisible(config.model, config.train.rows, make_mesh(MeshConfig(*shape)))
 
 
 class Rows(NamedTuple):

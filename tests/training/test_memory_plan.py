@@ -19,7 +19,7 @@ VOCAB = 380
 
 def needed(config: Config, mesh: Any) -> tuple[int, int]:
     params = memory_plan.abstract_params(make_trunk(config.model, VOCAB), mesh)
-    return memory_plan.memory_needed(params, config, mesh, config.model.context_length)
+    return memory_plan.memory_needed(params, config.model, config.train, mesh, config.model.context_length)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,9 @@ def test_a_plan_that_no_machine_holds_is_refused_before_anything_is_compiled(
 ) -> None:
     config = tiny_config(**overrides)
     with use_mesh() as mesh, pytest.raises(UserError) as caught:
-        memory_plan.check_memory(make_trunk(config.model, VOCAB), config, mesh, config.model.context_length)
+        memory_plan.check_memory(
+            make_trunk(config.model, VOCAB), config.model, config.train, mesh, config.model.context_length
+        )
     message = str(caught.value)
     assert "GB a device" in message and words in message
 

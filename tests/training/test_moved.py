@@ -36,9 +36,14 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def corpus_of(config: Config, place: Path) -> Corpus:
+    """What the run there reads."""
+    return open_corpus(config.data, Run(str(place / "run")), config.init_from)
+
+
 def begin(config: Config, place: Path) -> tuple[Run, Corpus]:
     run = Run(str(place / "run"))
-    corpus = open_corpus(config, run, lambda line: None)
+    corpus = corpus_of(config, place)
     run.record(config, {"text": corpus.fingerprint, "tokenizer": corpus.tokenizer.fingerprint()})
     corpus.tokenizer.save(run.tokenizer)
     return run, corpus
@@ -47,7 +52,7 @@ def begin(config: Config, place: Path) -> tuple[Run, Corpus]:
 def go_on(config: Config, place: Path) -> list[str]:
     """What is told of changes, where the run can go on."""
     run = Run(str(place / "run"))
-    corpus = open_corpus(config, run, lambda line: None)
+    corpus = corpus_of(config, place)
     return run.check(config, {"text": corpus.fingerprint, "tokenizer": corpus.tokenizer.fingerprint()})
 
 
@@ -75,7 +80,7 @@ def test_the_runs_own_copy_serves_whatever_became_of_the_tokenizers_file(place: 
     assert go_on(config, place) == []
     shutil.rmtree(place / "cache")
     assert go_on(config, place) == []
-    assert open_corpus(config, Run(str(place / "run"))).fingerprint == corpus.fingerprint
+    assert corpus_of(config, place).fingerprint == corpus.fingerprint
 
 
 def test_another_tokenizer_named_on_purpose_is_refused_and_the_same_elsewhere_is_not(place: Path) -> None:
@@ -94,9 +99,9 @@ def test_a_tokenizer_that_was_trained_is_not_trained_again(
     config = config_of(place)
     _, corpus = begin(config, place)
     monkeypatch.setattr(building, "train_sentencepiece", None)
-    assert open_corpus(config, Run(str(place / "run"))).directory == corpus.directory  # the very same
+    assert corpus_of(config, place).directory == corpus.directory  # the very same
     shutil.rmtree(place / "cache")
-    assert open_corpus(config, Run(str(place / "run"))).fingerprint == corpus.fingerprint
+    assert corpus_of(config, place).fingerprint == corpus.fingerprint
 
 
 def test_where_the_own_copy_is_damaged_the_named_one_serves(place: Path) -> None:
@@ -112,11 +117,14 @@ def test_fine_tuning_goes_on_without_the_run_it_began_from(place: Path) -> None:
     begun, _ = begin(config_of(place), place)
     config = tiny_config(**{"finetune.task": "cola", "init_from": str(begun.directory)})
     tuned = Run(str(place / "tuned"))
-    tokenizer = _open_tokenizer(config, tuned, str(begun.directory))
+    tokenizer = _open_tokenizer(config.data.tokenizer, tuned, str(begun.directory))
     tuned.record(config, {"text": "x", "tokenizer": tokenizer.fingerprint()})
     tokenizer.save(tuned.tokenizer)
     shutil.rmtree(begun.directory)
-    assert _open_tokenizer(config, tuned, str(begun.directory)).fingerprint() == tokenizer.fingerprint()
+    assert (
+        _open_tokenizer(config.data.tokenizer, tuned, str(begun.directory)).fingerprint()
+        == tokenizer.fingerprint()
+    )
     moved = dataclasses.replace(config, init_from=str(place / "moved"))
     (change,) = tuned.check(moved, {"text": "x", "tokenizer": tokenizer.fingerprint()})
     assert "begun: init_from: " in change
