@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import sentencepiece
 from data_support import data_config, prepare
+from large_data import LARGE, needs_large
 
 from gpt1_jax.data import building, shards, sources
 from gpt1_jax.data import corpus as corpora
@@ -24,6 +25,8 @@ from gpt1_jax.data.corpus import Corpus, Split, load
 from gpt1_jax.data.sources import open_source, read_documents
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -460,10 +463,16 @@ def test_progress_goes_to_standard_error(texts: Path, capfd: pytest.CaptureFixtu
     assert [line.split(":")[0].split()[0] for line in err.splitlines()] == ["training", "train", "validation"]
 
 
-def test_a_real_text_survives(tmp_path: Path) -> None:
-    path = Path(__file__).parents[3] / "shared/data/lm/tinyshakespeare/input.txt"
-    if not path.exists():
-        pytest.skip("the text is not here")
+@pytest.mark.parametrize(
+    "name", ["pages", pytest.param("play", marks=needs_large("lm/tinyshakespeare/input.txt"))]
+)
+def test_a_real_text_survives(name: str, tmp_path: Path) -> None:
+    """This project's own pages, with tables, formulas and commands, and a play."""
+    path = LARGE / "lm/tinyshakespeare/input.txt"
+    if name == "pages":
+        path = tmp_path / "pages.txt"
+        pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+        path.write_text("".join(page.read_text(encoding="utf-8") for page in sorted(pages)), encoding="utf-8")
     corpus = prepare(f"text:{path}", "sentencepiece", 2000, str(tmp_path), progress=lambda line: None)
     text = path.read_text(encoding="utf-8")
     train, validation = (decode_documents(split, corpus) for split in (corpus.train, corpus.validation))

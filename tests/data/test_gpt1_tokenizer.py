@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_support import prepare
+from large_data import LARGE, needs_large
 
 from gpt1_jax.data.tokenizers import gpt1, gpt1_words, gpt1_workers
 from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer, open_openai
@@ -24,13 +25,16 @@ from gpt1_jax.data.tokenizers.opening import load_tokenizer, open_tokenizer
 from gpt1_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = ROOT.parent / "shared" / "data" / "openai_bpe"
+PUBLISHED = LARGE / "openai_bpe"
+# The 537 merges of the published vocabulary that some texts of ours need, the pieces of these with their ids there, and
+# the ids of the texts, by a transcript of the authors' code that agrees with the 671 sentences below.
+SMALL = json.loads((ROOT / "tests" / "data" / "published_pieces.json").read_text())
 
 needs_packages = pytest.mark.skipif(
     not (importlib.util.find_spec("ftfy") and importlib.util.find_spec("spacy")),
     reason="needs the extra 'original'",
 )
-needs_published = pytest.mark.skipif(not PUBLISHED.exists(), reason="needs ../shared/data/openai_bpe")
+needs_published = needs_large("openai_bpe")
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz.,;:!?'\"()-<>&\\/0123456789"
 MERGES = [
@@ -74,6 +78,20 @@ def read_ids(encoder: bytes) -> dict[str, int]:
 
 
 # ----------------------------------------------------------------------------------- the authors' ids
+
+
+@needs_packages
+@pytest.mark.parametrize("line", SMALL["golden"], ids=lambda line: repr(line["text"][:20]))
+def test_texts_of_every_kind_have_the_authors_ids(line: dict[str, Any]) -> None:
+    found = published_pieces().encode(line["text"])
+    assert [list(SMALL["pieces"].values())[id] for id in found] == line["ids"]
+
+
+@cache
+def published_pieces() -> OpenAITokenizer:
+    """The small part of the published vocabulary, its ids without gaps."""
+    encoder = json.dumps({piece: id for id, piece in enumerate(SMALL["pieces"])})
+    return OpenAITokenizer(encoder.encode(), "\n".join(["#version: 0.2", *SMALL["merges"], ""]).encode())
 
 
 @needs_packages

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from data_support import data_config
+from large_data import write_books
 
 from gpt1_jax.data import shards, sources, workers
 from gpt1_jax.data.building import tokenize
@@ -26,7 +26,6 @@ from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.data.workers import Workers, beam_workers, local_workers
 from gpt1_jax.errors import Fault, UserError
 
-BOOKS = Path(__file__).parents[3] / "shared" / "data" / "books.tar.xz"
 MEGABYTES = 100
 HAS_BEAM = importlib.util.find_spec("apache_beam") is not None
 needs_beam = pytest.mark.skipif(not HAS_BEAM, reason="Apache Beam is missing; pip install 'gpt1_jax[beam]'")
@@ -204,15 +203,8 @@ def test_without_beam_the_way_to_install_it_is_told() -> None:
 def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with 100 MB of books, and a tokenizer trained on some of them."""
     directory = tmp_path_factory.mktemp("books")
-    size, some = 0, []
-    with tarfile.open(BOOKS) as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.name.endswith(".txt") else None
-            if file is not None and size < MEGABYTES * 1_000_000:
-                data = file.read()
-                (directory / Path(member.name).name).write_bytes(data)
-                size += len(data)
-                some += [data.decode()] if len(some) < 10 else []
+    write_books(directory, MEGABYTES)
+    some = [path.read_text() for path in sorted(directory.iterdir())[:10]]
     train_sentencepiece(iter(some), 8192).save(directory / "tokenizer")
     return directory
 
@@ -238,7 +230,6 @@ def children(parent: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not BOOKS.exists(), reason=f"the shared books are not at {BOOKS}")
 def test_books_become_the_same_bytes_though_workers_are_killed(books: Path, tmp_path: Path) -> None:
     running = prepare(books, tmp_path / "processes")
     killed = []

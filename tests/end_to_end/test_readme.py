@@ -1,22 +1,18 @@
-"""The README's longer commands and its Python, run as they stand there, on real books and for a few steps."""
+"""The README's longer commands and its Python, run as they stand there, on books and for a few steps."""
 
 import re
 import shlex
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
 from command_support import ROOT, read_metrics
+from large_data import write_books
 
-BOOKS = ROOT.parent / "shared" / "data" / "books.tar.xz"
 MEGABYTES = 18
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not BOOKS.exists(), reason=f"the shared books are not at {BOOKS}"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +21,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("readme")
     (directory / "configs").symlink_to(ROOT / "configs")
     (directory / "books").mkdir()
-    size = 0
-    with tarfile.open(BOOKS) as archive:
-        for member in archive:
-            if size > MEGABYTES * 1_000_000:
-                break
-            file = archive.extractfile(member) if member.name.endswith(".txt") else None
-            if file is not None:
-                data = file.read()
-                (directory / "books" / Path(member.name).name).write_bytes(data)
-                size += len(data)
+    write_books(directory / "books", MEGABYTES)
     return directory
 
 

@@ -17,12 +17,13 @@ from interop_support import (
     sentencepiece,
     write_published,
 )
+from large_data import LARGE, needs_large
 
 import gpt1_jax
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.interop.openai import read_openai
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "openai_bpe"
+PUBLISHED = LARGE / "openai_bpe"
 SIZES = {"layers": 2, "width": 32, "hidden": 96, "context": 16, "rows": bpe().vocab_size}
 HEADS = 4
 
@@ -107,15 +108,26 @@ def test_rows_beyond_the_pieces_are_zero(published: Path, tmp_path: Path) -> Non
     assert (params["tokens"][: SIZES["rows"]] != 0).all() and (params["tokens"][SIZES["rows"] :] == 0).all()
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data/openai_bpe")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "vocabulary", ["made up", pytest.param("published", marks=needs_large("openai_bpe"))]
+)
 def test_the_true_shapes_and_vocabulary_are_the_paper_s_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    vocabulary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = tmp_path / "published"
-    shapes = json.loads((SHARED / "params_shapes.json").read_text())
-    write_published(directory, shapes)
-    for name in ("params_shapes.json", "encoder_bpe_40000.json", "vocab_40000.bpe"):
-        (directory / name).write_bytes((SHARED / name).read_bytes())
+    if vocabulary == "published":
+        shapes = json.loads((PUBLISHED / "params_shapes.json").read_text())
+        write_published(directory, shapes)
+        for name in ("params_shapes.json", "encoder_bpe_40000.json", "vocab_40000.bpe"):
+            (directory / name).write_bytes((PUBLISHED / name).read_bytes())
+    else:
+        shapes = published_shapes(layers=12, width=768, hidden=3072, context=512, rows=40_478)
+        write_published(directory, shapes)
+        pieces = ["<unk>", *(f"{number}</w>" for number in range(40_477))]
+        encoder = json.dumps({piece: id for id, piece in enumerate(pieces)})
+        (directory / "encoder_bpe_40000.json").write_text(encoder)
+        (directory / "vocab_40000.bpe").write_text("#version: 0.2\n")
     model = read_openai(directory)
     sizes = (model.config.num_layers, model.config.num_heads, model.config.d_model, model.config.d_ff)
     assert sizes == (12, 12, 768, 3072) and model.config.context_length == 512

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sentencepiece
 from interop_support import TOKENIZERS, bpe, make_run
+from large_data import LARGE
 
 import gpt1_jax
 from gpt1_jax.data.tokenizers.opening import Tokenizer
@@ -24,7 +25,8 @@ tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is the referen
 transformers = pytest.importorskip("transformers", reason="transformers is the reference; not installed")
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "data" / "openai_bpe" / "golden.jsonl"
+OURS = Path(__file__).parents[1] / "data" / "published_pieces.json"
+GOLDEN = LARGE / "openai_bpe" / "golden.jsonl"
 PROSE = """It was the best of times, it was the worst of times; it was the age of wisdom.
 The quick brown fox (whose name nobody knew) jumps over 13 lazy dogs.  "Well," said he, "that's that!"
 	Tabs, and    several spaces, and a café in Köln."""
@@ -76,8 +78,9 @@ def made_texts(count: int) -> list[str]:
     generator = random.Random(0)
     alphabet = "abthe \n\t▁é中😀.,'<>s/0\r"
     made = ["".join(generator.choices(alphabet, k=generator.randint(1, 60))) for _ in range(count)]
-    golden = GOLDEN.read_text().splitlines() if GOLDEN.exists() else []
-    texts = [*ODD, *made, PROSE, *(json.loads(line)["text"] for line in golden)]
+    golden = [json.loads(line) for line in GOLDEN.read_text().splitlines()] if GOLDEN.exists() else []
+    ours = json.loads(OURS.read_text())["golden"]
+    texts = [*ODD, *made, PROSE, *(entry["text"] for entry in [*ours, *golden])]
     return [*texts, "\n".join(texts)]
 
 

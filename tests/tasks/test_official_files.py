@@ -6,13 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from large_data import LARGE, needs_large
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.official_files import LAYOUTS, read_official_files
 from gpt1_jax.tasks.task import Example, TaskSplit
-
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def read(directory: Path, task: str, split: TaskSplit = "train") -> list[Example]:
@@ -272,7 +271,7 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------- the real sets
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+@needs_large("tasks")
 @pytest.mark.parametrize(
     ("task", "folder", "counts"),
     [
@@ -289,15 +288,15 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_real_files_are_read_whole(task: str, folder: str, counts: tuple[int, int, int]) -> None:
-    directory = SHARED / "tasks" / folder
+    directory = LARGE / "tasks" / folder
     splits: tuple[TaskSplit, ...] = ("train", "validation", "test")
     assert tuple(len(read(directory, task, split)) for split in splits) == counts
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+@needs_large("tasks/RACE.tar.xz")
 def test_race_is_read_whole(tmp_path: Path) -> None:
-    subprocess.run(["bash", SHARED / "unpack", tmp_path, "race"], check=True)
+    subprocess.run(["bash", LARGE / "unpack", tmp_path, "race"], check=True)
     directory = tmp_path / "tasks" / "RACE"
     assert (len(read(directory, "race")), len(read(directory, "race", "validation"))) == (87866, 4887)
     assert len(read(directory, "race_middle")) + len(read(directory, "race_high")) == 87866
