@@ -27,7 +27,7 @@ from gpt1_jax.devices.mesh import make_mesh, place_rows, use
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.huge_pages import use_huge_pages
-from gpt1_jax.interop.runs import published_weights
+from gpt1_jax.interop.run_directory import published_weights
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
 from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.encoding import encode_examples

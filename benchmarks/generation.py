@@ -22,7 +22,7 @@ from gpt1_jax.config import MeshConfig
 from gpt1_jax.devices.mesh import make_mesh, use
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.runs import published_weights
+from gpt1_jax.interop.run_directory import published_weights
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.transformer import Transformer

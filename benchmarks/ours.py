@@ -50,7 +50,7 @@ class Training:
 
 def initial_weights(config: Config) -> dict[str, np.ndarray]:
     """The parameters that a `Training` begins with, under their published names."""
-    from gpt1_jax.interop.runs import published_weights  # late: no step needs what comes with it
+    from gpt1_jax.interop.run_directory import published_weights  # late: no step needs what comes with it
 
     model = Transformer(config.model, config.data.vocab_size)
     with use(make_mesh(MeshConfig(1, 1, 1))):

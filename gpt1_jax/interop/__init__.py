@@ -1,1 +1,1 @@
-"""Other programs' formats of the model: each is read into, and written from, `published.LanguageModel`."""
+"""Model formats of other programs, each read into and written from `published.LanguageModel`."""

@@ -1,4 +1,4 @@
-"""From one format to another: read, checked whole, written whole."""
+"""Converts a model from one format to another: reads it, checks it, and writes it whole or not at all."""
 
 import dataclasses
 import os
@@ -9,11 +9,12 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
 from gpt1_jax.devices.hosts import tell
 from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import check_target, shown, whole_directory
 from gpt1_jax.interop.huggingface import CLASSIFIER_KINDS, read_huggingface, write_huggingface
+from gpt1_jax.interop.json_files import shown
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
 from gpt1_jax.interop.published import TOKENS, LanguageModel, check_finite
-from gpt1_jax.interop.runs import read_run, write_run
+from gpt1_jax.interop.run_directory import read_run, write_run
+from gpt1_jax.interop.target import check_target, whole_directory
 from gpt1_jax.model.specials import SPECIALS
 
 
@@ -25,33 +26,34 @@ def convert(
     tokenizer: str | None = None,
     num_heads: int | None = None,
 ) -> None:
-    """Converts the model in one directory to another; lines tell what cannot come along.
+    """Converts the model in one directory into another format; lines say what is left out.
 
     Args:
         source_format, target_format: each `openai`, `huggingface` or `gpt1_jax`.
-        source, target: the directories; the second must not exist, or be empty, and is complete or absent at the end.
-        tokenizer: `openai:DIR` or `sentencepiece:FILE.model`, in place of the one that is found with the model.
-        num_heads: of a model in the format `openai`, which does not tell it; None is one for each 64 of the width.
+        source, target: the directories; `target` must be absent or empty, and in the end it is complete or absent.
+        tokenizer: `openai:DIR` or `sentencepiece:FILE.model`, which replaces the tokenizer found with the model.
+        num_heads: the number of heads, which the format `openai` does not record; None means one for each 64 of the
+            width.
 
     Raises:
-        UserError: something in the files, or that they do not fit each other or the new format.
+        UserError: a file is unusable, or the files fit neither each other nor the new format.
     """
     if "://" in target:
         raise UserError(
-            f"OUT={target} is in a bucket, where nothing is written whole; name a directory, and copy it there."
+            f"OUT={target} is in a bucket, where no directory appears all at once; name a local one, and copy it there."
         )
     directory, place = expand_local(source, "IN"), Path(os.path.realpath(expand_local(target, "OUT")))
     check_target(directory, place)
     if not directory.is_dir():
         raise UserError(
-            f"IN={source} is no directory; name one that holds a model in the format {source_format}."
+            f"IN={source} is not a directory; name one that holds a model in the format {source_format}."
         )
     if num_heads is not None and source_format != "openai":
-        raise UserError(f"--num_heads={num_heads} goes with --from=openai alone; leave it out.")
+        raise UserError(f"--num_heads={num_heads} goes with --from=openai only; leave it out.")
 
     named = None if tokenizer is None else _open_named(tokenizer)
 
-    # ── Read ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Read ──────────────────────────────────────────────────────────────────────────────────────────────────────────
     if source_format == "openai":
         model = read_openai(directory, num_heads, named)
     elif source_format == "huggingface":
@@ -62,7 +64,7 @@ def convert(
     model = _settle_head(_settle_tokens(model, source), target_format)
     check_finite(model)
 
-    # ── Write ────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Write ─────────────────────────────────────────────────────────────────────────────────────────────────────────
     with whole_directory(place) as building:
         if target_format == "openai":
             write_openai(model, building)
@@ -72,12 +74,14 @@ def convert(
             write_run(model, building, source_format)
     heads, width = model.config.num_heads, model.config.d_model
     if target_format == "openai" and heads * HEAD_WIDTH != width:
-        tell(f"The format openai does not tell the number of heads: read {target} with --num_heads={heads}.")
+        tell(
+            f"The format openai does not record the number of heads: read {target} with --num_heads={heads}."
+        )
     tell(f"{sum(array.size for array in model.weights.values()):,} parameters are in {target}.")
 
 
 def _open_named(spec: str) -> Tokenizer:
-    """The tokenizer that --tokenizer names."""
+    """Opens the tokenizer that --tokenizer names."""
     tokenizer = open_tokenizer(spec)
     if tokenizer is None:
         raise UserError(f"--tokenizer={spec} names no files; write openai:DIR or sentencepiece:FILE.model.")
@@ -85,17 +89,17 @@ def _open_named(spec: str) -> Tokenizer:
 
 
 def _settle_tokens(model: LanguageModel, source: str) -> LanguageModel:
-    """The model with as many rows in its token table as its tokenizer has pieces."""
+    """Returns the model with exactly one row of its token table for each of the tokenizer's pieces."""
     table, pieces = model.weights[TOKENS], model.tokenizer.vocab_size
     if isinstance(model.tokenizer, NoTokenizer):
         tell(
-            f"{source} has no tokenizer, so the converted model reads and writes ids alone; give it one with "
+            f"{source} has no tokenizer, so the converted model reads and writes only ids; give it a tokenizer with "
             "--tokenizer=openai:DIR or --tokenizer=sentencepiece:FILE.model."
         )
     if model.added and len(table) == pieces + len(model.added):
         tell(
             f"The last {len(model.added)} rows of {TOKENS} are left out: they are the added tokens "
-            f"{shown(', '.join(model.added))}, which are plain characters for the tokenizer here."
+            f"{shown(', '.join(model.added))}, which are plain characters to the tokenizer here."
         )
     elif len(table) == pieces + SPECIALS:
         tell(f"The last {SPECIALS} rows of {TOKENS} are left out: they are fine-tuning's special tokens.")
@@ -109,7 +113,7 @@ def _settle_tokens(model: LanguageModel, source: str) -> LanguageModel:
 
 
 def _settle_head(model: LanguageModel, target_format: str) -> LanguageModel:
-    """The model without its head where the new format cannot hold it."""
+    """Returns the model without its head if the new format cannot hold that."""
     if model.head is None:
         return model
     task = model.head.task
@@ -117,7 +121,7 @@ def _settle_head(model: LanguageModel, target_format: str) -> LanguageModel:
         reason = f"the format {target_format} holds language models"
     elif task.kind not in CLASSIFIER_KINDS:
         reason = (
-            f"transformers has no counterpart to a head of {task.kind}, over several sequences an example"
+            f"transformers has no counterpart to a head of {task.kind}, over several sequences per example"
         )
     else:
         return model

@@ -1,7 +1,7 @@
 """The layout of openai-community/openai-gpt, which transformers reads: config.json, weights, vocab.json, merges.txt.
 
-OpenAIGPTModel has four times the width hidden units, whatever its config says. A model of fewer is written with further
-ones that are zero, and its own number as `n_inner`, by which reading takes them off again.
+OpenAIGPTModel always has four times as many hidden units as its width, whatever its config says. A model with fewer is
+padded with units that are zero, and records its own number as `n_inner`, so that reading can drop the padding.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from gpt1_jax.data.tokenizers.gpt1 import HUGGING_FACE_FILES, OpenAITokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import is_size, read_json, shown
-from gpt1_jax.interop.fitting import fold_bias, narrow, widen
+from gpt1_jax.interop.fold import fold_bias, narrow, widen
+from gpt1_jax.interop.json_files import is_size, read_json, shown
 from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, make_config, weight_shapes
 from gpt1_jax.interop.tensors import (
     DTYPES,
@@ -34,17 +34,19 @@ from gpt1_jax.interop.tokenizers import SENTENCEPIECE, find_added, find_tokenize
 from gpt1_jax.model.layers import INIT_STDDEV, LAYER_NORM_EPSILON
 from gpt1_jax.model.specials import special_ids
 
-# Kinds of tasks of which an example is one sequence, as OpenAIGPT's classifier reads it.
+# The kinds of tasks whose examples are one sequence, as OpenAIGPT's classifier expects.
 CLASSIFIER_KINDS = ("classification", "entailment")
 
 _PREFIX = "transformer."
-# Parts of names that heads, torch.compile and PyTorch's ways to train on several devices put around a model's own.
+# Parts that heads, torch.compile and PyTorch's distributed wrappers add to a model's own names.
 _AROUND = {"transformer", "_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-_OUTPUT = "lm_head.weight"  # the token table once more
+# The token table once more.
+_OUTPUT = "lm_head.weight"
 _HIDDEN_FACTOR = 4
-# A classifier's last norm may be replaced to make room for a bias; then its language model's lies here.
+# A classifier's last norm may be replaced to express a bias; the language model's own norm then goes into this file.
 LAST_NORM = "language_model_norm.safetensors"
-_PADDING = 0  # the id behind shorter sequences, as our own batches have it
+# The id after the end of shorter sequences, as in our own batches.
+_PADDING = 0
 _SIZES = {
     "n_layer": "num_layers",
     "n_head": "num_heads",
@@ -56,11 +58,12 @@ _DROPOUTS = {
     "attn_pdrop": "attention_dropout",
     "resid_pdrop": "residual_dropout",
 }
-_BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|position_ids")  # masks and the like, in older files
+# Masks and the like, which older files contain.
+_BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|position_ids")
 _HEADS = ("score.", "multiple_choice_head.")
 
 
-# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Read ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_huggingface(
@@ -69,21 +72,21 @@ def read_huggingface(
     """Reads the layout.
 
     Args:
-        directory: holds its files.
-        tell: is told what is left out or changed in form.
-        tokenizer: in place of the one that lies there.
+        directory: holds the files.
+        tell: receives lines about what is left out or changed in form.
+        tokenizer: replaces the one in the directory.
 
     Raises:
-        UserError: a file is missing or damaged, they do not fit each other, or it is another model.
+        UserError: a file is missing or damaged, the files do not fit each other, or the model is of another kind.
     """
     config, rows, hidden = _read_config(directory / "config.json")
     tensors = _find_tensors(directory, config, rows, tell)
     if dtypes := {tensor.dtype for tensor in tensors.values()} - {"float32"}:
-        tell(f"The weights are {' and '.join(sorted(dtypes))}; as float32 they are the same numbers.")
+        tell(f"The weights are {' and '.join(sorted(dtypes))}; float32 holds the same numbers.")
     weights = {name: narrow(name, tensor.read(), hidden) for name, tensor in tensors.items()}
     if _OUTPUT in weights and not np.array_equal(weights.pop(_OUTPUT), weights[TOKENS]):
         raise UserError(
-            f"{directory} has another {_OUTPUT} than {TOKENS}, but GPT-1's are one; convert a model that ties them."
+            f"{directory} has an {_OUTPUT} that differs from {TOKENS}, but GPT-1 ties them; convert a model that does."
         )
     config, added = dataclasses.replace(config, d_ff=hidden), []
     if tokenizer is None:
@@ -93,7 +96,7 @@ def read_huggingface(
 
 
 def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
-    """The model as its tensors are, the rows of its token table, and how many of the hidden units are its own."""
+    """Returns the config of the tensors, the rows of the token table, and the number of true hidden units."""
     values = read_json(path)
     if not isinstance(values, dict) or values.get("model_type") != "openai-gpt":
         raise UserError(f'{path} does not say "model_type": "openai-gpt"; name a directory of such a model.')
@@ -102,14 +105,16 @@ def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
         value = values.get(key)
         if not is_size(value):
             raise UserError(
-                f"{path} has {key}={shown(value)}, expected a whole number from 1 to 2**31 - 1; mend it."
+                f"{path} has {key}={shown(value)}, expected a whole number from 1 to 2**31 - 1; correct it."
             )
         return value
 
     def rate(key: str) -> float:
         value = values.get(key, 0.1)
         if type(value) not in (int, float) or not 0 <= value < 1:
-            raise UserError(f"{path} has {key}={shown(value)}, expected a number from 0 to below 1; mend it.")
+            raise UserError(
+                f"{path} has {key}={shown(value)}, expected a number from 0 to below 1; correct it."
+            )
         return float(value)
 
     known = {
@@ -122,12 +127,14 @@ def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
         if values.get(key, expected) != expected:
             raise UserError(
                 f"{path} has {key}={shown(values[key])}, but a model here can only have {expected!r}; convert "
-                "one that has."
+                "a model that has it."
             )
     wide = _HIDDEN_FACTOR * size("n_embd")
     hidden = wide if values.get("n_inner") is None else size("n_inner")
     if hidden > wide:
-        raise UserError(f"{path} has n_inner={hidden}, expected at most {wide}, four times n_embd; mend it.")
+        raise UserError(
+            f"{path} has n_inner={hidden}, expected at most {wide}, four times n_embd; correct it."
+        )
     sizes: dict[str, Any] = {ours: size(key) for key, ours in _SIZES.items()}
     rates: dict[str, Any] = {ours: rate(key) for key, ours in _DROPOUTS.items()}
     return make_config(d_ff=wide, **sizes, **rates), size("vocab_size"), hidden
@@ -136,7 +143,7 @@ def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
 def _find_tensors(
     directory: Path, config: ModelConfig, rows: int, tell: Callable[[str], None]
 ) -> dict[str, Tensor]:
-    """The model's tensors by their published names, and the output's where the files have it."""
+    """Returns the model's tensors by their published names, and the output's if the files have one."""
     found: dict[str, Tensor] = {}
     for name, tensor in open_tensors(directory).items():
         short = ".".join(part for part in name.split(".") if part not in _AROUND)
@@ -150,7 +157,8 @@ def _find_tensors(
         found |= {
             name: tensor for name, tensor in open_safetensors(path).items() if name in _last_norm(config)
         }
-    if TOKENS not in found and _OUTPUT in found:  # so transformers saves OpenAIGPTDoubleHeadsModel
+    # transformers saves OpenAIGPTDoubleHeadsModel this way.
+    if TOKENS not in found and _OUTPUT in found:
         found[TOKENS] = found[_OUTPUT]
 
     tensors = {}
@@ -164,7 +172,7 @@ def _find_tensors(
         tensors[_OUTPUT] = _checked(directory, _OUTPUT, found.pop(_OUTPUT), tensors[TOKENS].shape)
     for name, tensor in found.items():
         raise UserError(
-            f"{directory} has {shown(name)} of shape {list(tensor.shape)}, which is no part of the model that its "
+            f"{directory} has {shown(name)} of shape {list(tensor.shape)}, which does not belong to the model that its "
             "config.json describes; convert a model of that kind and size."
         )
     return tensors
@@ -183,18 +191,19 @@ def _checked(directory: Path, name: str, tensor: Tensor, shape: tuple[int, ...])
     return tensor
 
 
-# ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Write ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str], None]) -> None:
-    """Writes the layout into a directory that is there: a language model, or with a head a sequence classifier.
+    """Writes a language model, or a sequence classifier if there is a head, into an existing directory.
 
     Args:
-        model: its head, where it has one, is of one of CLASSIFIER_KINDS.
-        tell: is told how the classifier is to be fed.
+        model: if it has a head, that belongs to one of CLASSIFIER_KINDS.
+        directory: where to write.
+        tell: receives lines about how to use the classifier.
 
     Raises:
-        UserError: the model has more hidden units than the layout can hold, or a head's bias cannot be expressed.
+        UserError: the model has more hidden units than the layout can hold, or the head's bias cannot be expressed.
     """
     config, wide = model.config, _HIDDEN_FACTOR * model.config.d_model
     if config.d_ff > wide:
@@ -220,8 +229,8 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
         if any((weights[_PREFIX + name] != array).any() for name, array in norm.items()):
             write_safetensors(norm, directory / LAST_NORM)
             tell(
-                f"The last norm is replaced by one that carries the head's bias, so use {SAFETENSORS} as a classifier "
-                f"alone; converted again, it is the run's language model, whose norm is in {LAST_NORM}."
+                f"The last norm is replaced by one that carries the head's bias, so use {SAFETENSORS} only as a "
+                f"classifier; converted back, it is the run's language model, whose norm is in {LAST_NORM}."
             )
     values["vocab_size"] = len(weights[_PREFIX + TOKENS])
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
@@ -231,20 +240,20 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
 
 
 def _last_norm(config: ModelConfig) -> tuple[str, str]:
-    """The gain and the bias of the norm whose output is the model's."""
+    """Returns the names of the gain and the bias of the model's last norm."""
     return f"h.{config.num_layers - 1}.ln_2.weight", f"h.{config.num_layers - 1}.ln_2.bias"
 
 
 def _write_for_transformers(model: LanguageModel, directory: Path, tell: Callable[[str], None]) -> None:
-    """Writes the tokenizer once more, as AutoTokenizer reads it, or what makes AutoTokenizer fail.
+    """Writes the tokenizer as AutoTokenizer reads it, or a file that makes AutoTokenizer fail.
 
-    The published BPE it reads from the two files; its ids are those of transformers, not of the authors.
+    For the published BPE, AutoTokenizer uses the two files; it then gives transformers' ids, not the authors'.
     """
     tokenizer = model.tokenizer
     if isinstance(tokenizer, OpenAITokenizer):
         tell(
-            "transformers' tokenizer of GPT-1 leaves out line breaks and accents, and splits some words otherwise than "
-            "the authors did; for ids as here, encode with gpt1_jax.tokenize."
+            "transformers' tokenizer of GPT-1 leaves out line breaks and accents, and splits some words differently "
+            "from the authors; for the ids that are used here, encode with gpt1_jax.tokenize."
         )
         return
     if isinstance(tokenizer, SentencePieceTokenizer):
@@ -257,8 +266,8 @@ def _write_for_transformers(model: LanguageModel, directory: Path, tell: Callabl
                 tell("AutoTokenizer puts <s>, $ and <e> around a text, or two, by itself.")
             return
         tell(
-            f"The SentencePiece model cannot be written as tokenizer.json, since {reason}; AutoTokenizer refuses the "
-            f"directory, and the package sentencepiece reads {SENTENCEPIECE} there."
+            f"The SentencePiece model cannot be written as tokenizer.json, because {reason}; AutoTokenizer refuses the "
+            f"directory, but the package sentencepiece reads {SENTENCEPIECE} there."
         )
     write_no_tokenizer(directory)
 
@@ -266,9 +275,16 @@ def _write_for_transformers(model: LanguageModel, directory: Path, tell: Callabl
 def _add_classifier(
     weights: dict[str, np.ndarray], head: TaskHead, norm: tuple[str, str], tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Puts a head among the weights, and the specials behind the token table; returns what the config says of it.
+    """Adds a head to the weights and the specials to the token table.
 
-    `norm` is the gain and the bias of the last layer norm, which may be replaced.
+    Args:
+        weights: the tensors to write, which are changed.
+        head: the head.
+        norm: the names of the gain and the bias of the last layer norm, which may be replaced.
+        tell: receives a line about how to use the classifier.
+
+    Returns:
+        What the config says about the head.
     """
     scale, shift, labels = *(_PREFIX + name for name in norm), head.task.labels
     kernel, weights[scale], weights[shift] = fold_bias(head.kernel, head.bias, weights[scale], weights[shift])
@@ -277,7 +293,7 @@ def _add_classifier(
     weights["score.weight"] = kernel.T
     tell(
         f"OpenAIGPTForSequenceClassification reads <s> = {start}, $ = {delimiter}, <e> = {extract}: end every sequence "
-        f"with <e>, and pad behind it with {_PADDING}."
+        f"with <e>, and pad after it with {_PADDING}."
     )
     return {
         "architectures": ["OpenAIGPTForSequenceClassification"],
@@ -288,5 +304,6 @@ def _add_classifier(
         "bos_token_id": start,
         "sep_token_id": delimiter,
         "eos_token_id": extract,
-        "pad_token_id": _PADDING,  # the state that is read is that of the last token that is another
+        # transformers reads the state of the last token that is not this one.
+        "pad_token_id": _PADDING,
     }

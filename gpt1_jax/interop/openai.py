@@ -1,8 +1,8 @@
 """The authors' own format: params_shapes.json, params_0.npy … params_9.npy, and the vocabulary's two files.
 
-The ten files hold one flat float32 vector, cut in ten: the tensors of `weight_shapes`, one after the other. Their
-shapes are listed in params_shapes.json; kernels of the blocks, which the authors wrote as convolutions of width 1,
-have a 1 in front.
+The ten files together hold one flat float32 vector: the tensors of `weight_shapes`, end to end. Their shapes are listed
+in params_shapes.json. The authors wrote the kernels of the blocks as convolutions of width 1, so these have a 1 in
+front.
 """
 
 import io
@@ -16,15 +16,17 @@ from gpt1_jax.config import ModelConfig
 from gpt1_jax.data.tokenizers.gpt1 import OPENAI_FILES
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import is_size, read_json, shown
+from gpt1_jax.interop.json_files import is_size, read_json, shown
 from gpt1_jax.interop.published import TOKENS, LanguageModel, make_config, weight_shapes
 from gpt1_jax.interop.tokenizers import find_tokenizer, write_tokenizer
 
 SHAPES = "params_shapes.json"
 PARTS = tuple(f"params_{number}.npy" for number in range(10))
-HEAD_WIDTH = 64  # of the published model; the format does not tell the number of heads
+# The published model's width of a head; the format does not record the number of heads.
+HEAD_WIDTH = 64
 
-_TABLES, _BLOCK = 2, 12  # tensors before the blocks, and of each
+# The number of tensors before the blocks, and in each block.
+_TABLES, _BLOCK = 2, 12
 
 
 def read_openai(
@@ -33,12 +35,12 @@ def read_openai(
     """Reads the format.
 
     Args:
-        directory: holds its files.
-        tokenizer: in place of the one that lies there.
-        num_heads: None is one for each 64 of the width.
+        directory: holds the files.
+        tokenizer: replaces the one in the directory.
+        num_heads: None means one for each 64 of the width.
 
     Raises:
-        UserError: a file is missing or damaged, or they do not fit each other.
+        UserError: a file is missing or damaged, or the files do not fit each other.
     """
     path = directory / SHAPES
     listed = _read_shapes(path)
@@ -65,12 +67,13 @@ def read_openai(
 
 
 def write_openai(model: LanguageModel, directory: Path) -> None:
-    """Writes the format, without a head, into a directory that is there."""
+    """Writes the format, without a head, into an existing directory."""
     listed = [_as_listed(name, array.shape) for name, array in model.weights.items()]
     (directory / SHAPES).write_text(json.dumps(listed))
     flat = np.concatenate([array.ravel() for array in model.weights.values()])
     for name, part in zip(PARTS, np.array_split(flat, len(PARTS)), strict=True):
-        content = io.BytesIO()  # NumPy forgets why the disk refused
+        # If NumPy wrote to the disk itself, it would hide why the disk refused.
+        content = io.BytesIO()
         np.save(content, part)
         (directory / name).write_bytes(content.getbuffer())
     write_tokenizer(model.tokenizer, directory, OPENAI_FILES)
@@ -81,7 +84,7 @@ def _as_listed(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _read_shapes(path: Path) -> list[list[int]]:
-    """The lists of positive whole numbers that params_shapes.json must be, as many as a model's tensors."""
+    """Reads params_shapes.json, which must list shapes of positive whole numbers, one for each of a model's tensors."""
     listed = read_json(path)
 
     def is_shape(value: object) -> bool:
@@ -101,12 +104,12 @@ def _read_shapes(path: Path) -> list[list[int]]:
 
 
 def _find_config(listed: list[list[int]], num_heads: int | None) -> ModelConfig:
-    """The sizes that the shapes tell."""
+    """Returns the config whose sizes follow from the shapes."""
     width, hidden_bias = listed[0][-1], listed[_TABLES + 7]
     if num_heads is None and width % HEAD_WIDTH:
         raise UserError(
-            f"The width {width} is no multiple of {HEAD_WIDTH}, the published model's width of a head, and the format "
-            "openai does not tell the number of heads; set it by --num_heads."
+            f"The width {width} is not a multiple of {HEAD_WIDTH}, the width of a head in the published model, and the "
+            "format openai does not record the number of heads; set it by --num_heads."
         )
     return make_config(
         num_layers=(len(listed) - _TABLES) // _BLOCK,
@@ -118,14 +121,15 @@ def _find_config(listed: list[list[int]], num_heads: int | None) -> ModelConfig:
 
 
 def _open_part(path: Path) -> np.ndarray:
-    """A vector of float32 that stays on disk; nothing in the file is executed, or allocated for."""
+    """Opens a vector of float32 that stays on disk; nothing in the file is executed, or can make this allocate."""
     if not path.is_file():
         raise UserError(f"{path} is missing; the weights are in {PARTS[0]} to {PARTS[-1]}.")
     try:
         part = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # NumPy's reader raises many kinds on a damaged header
+    # NumPy's reader raises many kinds of errors on a damaged header.
+    except Exception as error:
         raise UserError(
-            f"{path} is damaged or holds no plain array of numbers; restore it from where it came."
+            f"{path} is damaged or does not hold a plain array of numbers; restore it from where it came."
         ) from error
     if part.ndim != 1 or part.dtype != np.float32:
         raise UserError(

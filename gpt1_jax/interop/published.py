@@ -1,4 +1,4 @@
-"""The form that all formats meet in: the language model's tensors as the authors published them, in that order.
+"""The common form of all formats: the language model's tensors as the authors published them, in their order.
 
 Letters: L layers, D width, F hidden, C context length, V the tokenizer's pieces.
 """
@@ -13,7 +13,7 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.task import Task
 
-# What the formats say of a model; in all else that decides its architecture it is GPT-1.
+# What the formats record of a model; everything else about its architecture is as in GPT-1.
 SIZES = (
     "model.num_layers",
     "model.num_heads",
@@ -26,10 +26,10 @@ POSITIONS, TOKENS = "positions_embed.weight", "tokens_embed.weight"
 
 @dataclass(frozen=True, eq=False)
 class TaskHead:
-    """What fine-tuning put on the language model.
+    """What fine-tuning added to the language model.
 
     Fields:
-        task: whose labels the outputs are.
+        task: the task, whose labels the outputs stand for.
         specials: float32 [3, D], the embeddings of start, delimiter and extract.
         kernel, bias: float32 [D, N] and [N].
     """
@@ -45,11 +45,11 @@ class LanguageModel:
     """A language model, whatever it was read from.
 
     Fields:
-        config: its sizes and dropout rates.
-        weights: float32, by the names and in the shapes and order of `weight_shapes`.
-        tokenizer: what its rows of the token table mean; a NoTokenizer where its files came without one.
-        head: of a run that was fine-tuned.
-        added: the names of tokens whose rows of the token table stand behind the tokenizer's pieces.
+        config: the sizes and dropout rates.
+        weights: float32 tensors with the names, shapes and order of `weight_shapes`.
+        tokenizer: says what the rows of the token table mean; a NoTokenizer if the files came without one.
+        head: the head of a fine-tuned run.
+        added: the names of added tokens, whose rows of the token table come after those of the tokenizer's pieces.
     """
 
     config: ModelConfig
@@ -60,10 +60,10 @@ class LanguageModel:
 
 
 def weight_shapes(config: ModelConfig, rows: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The name and shape of each tensor, in the published order; kernels are [in, out], their heads side by side.
+    """Yields the name and shape of each tensor, in the published order; kernels are [in, out], with heads side by side.
 
-    The names are those of transformers' OpenAIGPTModel. One after the other, so that who looks for them in a file
-    ends at the first that is not there, however many layers the file claims.
+    The names are those of transformers' OpenAIGPTModel. They come one at a time, so that a search for them in a file
+    ends at the first that is missing, however many layers the file claims to have.
     """
     width, hidden = config.d_model, config.d_ff
     yield POSITIONS, (config.context_length, width)
@@ -94,10 +94,10 @@ def make_config(
     attention_dropout: float = 0.1,
     residual_dropout: float = 0.1,
 ) -> ModelConfig:
-    """The config of a model that another program made; it computes in float32, as its weights are.
+    """Makes the config of another program's model, which computes in float32 like its weights.
 
     Raises:
-        UserError: the width does not divide into the heads.
+        UserError: the width is not a multiple of the number of heads.
     """
     if d_model % num_heads:
         raise UserError(
@@ -118,7 +118,11 @@ def make_config(
 
 
 def check_finite(model: LanguageModel) -> None:
-    """Refuses, by UserError, a model with a tensor that has infinite numbers, or what are none."""
+    """Checks that all tensors are finite.
+
+    Raises:
+        UserError: one holds infinity or NaN.
+    """
     arrays, head = dict(model.weights), model.head
     if head is not None:
         arrays |= {

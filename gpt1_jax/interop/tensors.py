@@ -1,4 +1,4 @@
-"""Tensors in files of the PyTorch world: their shapes first, each one's numbers only when they are asked for."""
+"""Tensors in PyTorch's files: shapes are read at once, and the numbers of a tensor only on request."""
 
 import os
 import re
@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.numpy import bfloat16  # its import is what lets NumPy, and so safetensors, know the type
+
+# Importing bfloat16 makes the type known to NumPy, and so to safetensors.
+from jax.numpy import bfloat16
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import read_json, shown
+from gpt1_jax.interop.json_files import read_json, shown
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
-INDEX = ".index.json"  # behind either name, where the tensors are in parts
-# What float32 holds exactly, by safetensors' names.
+# Follows either name if the tensors are split over several files.
+INDEX = ".index.json"
+# The types whose values float32 holds exactly, by safetensors' names.
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": np.dtype(bfloat16).name}
 
 
@@ -25,8 +28,9 @@ class Tensor(NamedTuple):
     """A tensor in a file.
 
     Fields:
+        shape: the lengths of its axes.
         dtype: one of DTYPES' values, or another name.
-        read: its numbers, float32, where the dtype is one of these.
+        read: returns the numbers as float32, if the dtype is one of DTYPES' values.
     """
 
     shape: tuple[int, ...]
@@ -35,10 +39,10 @@ class Tensor(NamedTuple):
 
 
 def open_tensors(directory: Path) -> dict[str, Tensor]:
-    """The tensors by name of model.safetensors or else of pytorch_model.bin, either of them whole or in parts.
+    """Opens model.safetensors, or else pytorch_model.bin, whole or in parts; returns the tensors by name.
 
     Raises:
-        UserError: none of these is there, or it is damaged, or torch is needed and missing.
+        UserError: none of these files exists, or one is damaged, or torch is needed but missing.
     """
     for name, opener in ((SAFETENSORS, open_safetensors), (PICKLE, _open_pickle)):
         if (directory / name).is_file():
@@ -52,13 +56,14 @@ def open_tensors(directory: Path) -> dict[str, Tensor]:
 
 
 def open_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file.
+    """Opens one file and returns its tensors by name.
 
     Raises:
-        UserError: it is damaged or missing.
+        UserError: the file is damaged or missing.
     """
     try:
-        file: Any = safe_open(path, framework="np")  # checks all lengths and offsets against the file
+        # Opening checks all lengths and offsets against the file.
+        file: Any = safe_open(path, framework="np")
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read ({reason}); restore it from where it came.") from error
@@ -72,11 +77,16 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
             lambda: file.get_tensor(name).astype(np.float32, copy=False),
         )
 
-    return {name: describe(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+    # `file` is not a dictionary, and cannot be iterated itself.
+    return {name: describe(name) for name in file.keys()}  # noqa: SIM118
 
 
 def write_safetensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Writes tensors as PyTorch's world reads them; raises OSError where the disk does."""
+    """Writes tensors as PyTorch's programs read them.
+
+    Raises:
+        OSError: the disk refuses.
+    """
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
         save_file(contiguous, path, metadata={"format": "pt"})
@@ -87,7 +97,7 @@ def write_safetensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def _open_parts(index: Path, opener: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors that an index names, each out of the file that it names."""
+    """Returns the tensors that an index lists, each from the file that the index names."""
     listed = read_json(index)
     places = listed.get("weight_map") if isinstance(listed, dict) else None
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
@@ -95,7 +105,8 @@ def _open_parts(index: Path, opener: Callable[[Path], dict[str, Tensor]]) -> dic
     beside = {path.name for path in index.parent.iterdir() if path.is_file()}
     parts = {}
     for file in sorted(set(places.values())):
-        if file not in beside:  # nor any file of another directory
+        # Only files of the same directory are allowed.
+        if file not in beside:
             raise UserError(
                 f"{index} names the file {shown(file)}, which does not lie beside it; bring all files."
             )
@@ -111,15 +122,19 @@ def _open_parts(index: Path, opener: Callable[[Path], dict[str, Tensor]]) -> dic
 
 def _open_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        import torch  # pyright: ignore[reportMissingImports] (of no use to anything else here)
+        # torch serves nothing else here.
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
             f"{path} needs PyTorch to be read and torch is not installed; install it, or bring {SAFETENSORS}."
         ) from None
     try:
-        with warnings.catch_warnings(action="ignore"):  # of odd pickles, which the sentence below tells of
-            state = torch.load(path, map_location="cpu", weights_only=True)  # tensors alone, no code
-    except Exception as error:  # torch raises many kinds on a damaged file
+        # Warnings about odd pickles add nothing to the sentences below.
+        with warnings.catch_warnings(action="ignore"):
+            # weights_only loads tensors and runs no code.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    # torch raises many kinds of errors on a damaged file.
+    except Exception as error:
         raise UserError(
             f"{path} is damaged or holds other things than tensors; restore it from where it came."
         ) from error
@@ -130,7 +145,7 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
         )
         if not isinstance(name, str) or not plain:
             raise UserError(
-                f"{path} holds {shown(name)}, which is no plain tensor; bring the model's state alone."
+                f"{path} holds {shown(name)}, which is not a plain tensor; bring only the model's state."
             )
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise UserError(
@@ -141,6 +156,6 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
 
     if not isinstance(state, dict):
         raise UserError(
-            f"{path} holds a {type(state).__name__}, expected the model's state, tensors by name."
+            f"{path} holds a {type(state).__name__}, expected the model's state, tensors by name; bring that."
         )
     return {name: describe(name, value) for name, value in state.items()}

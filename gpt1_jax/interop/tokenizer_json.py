@@ -1,8 +1,8 @@
-"""A SentencePiece model as the tokenizer.json that Hugging Face's `tokenizers`, and so transformers, reads.
+"""Writes a SentencePiece model as a tokenizer.json for Hugging Face's `tokenizers`, which transformers uses.
 
-Its BPE does what SentencePiece's does if it knows every pair that makes a piece, the pairs of the best-scored piece
-first. Pieces are written with spaces where SentencePiece writes "▁", so that a "▁" of the text has no piece, and is
-spelled in bytes as here.
+The library's BPE does what SentencePiece's does if it knows every pair that makes a piece, with the pairs of the
+best-scored piece first. Where SentencePiece writes "▁" in a piece, the file has a space. A "▁" in a text therefore has
+no piece and is spelled in bytes, as it is here.
 """
 
 import json
@@ -29,14 +29,14 @@ TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 _AS_IT_STANDS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
 
-# Any other class reads other files, and OpenAIGPTTokenizer, which is the default of the model's type, takes no file at
-# all for a vocabulary of "<unk>" alone. This one fails where there is no tokenizer.json.
+# Any other class reads other files. OpenAIGPTTokenizer, the default for this type of model, works without files and
+# then has a vocabulary of only "<unk>". This class fails if there is no tokenizer.json.
 _CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}
 _SPECIALS = tuple(f"<|{name}|>" for name in Specials._fields)
 
 
 def why_not(model: bytes) -> str | None:
-    """What in a SentencePiece model tokenizer.json cannot say as it is meant; None where it can say all."""
+    """Returns why tokenizer.json cannot express a SentencePiece model faithfully, or None if it can."""
     parsed = parse(model)
     normalizer, pieces = parsed.normalizer, parsed.pieces
     scores = [piece.score for piece in pieces if piece.type == NORMAL]
@@ -51,7 +51,7 @@ def why_not(model: bytes) -> str | None:
     if normalizer.remove_extra_whitespaces or not normalizer.escape_whitespaces:
         return "it changes spaces"
     if any(piece.type == UNUSED for piece in pieces):
-        return "it has pieces that are not to be used"
+        return "it has pieces that must not be used"
     if not np.isfinite(scores).all() or len(set(scores)) < len(scores):
         return "its pieces are not ordered by their scores"
     if any(" " in name for name in names) or any(len(name) == 1 for name in others):
@@ -64,20 +64,24 @@ def why_not(model: bytes) -> str | None:
 def write_tokenizer_json(
     tokenizer: SentencePieceTokenizer, directory: Path, context_length: int, with_specials: bool
 ) -> None:
-    """Writes tokenizer.json and tokenizer_config.json of a model of which `why_not` tells nothing.
+    """Writes tokenizer.json and tokenizer_config.json for a model that `why_not` does not object to.
 
     Args:
-        context_length: how many ids the model reads at most.
-        with_specials: whether fine-tuning's three specials stand behind the pieces; then they are put around texts as
-            a classifier reads them.
+        tokenizer: the tokenizer to write.
+        directory: where to write.
+        context_length: the most ids that the model reads.
+        with_specials: whether fine-tuning's three specials follow the pieces; if so, they are put around texts in the
+            way a classifier expects.
     """
     pieces = parse(tokenizer.model).pieces
     vocabulary = _vocabulary(pieces)
     config: dict[str, Any] = _CLASS | {
         "model_max_length": context_length,
-        "model_input_names": ["input_ids", "attention_mask"],  # a type of token would add another embedding
+        # Token types would add another embedding.
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
-        "split_special_tokens": True,  # names of special pieces in a text are plain characters
+        # The names of special pieces in a text are plain characters.
+        "split_special_tokens": True,
         "unk_token": next(piece.piece for piece in pieces if piece.type == UNKNOWN),
     }
     if tokenizer.end_id is not None:
@@ -123,7 +127,7 @@ def write_tokenizer_json(
 
 
 def write_no_tokenizer(directory: Path) -> None:
-    """Writes what makes transformers' AutoTokenizer fail in this directory, instead of reading all as unknown."""
+    """Writes a file that makes AutoTokenizer fail in this directory, instead of reading every text as unknown."""
     _write(directory / TOKENIZER_CONFIG, _CLASS)
 
 
@@ -139,7 +143,7 @@ def _vocabulary(pieces: Any) -> dict[str, int]:
 
 
 def _merges(pieces: Any) -> list[tuple[str, str]]:
-    """Every pair of pieces that makes a third, the pairs of the best-scored first."""
+    """Returns every pair of pieces that makes a third, beginning with the pairs of the best-scored piece."""
     scores = {_spaced(piece.piece): piece.score for piece in pieces if piece.type == NORMAL}
     return [
         (whole[:cut], whole[cut:])
@@ -158,7 +162,7 @@ def _replace(form: str, pattern: str, content: str) -> dict[str, Any]:
 
 
 def _surround(vocabulary: dict[str, int]) -> dict[str, Any]:
-    """The specials around a text, and around and between two."""
+    """Returns the rule that puts the specials around a text, or around and between two."""
     start, delimiter, extract = ({"SpecialToken": {"id": name, "type_id": 0}} for name in _SPECIALS)
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {

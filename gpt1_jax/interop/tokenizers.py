@@ -1,4 +1,4 @@
-"""The tokenizer that lies beside other programs' weights: found by its files' names, and written under them."""
+"""The tokenizer beside other programs' weights: finds it by the names of its files, and writes it under them."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from gpt1_jax.data.tokenizers.gpt1 import HUGGING_FACE_FILES, OPENAI_FILES, Open
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.files import read_json, shown
+from gpt1_jax.interop.json_files import read_json, shown
 from gpt1_jax.interop.tokenizer_json import TOKENIZER_CONFIG, TOKENIZER_JSON
 
 SENTENCEPIECE = "sentencepiece.model"
@@ -18,12 +18,12 @@ _ADDED = "added_tokens.json"
 
 
 def find_tokenizer(directory: Path, rows: int) -> Tokenizer:
-    """The tokenizer whose files lie in a directory: a SentencePiece model, or the published BPE by any of its names.
+    """Finds the tokenizer in a directory: a SentencePiece model, or the published BPE under any of its names.
 
-    Where there are none it is the one that has `rows` pieces and no text.
+    If the directory has no tokenizer, the result is a stand-in with `rows` pieces and no text.
 
     Raises:
-        UserError: they are incomplete or damaged, or a tokenizer.json of another kind is all there is.
+        UserError: files are missing or damaged, or there is only a tokenizer.json of another kind.
     """
     path = directory / SENTENCEPIECE
     try:
@@ -45,10 +45,10 @@ def find_tokenizer(directory: Path, rows: int) -> Tokenizer:
 
 
 def find_added(directory: Path, pieces: int) -> list[str]:
-    """The names of the tokens that were added behind a tokenizer's pieces, by the order of their ids.
+    """Returns the names of the tokens that were added after a tokenizer's pieces, in the order of their ids.
 
     Raises:
-        UserError: a file that tells them is damaged, or their ids do not follow the pieces.
+        UserError: a file that lists them is damaged, or their ids do not follow those of the pieces.
     """
     names: dict[int, str] = {}
     for path in (directory / _ADDED, directory / TOKENIZER_JSON, directory / TOKENIZER_CONFIG):
@@ -58,16 +58,18 @@ def find_added(directory: Path, pieces: int) -> list[str]:
     if added and sorted(added) != list(range(pieces, pieces + len(added))):
         raise UserError(
             f"{directory} has added tokens whose ids are {shown(sorted(added))}, expected those from {pieces} on, one "
-            "after the other, behind the tokenizer's pieces; bring files that belong together."
+            "after the other, following the tokenizer's pieces; bring files that belong together."
         )
     return [added[number] for number in sorted(added)]
 
 
 def write_tokenizer(tokenizer: Tokenizer, directory: Path, names: tuple[str, str]) -> None:
-    """Writes the tokenizer's own bytes, where it has any, so that `find_tokenizer` gives it back.
+    """Writes the tokenizer's own bytes, if it has any, so that `find_tokenizer` finds it again.
 
     Args:
-        names: of the published BPE's two files: its pieces, and its merges.
+        tokenizer: the tokenizer to write.
+        directory: where to write.
+        names: the names of the published BPE's two files, for its pieces and its merges.
     """
     if isinstance(tokenizer, SentencePieceTokenizer):
         (directory / SENTENCEPIECE).write_bytes(tokenizer.model)
@@ -77,11 +79,11 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, names: tuple[str, str
 
 
 def _read_bpe(path: Path) -> OpenAITokenizer:
-    """GPT-1's BPE out of the one file that transformers saves since its version 5.
+    """Reads GPT-1's BPE from the single file that transformers saves since its version 5.
 
     Raises:
-        UserError: it is another kind of tokenizer.
-        ValueError: it is damaged.
+        UserError: the file holds another kind of tokenizer.
+        ValueError: the file is damaged.
     """
     described = read_json(path)
     model = _part(described, "model")
@@ -95,7 +97,7 @@ def _read_bpe(path: Path) -> OpenAITokenizer:
     for key, (found, expected) in marks.items():
         if found != expected:
             raise UserError(
-                f"{path} is no tokenizer of GPT-1's kind: {key} is {shown(found)}, not {expected!r}; name its "
+                f"{path} is not a tokenizer of GPT-1's kind: {key} is {shown(found)}, not {expected!r}; name its "
                 "tokenizer by --tokenizer=openai:DIR or --tokenizer=sentencepiece:FILE.model."
             )
     vocabulary, merges = model.get("vocab"), model.get("merges")
@@ -114,10 +116,10 @@ def _part(described: object, key: str) -> dict[str, Any]:
 
 
 def _read_added(path: Path) -> dict[int, str]:
-    """What a file tells of added tokens, names by ids; some files tell of pieces too.
+    """Returns the names of added tokens by their ids; some files list ordinary pieces as well.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     described = read_json(path)
     try:
@@ -131,5 +133,6 @@ def _read_added(path: Path) -> dict[int, str]:
         if all(type(number) is int and isinstance(name, str) for number, name in pairs):
             return dict(pairs)
     except (AttributeError, KeyError, TypeError, ValueError):
-        pass  # the sentence below tells all of these
-    raise UserError(f"{path} does not tell added tokens by ids and names; restore it from where it came.")
+        # The sentence below covers all of these.
+        pass
+    raise UserError(f"{path} does not list added tokens by ids and names; restore it from where it came.")

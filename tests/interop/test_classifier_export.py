@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 import gpt1_jax
 from gpt1_jax.interop.conversion import convert
-from gpt1_jax.interop.fitting import fold_bias
+from gpt1_jax.interop.fold import fold_bias
 from gpt1_jax.model.specials import special_ids
 from gpt1_jax.tasks.task import Example, Task, transform
 from gpt1_jax.training.checkpoints import Checkpoints

@@ -262,7 +262,7 @@ def test_a_source_that_is_not_there_is_a_sentence(source_format: str, tmp_path: 
     (tmp_path / "in" / "file").write_text("")
     for name in ("absent", "file"):
         told = refused(source_format, tmp_path / "in" / name, tmp_path / "out")
-        assert f"{name} is no directory" in told and source_format in told
+        assert f"{name} is not a directory" in told and source_format in told
     assert "in" in refused(source_format, tmp_path / "in", tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""Run directories: any run is read, and what another program made becomes one that training can start from.
+"""Run directories: reads any run, and writes another program's model as a run that training can start from.
 
 Letters: L layers, D width, H heads, K head width, V the tokenizer's pieces.
 """
@@ -41,16 +41,16 @@ _TOKENIZERS = {SentencePieceTokenizer: "sentencepiece", OpenAITokenizer: "openai
 
 
 def read_run(directory: str) -> LanguageModel:
-    """The newest sound checkpoint of a run, with its head where it was fine-tuned.
+    """Reads the newest sound checkpoint of a run, with its head if the run was fine-tuned.
 
     Raises:
-        UserError: there is no run, no sound checkpoint, or its model is another than GPT-1 of some size.
+        UserError: there is no run or no sound checkpoint, or the model is not GPT-1 of some size.
     """
     values = flatten(to_dict(Run(directory).config()))
     for name, key in schema().items():
         if key.architecture and name not in SIZES and values[name] != key.default:
             raise UserError(
-                f"{directory} has {name}={values[name]}, which no other format holds; name a run with "
+                f"{directory} has {name}={values[name]}, which no other format can hold; name a run with "
                 f"{name}={key.default}."
             )
     trained = TrainedRun(directory)
@@ -64,17 +64,17 @@ def read_run(directory: str) -> LanguageModel:
 
 
 def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
-    """Makes the directory of a run that ended at step 0, with the paper's settings of pre-training.
+    """Writes a run that ended at step 0, with the paper's settings for pre-training.
 
-    It has no text and no optimizer state: training does not go on in it, but starts from it by init_from.
+    The run has neither text nor optimizer state. Training cannot resume it, but can start from it with init_from.
 
     Args:
-        model: its head is left out.
-        directory: is there, or will be.
-        origin: the format it was read from, told in place of `data.source`.
+        model: the model, whose head is left out.
+        directory: where to write; it need not exist.
+        origin: the format the model came from, named in place of `data.source`.
 
     Raises:
-        UserError: the model is of a size that no run can have.
+        UserError: no run can have a model of this size.
     """
     config, run = _make_config(model, origin), Run(str(directory))
     run.record(config, {"tokenizer": model.tokenizer.fingerprint()})
@@ -88,9 +88,10 @@ def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
 
 
 def _make_config(model: LanguageModel, origin: str) -> Config:
-    """The model's config, checked whole, with the settings of the paper's section 4.1 around it."""
+    """Returns the model's config, checked, with the settings of the paper's section 4.1 for everything else."""
     data = DataConfig(
-        source=f"converted from {origin}",  # no source, so that a run is never resumed in place
+        # This is not a source, so the run can never be resumed in place.
+        source=f"converted from {origin}",
         tokenizer=_TOKENIZERS[type(model.tokenizer)],
         vocab_size=model.tokenizer.vocab_size,
     )
@@ -98,7 +99,7 @@ def _make_config(model: LanguageModel, origin: str) -> Config:
 
 
 def published_weights(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarray]:
-    """The published tensors of a trunk's parameters, without the padding of its token table."""
+    """Returns a trunk's parameters as the published tensors, without the padding of the token table."""
     weights = {}
     for name, shape in weight_shapes(config, rows):
         if name == TOKENS:
@@ -113,7 +114,7 @@ def published_weights(config: ModelConfig, params: Any, rows: int) -> dict[str, 
 
 
 def _stack(model: LanguageModel) -> dict[str, Any]:
-    """A trunk's parameters, blocks stacked [L, ...], the token table padded with zeros."""
+    """Returns a trunk's parameters: blocks stacked [L, ...], and the token table padded with zeros."""
     config, weights = model.config, model.weights
     layers, width, heads = config.num_layers, config.d_model, config.num_heads
     split = {

@@ -1,4 +1,4 @@
-"""Two things that transformers' OpenAIGPT cannot hold, said in a way it can: fewer hidden units, and a head's bias.
+"""Expresses two things that transformers' OpenAIGPT does not have: fewer hidden units, and the bias of a head.
 
 Letters: D width, F hidden units, N outputs of the head.
 """
@@ -7,11 +7,12 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 
-_TOLERANCE = 1e-6  # of what rounding may add to an output, where states are near 1
+# Rounding may add this much to an output whose states are near 1.
+_TOLERANCE = 1e-6
 
 
 def widen(name: str, array: np.ndarray, hidden: int) -> np.ndarray:
-    """A tensor, by its published name, with hidden units of zero behind its own, `hidden` in all: they add nothing."""
+    """Pads a tensor, given by its published name, to `hidden` hidden units; the new ones are zero and add nothing."""
     axis = _hidden_axis(name)
     if axis is None or array.shape[axis] == hidden:
         return array
@@ -21,10 +22,10 @@ def widen(name: str, array: np.ndarray, hidden: int) -> np.ndarray:
 
 
 def narrow(name: str, array: np.ndarray, hidden: int) -> np.ndarray:
-    """A tensor, by its published name, with its first hidden units alone.
+    """Cuts a tensor, given by its published name, to its first `hidden` hidden units.
 
     Raises:
-        UserError: the others are not zero.
+        UserError: the other units are not zero.
     """
     axis = _hidden_axis(name)
     if axis is None:
@@ -32,13 +33,13 @@ def narrow(name: str, array: np.ndarray, hidden: int) -> np.ndarray:
     kept, rest = np.split(array, [hidden], axis)
     if rest.any():
         raise UserError(
-            f"{name} has numbers beyond the n_inner={hidden} hidden units of its config.json; mend n_inner there."
+            f"{name} has numbers beyond the n_inner={hidden} hidden units of its config.json; correct n_inner there."
         )
     return kept
 
 
 def _hidden_axis(name: str) -> int | None:
-    """The axis of a tensor that counts hidden units."""
+    """Returns the axis of a tensor that counts hidden units, or None."""
     if name.endswith(("mlp.c_fc.weight", "mlp.c_fc.bias")):
         return -1
     return 0 if name.endswith("mlp.c_proj.weight") else None
@@ -47,25 +48,26 @@ def _hidden_axis(name: str) -> int | None:
 def fold_bias(
     kernel: np.ndarray, bias: np.ndarray, scale: np.ndarray, shift: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A head's kernel that does without the bias, and the layer norm that it reads.
+    """Returns a head's kernel that needs no bias, and the layer norm that the head reads.
 
-    The head reads states h = scale · n + shift of the last layer norm, of which n sums to 0. So adding α / scale to a
-    kernel's column adds α · Σ (shift / scale) to its output, whatever n is: α makes that the bias. Where the sum is too
-    near 0 for float32, the head reads n + 1 instead, by a kernel scale · kernel + β: that adds D · β, and what the
-    shift did besides is in β too. Only the head may read that norm then.
+    The head reads states h = scale · n + shift of the last layer norm, where n sums to 0. Adding α / scale to a column
+    of the kernel therefore adds α · Σ (shift / scale) to its output for every n, and α is chosen so that this is the
+    bias. If the sum is too close to 0 for float32, the head reads n + 1 instead, with a kernel scale · kernel + β,
+    which adds D · β; β also makes up for the shift. In that case nothing but the head may read the norm.
 
     Args:
         kernel, bias: float32 [D, N] and [N].
-        scale, shift: float32 [D], of the last layer norm.
+        scale, shift: float32 [D], those of the last layer norm.
 
     Returns:
-        float32 [D, N], [D] and [D]: the kernel, and the scale and the shift of the layer norm in front of it. These are
-        `scale` and `shift` themselves wherever they can be.
+        float32 [D, N], [D] and [D]: the kernel, and the scale and shift of the layer norm before it. Scale and shift
+        are returned unchanged where possible.
     """
     if not bias.any():
         return kernel, scale, shift
     wide, rounding = np.float64, np.finfo(np.float32).eps
-    with np.errstate(all="ignore"):  # a scale of 0 ends as no number, which is no small error either
+    # A scale of 0 leads to NaN, which fails the test of the error below.
+    with np.errstate(all="ignore"):
         ratio = shift.astype(wide) / scale
         alpha = bias / ratio.sum()
         error = rounding * np.abs(alpha).max() * np.sqrt((1 + ratio**2).sum())

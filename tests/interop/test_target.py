@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt1_jax.errors import Fault
-from gpt1_jax.interop.files import whole_directory
+from gpt1_jax.interop.target import whole_directory
 
 
 def test_a_thread_that_a_failure_leaves_behind_makes_nothing_again(tmp_path: Path) -> None:
