@@ -206,7 +206,7 @@ def test_a_norm_that_was_never_trained_carries_the_bias_too(
     params["trunk"]["blocks"]["norm_2_bias"] = np.zeros_like(params["trunk"]["blocks"]["norm_2_bias"])
     save_again(tmp_path / "run", params)
     convert("gpt1_jax", "huggingface", str(tmp_path / "run"), str(tmp_path / "hub"))
-    assert "use model.safetensors as a classifier alone" in capsys.readouterr().out
+    assert "use model.safetensors only as a classifier" in capsys.readouterr().out
     model, told = transformers.OpenAIGPTForSequenceClassification.from_pretrained(
         tmp_path / "hub", output_loading_info=True
     )
