@@ -207,7 +207,7 @@ def test_scores_in_another_order_than_the_ids_decide(tmp_path: Path) -> None:
         (lambda: train(add_dummy_prefix=True), "puts a space in front"),
         (lambda: train(remove_extra_whitespaces=True), "changes spaces"),
         (lambda: with_scores(lambda number: -(number // 2)), "not ordered by their scores"),
-        (with_unused, "pieces that are not to be used"),
+        (with_unused, "pieces that must not be used"),
     ],
 )
 def test_another_sentencepiece_model_is_told_and_refused_by_autotokenizer(

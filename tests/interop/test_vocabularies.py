@@ -121,7 +121,7 @@ def spelled(content: str, name: str = "added_tokens.json") -> Any:
     [
         (
             described("model", "type", value="Unigram"),
-            "no tokenizer of GPT-1's kind: model.type is 'Unigram'",
+            "not a tokenizer of GPT-1's kind: model.type is 'Unigram'",
         ),
         (described("model", "end_of_word_suffix", value=None), "model.end_of_word_suffix is None"),
         (described("normalizer", value=None), "normalizer.type is None, not 'BertNormalizer'"),
