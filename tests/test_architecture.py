@@ -16,12 +16,8 @@ from gpt1_jax import overrides
 from gpt1_jax.config import Config, ModelConfig, schema, to_config_dict
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
-<<<<<<< HEAD
-from gpt1_jax.interop.runs import read_run
-from gpt1_jax.keys import OURS, setting
-=======
 from gpt1_jax.interop.run_directory import read_run
->>>>>>> f529fbf (Tests follow the words of interop/)
+from gpt1_jax.keys import OURS, setting
 from gpt1_jax.overrides import from_config_dict, from_dict, to_dict
 from gpt1_jax.run import Run, inherit
 from gpt1_jax.training.transfer import check_start
