@@ -32,7 +32,7 @@ def paper(task: str) -> Config:
 
     python -m gpt1_jax.main --config=configs/finetune.py:TASK --config.init_from=RUN --workdir=RUN2
 
-    With the paper's own model nothing was fine-tuned here.
+    Nothing was fine-tuned here from a model of the paper's size; docs/measured.md has the scores from `small`.
     """
     return Config(
         model=replace(
@@ -63,6 +63,7 @@ def demo(task: str) -> Config:
 
     python -m gpt1_jax.main --config=configs/finetune.py:demo_same_verse --config.init_from=runs/pretrain-tiny
 
+    On CPUs. From `tiny` it gets 90 % of demo_same_verse right, 63 % of demo_entailment and 64 % of demo_genre.
     """
     config = paper(task)
     return replace(

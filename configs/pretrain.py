@@ -19,8 +19,8 @@ def paper() -> Config:
 
     python -m gpt1_jax.main --config=configs/pretrain.py
 
-    116.5 million parameters, bfloat16, PG-19 in place of BooksCorpus. It has not been run to its end here: its step was
-    compiled for a v5e:2x2 (64 ms by the compiler's estimate), and takes 5 to 7 s for 2 sequences on a 2-core CPU.
+    116.5 million parameters, bfloat16, PG-19 in place of BooksCorpus. It was never trained to its end here: on a
+    v5e:2x2 a step takes 64 ms by the compiler's estimate, and of 2 sequences 5 to 7 s on a 2-core CPU.
     """
     return Config()
 

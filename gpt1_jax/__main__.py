@@ -49,7 +49,7 @@ def describe() -> str:
             "",
             "Presets of pre-training (gpt1 train --config=pretrain[:PRESET]):",
             *(
-                f"  {name or '(none)':10} {preset.__doc__.partition('. ')[0].rstrip('.')}"
+                f"  {name or '(none)':10} {preset.__doc__.splitlines()[0].rstrip('.')}"
                 for name, preset in presets.items()
             ),
             "",

@@ -33,6 +33,7 @@ def test_without_a_name_there_is_a_list_of_commands_presets_and_tasks() -> None:
     told = describe()
     assert all(f"\n  {name} " in told for name in COMMANDS)
     assert "(none)" in told and "\n  tiny " in told and "\n  small " in told
+    assert not any(line.startswith("   ") for line in told.splitlines())  # a line each
     assert all(task in told.split() for task in CATALOG)
 
 
