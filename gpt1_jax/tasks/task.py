@@ -27,7 +27,7 @@ ROLES: dict[Kind, tuple[str, ...]] = {
 class Example(NamedTuple):
     """One example.
 
-    Fields:
+    Attributes:
         texts: the texts of its kind's ROLES in order; for choice (context, question, choice, choice, …), where a
             question that is absent is "".
         label: the number of the class or of the right choice, from 0; or a score; None if unknown.
@@ -43,7 +43,7 @@ class Example(NamedTuple):
 class Task:
     """One labeled task.
 
-    Fields:
+    Attributes:
         name: the name that the config uses.
         kind: decides the transformation and the head.
         metrics: how predictions are scored; the first metric decides which evaluation is the best.

@@ -16,7 +16,7 @@ _LAST_WORD = re.compile(r"\s*\S*\Z")
 class SampledText(TypedDict):
     """A continuation.
 
-    Fields:
+    Attributes:
         token_ids: the new ones, a stop that ended them included.
         text: theirs, without such a stop; empty where the run has no tokenizer.
         logprobs: of each, by the model itself, before temperature and the like.

@@ -43,7 +43,7 @@ class Settings(TypedDict, total=False):
 class Generation:
     """How prompts are continued.
 
-    Fields:
+    Attributes:
         max_new_tokens: of each sample.
         temperature: divides the logits; 0 takes the most probable token.
         top_k: draws from so many of the most probable tokens; 0 from all.
