@@ -162,6 +162,14 @@ class FinetuneConfig:
     scores: Literal["classes", "regression"] = setting(
         "classes", CODE, "how a scored task such as STS-B is learned", fixed=True
     )
+    softmax: Literal["tokens", "authors"] = setting(
+        "tokens",
+        OURS,
+        "what the auxiliary language model predicts among: pieces and specials, or, as in the authors' one table, the "
+        "rows of positions too",
+        fixed=True,
+        before="tokens",
+    )
     max_examples: Amount = setting(0, OURS, "of training, drawn by `seed`; 0 is all", fixed=True)
     kind: Literal["classification", "entailment", "similarity", "choice"] | None = setting(
         None, OURS, "the kind of the task custom", fixed=True

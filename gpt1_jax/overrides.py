@@ -135,6 +135,10 @@ def check(config: Config) -> Config:
         raise UserError(
             f"model.num_layers={model.num_layers} does not go with model.kind=lstm, the paper's single layer; set 1."
         )
+    if model.kind == "lstm" and config.finetune and config.finetune.softmax == "authors":
+        raise UserError(
+            "finetune.softmax=authors does not go with model.kind=lstm, which has no rows of positions; set tokens."
+        )
     if config.finetune and config.init_from is None:
         raise UserError(
             "config.init_from is missing; fine-tuning takes the run directory of a pre-trained model."

@@ -84,7 +84,8 @@ def finetune(config: Config, workdir: str) -> None:
     contents = {"text": _fingerprint(encoded["train"]), "validation": _fingerprint(encoded["validation"])}
     opened = begin(run, config, contents, tokenizer, {"task.json": task.to_dict()})
     regression = task.score_range is not None and settings.scores == "regression"
-    trainer = Trainer.make(config, model, finetuning_loss(model, settings.auxiliary_weight, regression), mesh)
+    objective = finetuning_loss(model, settings.auxiliary_weight, regression, settings.softmax)
+    trainer = Trainer.make(config, model, objective, mesh)
 
     def start() -> State:
         state = trainer.init(config.seed)

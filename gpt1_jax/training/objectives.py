@@ -1,11 +1,12 @@
 """What is minimized: each objective is a function (parameters, batch) → (loss, its parts)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.model.embedding import TABLE_MULTIPLE
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import tied_cross_entropy
 from gpt1_jax.model.trunk import Trunk
@@ -33,13 +34,20 @@ def language_model_loss(model: Trunk, dropout: bool) -> Objective:
     return loss
 
 
-def finetuning_loss(model: Classifier, auxiliary_weight: float, regression: bool) -> Objective:
+def finetuning_loss(
+    model: Classifier,
+    auxiliary_weight: float,
+    regression: bool,
+    softmax: Literal["tokens", "authors"] = "tokens",
+) -> Objective:
     """L3 = L2 + λ · L1, with dropout (the paper's equation 5).
 
     Args:
         model: trunk and head. The specials in use are targets of L1 like any token.
         auxiliary_weight: λ; at 0 the language model's loss is not computed.
         regression: whether L2 is the squared error of the head's one output instead of the cross-entropy.
+        softmax: whether L1's softmax runs over the tokens in use, or over the positions' rows too, as in the authors'
+            `model`, where both are one table.
 
     Returns:
         A function of the parameters and a TaskBatch: the loss, and its parts "task_loss" (L2) and "lm_loss" (L1).
@@ -55,12 +63,18 @@ def finetuning_loss(model: Classifier, auxiliary_weight: float, regression: bool
         task_loss = (batch.label_weights * errors).sum()
         if not auxiliary_weight:
             return task_loss, {"task_loss": task_loss}
-        lm_loss = _next_tokens(model.trunk, params["trunk"], hidden, batch)
+        lm_loss = _next_tokens(model.trunk, params["trunk"], hidden, batch, positions=softmax == "authors")
         return task_loss + auxiliary_weight * lm_loss, {"task_loss": task_loss, "lm_loss": lm_loss}
 
     return loss
 
 
-def _next_tokens(model: Trunk, params: Any, hidden: Any, batch: Any) -> jax.Array:
+def _next_tokens(model: Trunk, params: Any, hidden: Any, batch: Any, positions: bool = False) -> jax.Array:
+    """Σ w · ℓ of the next tokens, among the tokens in use and, where `positions` says so, the positions' rows."""
     targets, weights = (x.reshape(-1, x.shape[-1]) for x in (batch.targets, batch.weights))
-    return tied_cross_entropy(hidden, params["tokens"], targets, weights, model.vocab_size + model.specials)
+    table, used = params["tokens"], model.vocab_size + model.specials
+    if positions:
+        table = jnp.concatenate([table[:used], params["positions"]])
+        used = len(table)
+        table = jnp.pad(table, [(0, -used % TABLE_MULTIPLE), (0, 0)])
+    return tied_cross_entropy(hidden, table, targets, weights, used)

@@ -1,0 +1,93 @@
+"""The parts, against what the authors' program computed: float32, within what rounding allows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from oracle_support import trace
+
+from gpt1_jax.config import OptimizerConfig
+from gpt1_jax.model.attention import chunked_attention, plain_attention
+from gpt1_jax.model.dropout import Dropout
+from gpt1_jax.model.layers import layer_norm
+from gpt1_jax.training.optimizers import make_optimizer, make_schedule
+
+TRACE = trace(2)
+
+
+def test_gelu_is_the_tanh_form() -> None:
+    np.testing.assert_allclose(
+        jax.nn.gelu(TRACE["gelu/x"], approximate=True), TRACE["gelu/y"], rtol=0, atol=1e-6
+    )
+
+
+def test_layer_norm() -> None:
+    """A row that is constant becomes the bias."""
+    found = layer_norm(jnp.asarray(TRACE["norm/x"]), TRACE["norm/g"], TRACE["norm/b"])
+    np.testing.assert_allclose(found, TRACE["norm/y"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[2, 4], TRACE["norm/b"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("attend", [plain_attention, chunked_attention])
+def test_attention_is_scaled_by_the_heads_width(attend: Any) -> None:
+    part = {
+        name.removeprefix("attn_scaled/"): x for name, x in TRACE.items() if name.startswith("attn_scaled/")
+    }
+    x, heads = part["x"], 3
+    joined = x @ part["c_attn/w"][0] + part["c_attn/b"]
+    query, key, value = np.split(joined.reshape(*x.shape[:2], 3 * heads, -1), 3, axis=2)
+    attended = attend(*map(jnp.asarray, (query, key, value)), Dropout(None, 0, 0.0, x.shape[1]))
+    found = np.asarray(attended).reshape(x.shape) @ part["c_proj/w"][0] + part["c_proj/b"]
+    np.testing.assert_allclose(found, part["y"], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("warmup", [0.002, 0.1])
+def test_the_linear_schedule(warmup: float) -> None:
+    """Ours ends at 0 where the program's goes on below it, beyond the last update, where it is never asked."""
+    x = TRACE["schedule/x"]
+    config = OptimizerConfig(
+        learning_rate=1.0, schedule="linear", warmup_steps=0, warmup_fraction=warmup, total_steps=1_000_000
+    )
+    found = make_schedule(config, 0)(np.float32(x * 1_000_000))
+    np.testing.assert_allclose(
+        found, np.maximum(TRACE[f"schedule/warmup_linear/{warmup}"], 0), rtol=0, atol=2e-6
+    )
+
+
+CASES = {"l2_clip": (0.01, 1.0), "l2_noclip": (0.01, 0.0), "plain": (0.0, 0.0)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_thirty_updates_of_the_optimizer_alone(case: str) -> None:
+    """A matrix that decays, and a vector and a scalar that do not; gradients clipped by their norm together."""
+    decay, clip = CASES[case]
+    names = {"matrix": "kernel", "vector": "bias", "scalar": "scale"}
+    config = OptimizerConfig(
+        learning_rate=0.05,
+        schedule="linear",
+        warmup_steps=0,
+        warmup_fraction=0.1,
+        total_steps=30,
+        weight_decay=decay,
+        clip_norm=clip,
+    )
+    optimizer = make_optimizer(config, make_schedule(config, 30))
+    params = {ours: jnp.asarray(TRACE[f"adam/initial/{theirs}"]) for theirs, ours in names.items()}
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    for number in range(30):
+        gradients = {
+            ours: jnp.asarray(TRACE[f"adam/grad/{theirs}"][number]) for theirs, ours in names.items()
+        }
+        changes, state = update(gradients, state, params)
+        params: Any = optax.apply_updates(params, changes)
+        find = optax.tree_utils.tree_get_all_with_path
+        moments: Any = find(state, "mu"), find(state, "nu")
+        for theirs, ours in names.items():
+            expected = {kind: TRACE[f"adam/{case}/{kind}/{theirs}"][number] for kind in "pmv"}
+            np.testing.assert_allclose(params[ours], expected["p"], rtol=0, atol=5e-6)
+            for ((_, found),), kind in zip(moments, "mv", strict=True):
+                np.testing.assert_allclose(found[ours], expected[kind], rtol=1e-5, atol=1e-8)
