@@ -17,6 +17,7 @@ from gpt1_jax.keys import CODE, OURS, PAPER, Key, Range, setting, walk
 
 Count = Annotated[int, Range(1, below=2**63)]
 Amount = Annotated[int, Range(0, below=2**63)]
+Number = Annotated[int, Range(1, below=2**24)]
 # Steps are counted on the devices.
 Steps = Annotated[int, Range(0, below=2**31)]
 Size = Annotated[int, Range(1, below=2**20)]
@@ -63,26 +64,21 @@ class ModelConfig:
 class DataConfig:
     """Where the text and the tokenizer come from."""
 
+    # The paper's BooksCorpus is no longer distributed.
     source: str = setting(
-        "tfds:pg19",
-        OURS,
-        "demo, text:GLOB or tfds:NAME[#FEATURE]; of a task: tfds, files:PATH or demo. The paper's BooksCorpus is no "
-        "longer distributed",
+        "tfds:pg19", OURS, "demo, text:GLOB or tfds:NAME[#FEATURE]; of a task: tfds, files:PATH or demo"
     )
     tokenizer: str = setting("sentencepiece", OURS, "sentencepiece, sentencepiece:FILE.model or openai:DIR")
-    vocab_size: Annotated[int, Range(1, below=2**24)] = setting(
-        40_478,
-        PAPER,
-        "pieces of a tokenizer that is trained here: 40,000 merges and the characters",
-        fixed=True,
+    vocab_size: Number = setting(
+        40_478, PAPER, "pieces of a tokenizer trained here: 40,000 merges and the characters", fixed=True
     )
     cache_dir: str = setting("~/.cache/gpt1_jax", OURS, "for tokenized text, which runs share")
     tfds_dir: str | None = setting(None, OURS, "where TFDS prepares its sets; by default in its own place")
     split_seed: Annotated[int, Range(-1, below=2**32)] = setting(
         0,
         OURS,
-        "draws what is held out of a text or table without a validation part, whatever `seed` is; -1 takes every "
-        "20th document, and every 10th or 20th row",
+        "draws what is held out where there is no validation part, apart from `seed`; -1 is every 20th document, and "
+        "every 10th or 20th row",
         fixed=True,
         before=-1,
     )
@@ -94,21 +90,15 @@ class TrainConfig:
 
     num_steps: Steps = setting(0, OURS, "updates; 0 where num_epochs says how long")
     num_epochs: NonNegative = setting(100.0, PAPER, "passes over the data; 0 where num_steps says how long")
-    batch_size: Annotated[int, Range(1, below=2**24)] = setting(
-        64, PAPER, "sequences an update, over all devices", fixed=True
-    )
-    accumulation: Annotated[int, Range(1, below=2**24)] = setting(
-        1, OURS, "micro-batches that an update is split into"
-    )
+    batch_size: Number = setting(64, PAPER, "sequences an update, over all devices", fixed=True)
+    accumulation: Number = setting(1, OURS, "micro-batches that an update is split into")
     log_every: Count = setting(100, OURS, "steps from one line of the log to the next")
     eval_every: Amount = setting(10_000, OURS, "steps from one evaluation to the next; 0 is an epoch")
     eval_batches: Amount = setting(
         200, OURS, "batches of an evaluation; 0 is the whole validation part, as always in fine-tuning"
     )
     checkpoint_every: Amount = setting(
-        5_000,
-        OURS,
-        "steps from one checkpoint to the next; 0 is an epoch. The best evaluation's is saved as well",
+        5_000, OURS, "steps from one checkpoint to the next, beside the best evaluation's; 0 is an epoch"
     )
     keep_checkpoints: Annotated[int, Range(2, below=2**20)] = setting(
         3, OURS, "how many of the newest stay; two at least, so that a damaged one can be passed over"
@@ -136,13 +126,11 @@ class OptimizerConfig:
     warmup_fraction: Rate = setting(0.0, OURS, "of total_steps, where warmup_steps is 0")
     total_steps: Steps = setting(0, OURS, "the schedule's length; 0 is num_steps")
     weight_decay: NonNegative = setting(0.01, PAPER, "on all parameters but biases and gains")
-    clip_norm: NonNegative = setting(
-        1.0, CODE, "the most that all gradients together may be; 0 does not clip"
-    )
-    beta1: Rate = setting(0.9, CODE, "decay of the mean of gradients")
-    beta2: Rate = setting(0.999, CODE, "decay of the mean of their squares")
+    clip_norm: NonNegative = setting(1.0, CODE, "the largest norm of all gradients together; 0 does not clip")
+    beta1: Rate = setting(0.9, CODE, "decay of Adam's first moment")
+    beta2: Rate = setting(0.999, CODE, "decay of Adam's second moment")
     epsilon: Annotated[float, Range(1e-30, below=10**10)] = setting(
-        1e-8, CODE, "added to the root of the latter"
+        1e-8, CODE, "added to the second moment's root"
     )
 
 
@@ -153,10 +141,7 @@ class FinetuneConfig:
     task: str = setting(MISSING, OURS, "a name of gpt1_jax/tasks/catalog.py", fixed=True)
     auxiliary_weight: NonNegative = setting(0.5, PAPER, "λ of L3 = L2 + λ · L1")
     num_transfer_layers: Annotated[int, Range(-1, below=2**20)] | None = setting(
-        None,
-        PAPER,
-        "pre-trained blocks that are taken; by default all, 0 only the embeddings, -1 nothing",
-        fixed=True,
+        None, PAPER, "pre-trained blocks to take; by default all, 0 the embeddings, -1 nothing", fixed=True
     )
     classifier_dropout: Rate = setting(0.1, PAPER, "on the state that the head reads")
     scores: Literal["classes", "regression"] = setting(
@@ -172,36 +157,25 @@ class FinetuneConfig:
     )
     max_examples: Amount = setting(0, OURS, "of training, drawn by `seed`; 0 is all", fixed=True)
     kind: Literal["classification", "entailment", "similarity", "choice"] | None = setting(
-        None, OURS, "the kind of the task custom", fixed=True
+        None, OURS, "of the task custom", fixed=True
     )
-    columns: str = setting(
-        "",
-        OURS,
-        'where those of the task custom have other names: "premise=COLUMN,hypothesis=COLUMN,label=COLUMN"',
-        fixed=True,
-    )
+    columns: str = setting("", OURS, "of custom: premise=COLUMN,hypothesis=COLUMN,label=COLUMN", fixed=True)
     positive_label: str = setting(
-        "",
-        OURS,
-        "the class of two whose F1 is reported; by default the alphabetically second",
-        fixed=True,
-        before="",
+        "", OURS, "of two, the one whose F1 counts; by default the second by alphabet", fixed=True, before=""
     )
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1, for at most one axis, takes the devices that remain."""
+    """Devices along each axis; -1, for at most one axis, takes the devices that remain.
+
+    Several slices, joined by the slower network of a data center, share the axis `data`, which is a multiple of them.
+    """
 
     data: MeshAxis = setting(-1, OURS, "devices that share a batch; -1 takes those that remain")
     fsdp: MeshAxis = setting(1, OURS, "devices that share a batch, and the parameters too")
     tensor: MeshAxis = setting(1, OURS, "devices that share each product of matrices")
-    slices: Size = setting(
-        1,
-        OURS,
-        "slices with a slower network between them, which share the axis data, a multiple of them",
-        before=1,
-    )
+    slices: Size = setting(1, OURS, "slices that share the axis data over a slower network", before=1)
 
 
 @dataclass(frozen=True)
@@ -209,9 +183,7 @@ class Config:
     """A run, whole."""
 
     seed: Annotated[int, Range(0, below=2**32)] = setting(0, OURS, "of everything that is drawn", fixed=True)
-    init_from: str | None = setting(
-        None, OURS, "another run directory, whose parameters a new run starts from"
-    )
+    init_from: str | None = setting(None, OURS, "a run whose parameters a new run starts from")
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

@@ -7,8 +7,6 @@ import typing
 from dataclasses import MISSING
 from typing import Any
 
-import ml_collections
-
 from gpt1_jax.config import Config, schema
 from gpt1_jax.errors import UserError
 from gpt1_jax.keys import Key, sections
@@ -53,11 +51,6 @@ def from_dict(values: dict[str, Any]) -> Config:
         UserError: an unknown or missing key, a wrong type, a value out of range, fields that do not fit.
     """
     return check(_build(Config, values, "", schema()))
-
-
-def from_config_dict(values: ml_collections.ConfigDict) -> Config:
-    """The checked config of a ConfigDict; raises as `from_dict`."""
-    return from_dict(values.to_dict())
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.run_directory import read_run
 from gpt1_jax.keys import OURS, setting
-from gpt1_jax.overrides import from_config_dict, from_dict, to_dict
+from gpt1_jax.overrides import from_dict, to_dict
 from gpt1_jax.run import Run, inherit
 from gpt1_jax.training.transfer import check_start
 
@@ -127,4 +127,4 @@ def test_every_key_says_what_it_means() -> None:
 def test_the_defaults_are_a_whole_config_that_needs_nothing_else() -> None:
     config = Config()
     assert from_dict(to_dict(config)) == config
-    assert from_config_dict(to_config_dict(config)) == config
+    assert from_dict(to_config_dict(config).to_dict()) == config

@@ -15,7 +15,7 @@ from gpt1_jax import config_flag
 from gpt1_jax.config import Config, schema, to_config_dict
 from gpt1_jax.errors import UserError
 from gpt1_jax.old_runs import fill_before
-from gpt1_jax.overrides import check, from_config_dict, from_dict, parse_override, to_dict
+from gpt1_jax.overrides import check, from_dict, parse_override, to_dict
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
@@ -48,13 +48,13 @@ PRESETS = list(pretrain.PRESETS.values())
 def test_a_preset_is_valid_and_comes_back_whole(preset: Any) -> None:
     config = preset()
     assert check(config) is config
-    assert from_config_dict(to_config_dict(config)) == config
+    assert from_dict(to_config_dict(config).to_dict()) == config
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
 @pytest.mark.parametrize("name", pretrain.PRESETS)
 def test_the_config_file_gives_its_presets(name: str) -> None:
-    assert from_config_dict(pretrain.get_config(name)) == pretrain.PRESETS[name]()
+    assert from_dict(pretrain.get_config(name).to_dict()) == pretrain.PRESETS[name]()
 
 
 def test_a_config_file_of_ones_own_may_set_every_key_as_earlier_ones_did(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_config_file_of_ones_own_may_set_every_key_as_earlier_ones_did(tmp_pat
         f"from gpt1_jax.config import Config, {', '.join(sections)}, to_config_dict\n"
         f"def get_config():\n    return to_config_dict({config!r})\n"
     )
-    assert from_config_dict(config_flag._FileParser().parse(str(file))) == config
+    assert from_dict(config_flag._FileParser().parse(str(file)).to_dict()) == config
 
 
 def test_an_unknown_preset_is_refused_and_the_others_named() -> None:
@@ -98,7 +98,7 @@ def test_an_optional_field_is_a_placeholder_that_can_be_set(section: str | None,
     part = values[section] if section else values
     assert isinstance(part.get_ref(name), config_dict.FieldReference)
     part[name] = "elsewhere"
-    config = from_config_dict(values)
+    config = from_dict(values.to_dict())
     assert getattr(getattr(config, section) if section else config, name) == "elsewhere"
     with pytest.raises(TypeError):
         part[name] = 3
@@ -300,7 +300,7 @@ def test_a_config_dict_keeps_the_types_of_what_is_set() -> None:
     values = to_config_dict(pretrain.tiny())
     assert isinstance(values.model, ml_collections.ConfigDict)
     values.train.num_steps = 9
-    assert from_config_dict(values).train.num_steps == 9
+    assert from_dict(values.to_dict()).train.num_steps == 9
     with pytest.raises(TypeError):
         values.train.num_steps = "nine"
 
