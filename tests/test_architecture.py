@@ -100,7 +100,7 @@ def test_fine_tuning_inherits_it(begun: Run, tmp_path: Path) -> None:
 
 
 def test_no_format_holds_another_value_than_gpt1_has(begun: Run) -> None:
-    with pytest.raises(UserError, match=r"model\.norm=pre, which no other format holds"):
+    with pytest.raises(UserError, match=r"model\.norm=pre, which no other format can hold"):
         read_run(str(begun.directory))
 
 
