@@ -25,8 +25,9 @@ _HISTORY = "history.json"
 class Run:
     """Paths and small files of one run directory."""
 
-    def __init__(self, directory: str) -> None:
-        self.directory = expand(directory, "--workdir")
+    def __init__(self, directory: str, name: str = "--workdir") -> None:
+        """Takes the directory, and the flag or field that names it, for errors."""
+        self.directory = expand(directory, name)
         self.tokenizer = self.directory / "tokenizer"
         self.checkpoints = self.directory / "checkpoints"
         self._lock: Any = None
@@ -287,7 +288,7 @@ def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
                 "config.init_from is missing; name the run directory of a pre-trained model, which gives architecture "
                 "and tokenizer even where finetune.num_transfer_layers=-1 transfers no parameters."
             )
-        begun = Run(values["init_from"])
+        begun = Run(values["init_from"], "init_from")
     theirs, filled = to_dict(begun.config()), dict(values)
     for key in open_keys:
         section, name = key.split(".")

@@ -92,7 +92,7 @@ def finetune(config: Config, workdir: str) -> None:
         if settings.num_transfer_layers == -1:
             return state
         fresh, like = state.params["trunk"], trainer.abstract.params["trunk"]
-        trained = load_trunk(Run(init_from), like, tell)
+        trained = load_trunk(Run(init_from, "init_from"), like, tell)
         trunk = transfer(fresh, trained, tokenizer.vocab_size, settings.num_transfer_layers)
         trunk = jax.device_put(trunk, jax.tree.map(lambda leaf: leaf.sharding, like))
         return state._replace(params={**state.params, "trunk": trunk})
@@ -152,7 +152,7 @@ def _open_tokenizer(name: str, run: Run, init_from: str) -> Tokenizer:
     """The tokenizer of the run that goes on or is started from, unless `data.tokenizer` names a file of its own."""
     if (kept := kept_tokenizer(run, name)) is not None:
         return kept
-    start = Run(init_from)
+    start = Run(init_from, "init_from")
     if name != start.config().data.tokenizer:
         named = open_tokenizer(name)
         if named is not None:

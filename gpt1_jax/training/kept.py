@@ -59,7 +59,7 @@ def open_corpus(
     tokenizer = kept_tokenizer(run, data.tokenizer)
     if trained and init_from is not None:
         # The parameters know no other.
-        tokenizer = tokenizer or sound_tokenizer(Run(init_from))
+        tokenizer = tokenizer or sound_tokenizer(Run(init_from, "init_from"))
     elif trained and tokenizer is not None and corpora.is_prepared(data, tokenizer):
         # It is found under the name it was made by: by training, not with a tokenizer at hand.
         tokenizer = None

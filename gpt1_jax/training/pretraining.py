@@ -69,7 +69,9 @@ def pretrain(config: Config, workdir: str) -> None:
         state = trainer.init(config.seed)
         if config.init_from is None:
             return state
-        return state._replace(params=load_trunk(Run(config.init_from), trainer.abstract.params, tell))
+        return state._replace(
+            params=load_trunk(Run(config.init_from, "init_from"), trainer.abstract.params, tell)
+        )
 
     # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
     stage = Stage(

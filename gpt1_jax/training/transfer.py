@@ -21,7 +21,7 @@ def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
     Raises:
         UserError: another architecture, another tokenizer, or no checkpoint.
     """
-    start = Run(init_from)
+    start = Run(init_from, "init_from")
     mine, theirs = flatten(to_dict(config)), flatten(to_dict(start.config()))
     for name in (key.name for key in schema().values() if key.architecture):
         ours, its = mine.get(name), theirs.get(name)

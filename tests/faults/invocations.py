@@ -274,7 +274,8 @@ FIELDS = wrong(
     main {TINY} --config.data.source=tfds: → --config.data.source
     main {TINY} --config.data.source=tfds:nosuch → tfds:nosuch
     main {TINY} --config.data.source=tfds:nosuch --config.data.tfds_dir=text.txt → tfds:nosuch
-    main {TINY} --config.init_from= → is not a run directory
+    main {TINY} --config.init_from= → --config.init_from is empty; name a path
+    main {TINY} --config.init_from=~nosuch → --config.init_from=~nosuch | home
     main {TINY} --config.init_from=nosuch → nosuch is not a run directory
     main {TINY} --config.init_from=text.txt → text.txt is not a run directory
     main {CUSTOM} --config.finetune.task=imdb → --config.finetune.task=imdb is not a task | cola
