@@ -13,12 +13,16 @@ __version__ = "0.1.0"
 
 
 def load(directory: str | os.PathLike[str], step: typing.SupportsIndex | None = None) -> "TrainedRun":
-    """Opens what was trained in a run directory, with the parameters of its newest checkpoint or that of `step`.
+    """Opens the model of a run directory, with the parameters of its newest checkpoint or of the one at `step`.
+
+    Args:
+        directory: the run directory.
+        step: the step of a checkpoint; None means the newest.
 
     Raises:
-        UserError: there is no run, no such checkpoint, or none that is sound.
+        UserError: there is no run, no such checkpoint, or no sound one.
     """
-    # late: the commands check their flags before jax is imported
+    # Imported late, since the commands check their flags before jax is imported.
     from gpt1_jax.usage.trained import TrainedRun
 
     return TrainedRun(directory, step)

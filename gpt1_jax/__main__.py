@@ -1,4 +1,4 @@
-"""The commands by name: `gpt1 COMMAND`, which is `python -m gpt1_jax COMMAND`; without a name, what there is."""
+"""Runs a command by name, `gpt1 COMMAND` or `python -m gpt1_jax COMMAND`; without a name, lists what there is."""
 
 import ast
 import runpy
@@ -21,10 +21,11 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the command that the first argument names, with the others as its own; exits with 2 where there is none."""
+    """Runs the command that the first argument names with the other arguments; exits with 2 if there is none."""
     name, *arguments = sys.argv[1:] or ["help"]
     if name in ("help", "--help", "-h"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gpt1 | head` ends as other programs do
+        # `gpt1 | head` should end as other programs do.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         print(describe())
     elif name in COMMANDS:
         if name == "train":
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 def describe() -> str:
-    """The commands with what each says of itself, the presets and the tasks."""
+    """Returns the commands with a sentence each, the presets and the tasks."""
     from gpt1_jax.config_flag import packaged
     from gpt1_jax.tasks.catalog import CATALOG
 
@@ -60,7 +61,7 @@ def describe() -> str:
 
 
 def _sentence(module: str) -> str:
-    """What the first line of a command's module says, without the command itself."""
+    """Returns the first sentence of a command's module, without the command line behind it."""
     source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").partition(": ")[0]
 

@@ -1,4 +1,4 @@
-"""What Python hands to a trained run, checked: texts, token ids, records and numbers, each told by its name."""
+"""Checks what Python code passes to a trained run: texts, token ids, records and numbers; errors name the argument."""
 
 import math
 import numbers
@@ -9,14 +9,15 @@ from typing import Any, SupportsIndex
 
 from gpt1_jax.errors import UserError
 
-_SHOWN = 60  # characters of a value in a message
+# A message shows this many characters of a value.
+_SHOWN = 60
 
 
 def check_text(value: object, name: str) -> str:
-    """The value, a text that UTF-8 can write.
+    """Checks that a value is text that UTF-8 can write, and returns it.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not.
     """
     if not isinstance(value, str):
         raise UserError(f"{name}={shown(value)} is not a text; give a str.")
@@ -31,7 +32,7 @@ def check_text(value: object, name: str) -> str:
 
 
 def check_path(value: object, name: str) -> str:
-    """A path as a str.
+    """Returns a path as a str.
 
     Raises:
         UserError: the value is neither a str nor a pathlib.Path, or no file can have the name.
@@ -39,45 +40,46 @@ def check_path(value: object, name: str) -> str:
     if not isinstance(value, str | os.PathLike) or not isinstance(path := os.fspath(value), str):
         raise UserError(f"{name}={shown(value)} is not a path; give a str or a pathlib.Path.")
     if "\0" in path:
-        raise UserError(f"{name}={shown(path)} has a zero character, which no path has; name another.")
+        raise UserError(f"{name}={shown(path)} has a zero character, which no path can have; name another.")
     return path
 
 
 def check_several(value: object, name: str, expected: str) -> list[Any]:
-    """The members of a list, a tuple, an array or an iterator.
+    """Returns the members of a list, a tuple, an array or an iterator.
 
     Raises:
-        UserError: it is something else: a text, bytes, a dictionary, a set or no collection.
+        UserError: the value is something else, such as text, bytes, a dictionary or a set.
     """
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | Set):
         try:
             return list(value)
-        except TypeError:  # an array without dimensions
+        # An array without dimensions cannot be iterated.
+        except TypeError:
             pass
     raise UserError(f"{name}={shown(value)} is not {expected}; give a list.")
 
 
 def check_ids(value: object, name: str, vocab_size: int) -> list[int]:
-    """Token ids as Python's integers, in which JSON can write them.
+    """Returns token ids as Python's integers, which JSON can write.
 
     Raises:
-        UserError: the value holds no ids, or one outside the tokenizer's pieces.
+        UserError: the value is not a list of ids, or an id lies outside the tokenizer's pieces.
     """
     expected = f"a list of ids from 0 to {vocab_size - 1}"
     ids = []
     for member in check_several(value, name, expected):
         id = _integer(member)
         if id is None or not 0 <= id < vocab_size:
-            raise UserError(f"{name} holds {shown(member)}, expected {expected}; encode a text to get such.")
+            raise UserError(f"{name} holds {shown(member)}, expected {expected}; encode a text to get them.")
         ids.append(id)
     return ids
 
 
 def check_records(value: object, name: str) -> list[Mapping[str, Any]]:
-    """A list of dictionaries.
+    """Checks that a value is a list of dictionaries, and returns it.
 
     Raises:
-        UserError: it is something else.
+        UserError: it is not.
     """
     records = check_several(value, name, "a list of dictionaries")
     for number, record in enumerate(records, start=1):
@@ -90,10 +92,10 @@ def check_records(value: object, name: str) -> list[Mapping[str, Any]]:
 
 
 def check_integer(value: object, name: str) -> int:
-    """A whole number as Python's int.
+    """Returns a whole number as Python's int.
 
     Raises:
-        UserError: the value is none.
+        UserError: the value is not a whole number.
     """
     integer = _integer(value)
     if integer is None:
@@ -102,10 +104,10 @@ def check_integer(value: object, name: str) -> int:
 
 
 def check_number(value: object, name: str) -> float:
-    """A number as Python's float; one beyond float64 is infinite.
+    """Returns a number as Python's float; a number beyond float64 becomes infinite.
 
     Raises:
-        UserError: the value is none.
+        UserError: the value is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise UserError(f"{name}={shown(value)} is not a number; give one, such as 0.5.")
@@ -116,10 +118,10 @@ def check_number(value: object, name: str) -> float:
 
 
 def check_function(value: object, name: str) -> Callable[..., Any] | None:
-    """A function or None.
+    """Checks that a value is a function or None, and returns it.
 
     Raises:
-        UserError: the value is something else.
+        UserError: it is something else.
     """
     if value is not None and not callable(value):
         raise UserError(f"{name}={shown(value)} is not a function; leave it out or give one.")
@@ -127,10 +129,11 @@ def check_function(value: object, name: str) -> Callable[..., Any] | None:
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: Python's spelling of it, cut to a line of sane length."""
+    """Returns a value as messages show it: as Python spells it, on one line of sane length."""
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # integers of more digits than Python writes
+    # Python refuses to write integers with very many digits.
+    except ValueError:
         return f"a very long {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 

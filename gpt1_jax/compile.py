@@ -1,4 +1,4 @@
-"""Compiles for a TPU slice that is not there: python -m gpt1_jax.compile --config=FILE.py --topology=v5e:4x4."""
+"""Compiles for a TPU slice that need not exist: python -m gpt1_jax.compile --config=FILE.py --topology=v5e:4x4."""
 
 import json
 import os
@@ -14,24 +14,25 @@ from gpt1_jax.overrides import from_dict
 
 _CONFIG = config_flag.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, such as v5e:4x4, v5p:2x2x1 or v6e:16x16")
-_SLICES = flags.DEFINE_integer("slices", 1, "how many such slices", 1, 2**20 - 1)
+_SLICES = flags.DEFINE_integer("slices", 1, "the number of such slices", 1, 2**20 - 1)
 _SEARCH = flags.DEFINE_bool("search", False, "tries every mesh, each with the least remat that fits")
 _JSON = flags.DEFINE_bool("json", False, "prints a JSON object for each compilation")
 
 
 def main(_: list[str]) -> None:
-    """Prints memory a device, FLOPs, collectives, and about what time and MFU a step has."""
+    """Prints memory per device, FLOPs, collectives, and a step's estimated time and MFU."""
     if _CONFIG.value is None or _TOPOLOGY.value is None:
         raise UserError("--config=FILE.py and --topology=GENERATION:SHAPE are both needed.")
     values = config_flag.read(_CONFIG)
     if values.get("finetune"):
         raise UserError(
-            "--config is a fine-tuning's, whose shapes depend on its data; name one of pre-training."
+            "--config is for fine-tuning, whose shapes depend on its data; name one for pre-training."
         )
     values["mesh"]["slices"] = _SLICES.value
     config = from_dict(values)
 
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported
+    # This must come before jax is imported.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from gpt1_jax.ahead.compiling import compile_step, find_devices, search
 
     devices = find_devices(_TOPOLOGY.value, _SLICES.value)

@@ -1,10 +1,10 @@
-"""The flag --config of the commands that train: a file, a preset behind it, and keys set on the command line.
+"""The flag --config of the commands that train: a file, optionally a preset, and keys set on the command line.
 
     --config=configs/pretrain.py:tiny --config.train.batch_size=16 --config.seed 7
 
-A name without .py, such as pretrain:tiny, is one of the package's own files, wherever the command runs.
+A name without .py, such as pretrain:tiny, means one of the package's own files, wherever the command runs.
 
-What is written there is checked against the schema before absl and ml_collections see it, whose errors name no key.
+Everything is checked against the schema before absl and ml_collections see it, since their errors name no key.
 """
 
 import sys
@@ -24,14 +24,15 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.overrides import parse_override
 
 NAME = "config"
-# --help shows the flag as one of the command that defines it.
+# With this, --help lists the flag under the command that defines it.
 flags.disclaim_key_flags()
 
-_given: list[str] = []  # the command line behind the command's name, once it is checked
+# The command line after the command's name, once it has been checked.
+_given: list[str] = []
 
 
 def define() -> flags.FlagHolder:
-    """Defines the flag, for the calling command."""
+    """Defines the flag for the calling command."""
     flag = config_flags.DEFINE_config_file(NAME, None, _help(), sys_argv=_given)
     flags.FLAGS[NAME].parser = _FileParser()
     flags.FLAGS[NAME].default_as_str = None
@@ -39,10 +40,10 @@ def define() -> flags.FlagHolder:
 
 
 def _help() -> str:
-    """What --help says of the flag and of every key that can be set behind it."""
+    """Returns what --help says about the flag and about every key."""
     lines = [
-        "the config file, :preset behind it. Any key can be set behind that; here with its default, which in "
-        "pre-training is the paper's:"
+        "the config file, optionally followed by :PRESET. Any key can be set after that; the keys with their defaults, "
+        "which in pre-training are the paper's:"
     ]
     for key in schema().values():
         default = "" if key.default in (MISSING, None, "") else key.default
@@ -52,14 +53,14 @@ def _help() -> str:
 
 
 def defined() -> bool:
-    """Whether the running command has the flag."""
+    """Returns whether the running command has the flag."""
     return NAME in flags.FLAGS
 
 
 def read(flag: flags.FlagHolder) -> dict[str, Any]:
-    """The config's dictionaries, with the keys of the command line in them.
+    """Returns the config as dictionaries, including the keys of the command line.
 
-    Of train.num_steps and train.num_epochs the one named there wins: the file's other one becomes 0.
+    If the command line sets train.num_steps or train.num_epochs, the other one becomes 0.
 
     Raises:
         UserError: --config is not given.
@@ -76,15 +77,18 @@ def read(flag: flags.FlagHolder) -> dict[str, Any]:
 
 
 def spec() -> str:
-    """What --config names, FILE.py[:PRESET]."""
+    """Returns what --config names, FILE.py[:PRESET]."""
     return config_flags.get_config_filename(flags.FLAGS[NAME])
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Refuses keys and values on the command line that the schema does not know, or two files; raises UserError there.
+    """Checks the keys and values on the command line against the schema.
 
     Args:
-        arguments: what stands behind the command's name, with what --flagfile holds in its place.
+        arguments: what follows the command's name, with the contents of each --flagfile in its place.
+
+    Raises:
+        UserError: a key or a value is wrong, or two files are given.
     """
     _given[:] = arguments
     overrides = list(_overrides(arguments))
@@ -99,12 +103,12 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def named_keys() -> list[str]:
-    """The keys that the command line sets, also where they are not the schema's."""
+    """Returns the keys that the command line sets, even those that the schema does not have."""
     return [key for key, _ in _overrides(_given) if key]
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """(KEY, VALUE) of each --config.KEY=VALUE; KEY is empty for --config itself, VALUE None where it is missing."""
+    """Yields (KEY, VALUE) for each --config.KEY=VALUE; KEY is "" for --config, and VALUE is None if it is missing."""
     for number, argument in enumerate(arguments):
         if argument == "--":
             return
@@ -115,13 +119,13 @@ def _overrides(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 class _FileParser(flags.ArgumentParser):
-    """FILE.py[:PRESET] → the ConfigDict that its get_config gives, or gives of the preset."""
+    """Turns FILE.py[:PRESET] into the ConfigDict that the file's get_config returns."""
 
     def parse(self, argument: str) -> ConfigDict:
-        """Runs the file, FILE.py or the NAME of a packaged one.
+        """Runs the file, which is FILE.py or the NAME of a packaged one.
 
         Raises:
-            UserError: there is no such file, or it fails, with the line; or what it gives is no ConfigDict.
+            UserError: there is no such file, it fails at some line, or it does not return a ConfigDict.
         """
         name, colon, preset = argument.partition(":")
         path = str(packaged().get(name, name))
@@ -134,18 +138,19 @@ class _FileParser(flags.ArgumentParser):
             config = module.get_config(*[preset] if colon else [])
         except UserError:
             raise
-        except Exception as error:  # of the user's own code, which may raise everything
+        # The user's own code may raise anything.
+        except Exception as error:
             lines = [
                 frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path
             ]
             line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
             where = f"line {line} of it" if line else "it"
             raise UserError(
-                f"{given} fails: {where} raises {type(error).__name__}: {error}; mend it."
+                f"{given} fails: {where} raises {type(error).__name__}: {error}; fix it."
             ) from error
         if not isinstance(config, ConfigDict):
             raise UserError(
-                f"{given} gives {config!r}, not an ml_collections.ConfigDict; mend its get_config."
+                f"{given} returns {config!r}, not an ml_collections.ConfigDict; fix its get_config."
             )
         for key in named_keys():
             if (section := key.partition(".")[0]) not in config:
@@ -155,14 +160,14 @@ class _FileParser(flags.ArgumentParser):
         return config.lock()
 
     def flag_type(self) -> str:
-        """As --help shows it."""
+        """Returns the type that --help shows."""
         return "FILE.py[:PRESET]"
 
 
 def packaged() -> dict[str, Path]:
-    """The config files that come with the package, by their names without .py."""
+    """Returns the config files that come with the package, by their names without .py."""
     here = Path(__file__).parent
-    # A wheel holds them within the package, a clone beside it.
+    # A wheel contains them within the package, a clone beside it.
     places = [place for place in (here / "configs", here.parent / "configs") if place.is_dir()]
     return {file.stem: file for place in reversed(places) for file in place.glob("[!_]*.py")}
 
@@ -176,4 +181,4 @@ def _check_file(value: str, file: Path) -> None:
     if file.suffix == ".py" and not there:
         raise UserError(f"--config={value}: {file} does not exist; {expected}")
     if file.suffix != ".py" or not regular:
-        raise UserError(f"--config={value} is no Python file; {expected}")
+        raise UserError(f"--config={value} is not a Python file; {expected}")

@@ -12,15 +12,15 @@ _FROM = flags.DEFINE_enum(
 )
 _TO = flags.DEFINE_enum("to", None, FORMATS, "what OUT becomes; it must not exist, or be empty")
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "openai:DIR or sentencepiece:FILE.model, in place of the one that lies in IN"
+    "tokenizer", None, "openai:DIR or sentencepiece:FILE.model, in place of the one in IN"
 )
 _NUM_HEADS = flags.DEFINE_integer(
-    "num_heads", None, "of a model in the format openai [its width / 64]", 1, 2**20 - 1
+    "num_heads", None, "the number of heads, for the format openai [its width / 64]", 1, 2**20 - 1
 )
 
 
 def main(arguments: list[str]) -> None:
-    """Writes OUT, or on wrong input nothing; lines tell what cannot come along."""
+    """Writes OUT, or nothing on wrong input; lines say what is left out."""
     _, source, target = arguments
     source_format, target_format = _FROM.value, _TO.value
     if source_format is None or target_format is None:
@@ -28,7 +28,8 @@ def main(arguments: list[str]) -> None:
             f"--from=FORMAT and --to=FORMAT are both needed; each is one of {', '.join(FORMATS)}."
         )
 
-    from gpt1_jax.interop.conversion import convert  # jax and the rest, once the flags are known to be right
+    # jax and the rest are imported only when the flags are known to be right.
+    from gpt1_jax.interop.conversion import convert
 
     convert(source_format, target_format, source, target, _TOKENIZER.value, _NUM_HEADS.value)
 

@@ -1,7 +1,8 @@
-"""What XLA for CPUs and glibc are told, so that the model, its loss and its step are read without it.
+"""What glibc and XLA for CPUs need to be told; the model, its loss and its step can be read without it.
 
-XLA for CPUs keeps and copies arrays that other compilers do not; an order of computation that it cannot undo spares
-them. On other devices the functions change nothing: a v5e's program would be 7 % slower by its compiler's estimate.
+XLA for CPUs keeps and copies arrays that other compilers do not. Forcing an order of computation that XLA cannot undo
+avoids this. On other devices the functions change nothing: a v5e's program would be 7 % slower by its compiler's
+estimate.
 """
 
 import ctypes
@@ -15,26 +16,30 @@ import jax.numpy as jnp
 
 
 def on_cpu() -> bool:
-    """Whether the program being traced is for CPUs: by the mesh in use, without one by the default device."""
+    """Returns whether the traced program is for CPUs, judging by the mesh in use or else by the default device."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return (jax.default_backend() if device is None else device.platform) == "cpu"
 
 
 def after(x: jax.Array, other: jax.Array) -> jax.Array:
-    """x, which CPUs compute after `other`, an array that broadcasts to x's shape; NaN where `other` is NaN.
+    """Returns x, which CPUs then compute after `other`; the result is NaN where `other` is NaN.
 
-    jax.lax.optimization_barrier asks for the same, but XLA for CPUs drops it early. No compiler can decide the
-    comparison with NaN.
+    jax.lax.optimization_barrier has the same purpose, but XLA for CPUs drops it early. No compiler can decide the
+    comparison with NaN in advance.
+
+    Args:
+        x: the array to compute late.
+        other: an array that broadcasts to x's shape.
     """
     return jnp.where(jnp.isnan(other), other.astype(x.dtype), x) if on_cpu() else x
 
 
 def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """The function with a backward pass that, on CPUs, keeps only the arguments and computes the rest again.
+    """Returns the function with a backward pass that, on CPUs, keeps only the arguments and recomputes the rest.
 
-    jax.checkpoint asks for the same, but XLA for CPUs computes again at once instead of when the gradient arrives,
-    unless layers are a loop. The result has the shape of the first argument, up to the last dimension. Arguments are
-    trees of arrays.
+    jax.checkpoint has the same purpose, but XLA for CPUs recomputes at once instead of when the gradient arrives,
+    unless the layers are a loop. The result must have the shape of the first argument, up to the last dimension.
+    Arguments are trees of arrays.
     """
 
     @jax.custom_vjp
@@ -46,10 +51,10 @@ def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     def backward(arguments: Any, gradient: jax.Array) -> Any:
         first, *others = arguments
-        # On several devices the number would have to be sent to all of them.
+        # On several devices, this number would have to be sent to all of them.
         if jax.sharding.get_abstract_mesh().size < 2:
             number = gradient.ravel()[0]
-            # Layers' weights are then cut out of their stack a second time instead of being kept.
+            # This makes XLA cut the layers' weights out of their stack a second time instead of keeping them.
             others = jax.tree.map(lambda x: after(x, number), others)
         return jax.vjp(function, after(first, gradient[..., :1]), *others)[1](gradient)
 
@@ -59,13 +64,13 @@ def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
 @jax.custom_vjp
 def take_rows(table: jax.Array, rows: jax.Array) -> jax.Array:
-    """table[rows], with zeros where there is no such row.
+    """Returns table[rows], with zeros for rows that do not exist.
 
-    On CPUs the zeros that the table's gradient starts from are made when the gradient arrives, not kept until then.
+    On CPUs, the zeros that the table's gradient starts from are made when the gradient arrives, not kept until then.
 
     Args:
         table: [V, D].
-        rows: int32 [...]; V and more are no rows.
+        rows: int32 [...]; numbers from V on are not rows.
 
     Returns:
         [..., D].
@@ -87,6 +92,6 @@ take_rows.defvjp(_take_forward, _take_backward)
 
 
 def give_back_memory() -> None:
-    """Returns to the system the memory that was freed: 0.7 GB after compiling GPT-1, which glibc would keep."""
+    """Returns freed memory to the system; after compiling GPT-1, glibc would otherwise keep 0.7 GB."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)

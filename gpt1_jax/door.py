@@ -1,4 +1,4 @@
-"""How every command starts and ends: flags checked before absl sees them, errors in a sentence, exit codes."""
+"""How every command starts and ends: it checks flags before absl does, says errors in a sentence and sets exit codes."""
 
 import difflib
 import functools
@@ -24,43 +24,46 @@ NONE: Mapping[str, str] = MappingProxyType({})
 def door(
     main: Callable[[list[str]], None], positional: Sequence[str] = (), fields: Mapping[str, str] = NONE
 ) -> None:
-    """Runs a command and exits: 0 when it is done, 2 for a UserError, 1 for a fault, 128 + n after signal n.
+    """Runs a command and exits: with 0 when it is done, 2 for a UserError, 1 for a fault, 128 + n after signal n.
 
     Args:
-        main: the command; it gets its own name and the arguments that are no flags.
-        positional: the names of those arguments.
-        fields: the flags whose values errors call by another name, such as {"data.source": "source"}.
+        main: the command, which receives its own name and the positional arguments.
+        positional: the names of the positional arguments.
+        fields: flags for settings that errors know by another name, such as {"data.source": "source"}.
     """
     _know_utf8()
     _fill_standard_descriptors()
     _speak_utf8()
     logging.set_verbosity(logging.WARNING)
-    for name in ("asyncio", "gcsfs", "fsspec", "urllib3"):  # they log what they raise as well
+    # These loggers also print what they raise.
+    for name in ("asyncio", "gcsfs", "fsspec", "urllib3"):
         python_logging.getLogger(name).setLevel(python_logging.CRITICAL)
     signals.listen()
-    os.environ.pop("JAX_ENABLE_X64", None)  # jax is not imported yet; all here is made for 32 bits
+    # jax is not imported yet; this package is made for 32 bits.
+    os.environ.pop("JAX_ENABLE_X64", None)
     try:
         app.run(main, flags_parser=functools.partial(_parse, positional))
     except Stopped as stop:
         signals.say(str(stop))
         sys.exit(stop.code)
-    except BrokenPipeError:  # nobody reads on: `… | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes
+    # The reader is gone, as in `… | head -1`. Python may still flush something, which goes to the null device.
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        told = explain(error)
-        if told is None:
+        known = explain(error)
+        if known is None:
             raise
-        print(f"error: {_as_typed(str(told), fields)}", file=sys.stderr)
-        sys.exit(2 if isinstance(told, UserError) else 1)
+        print(f"error: {_as_typed(str(known), fields)}", file=sys.stderr)
+        sys.exit(2 if isinstance(known, UserError) else 1)
     finally:
         signals.ignore()
 
 
 def _know_utf8() -> None:
-    """Starts the command over where Python takes all but ASCII for unreadable, in arguments and the names of files.
+    """Restarts the command if Python would read arguments and names of files as ASCII.
 
-    It does so by LC_ALL=C and PYTHONUTF8=0; what a user types, and what a run has written, is UTF-8 all the same.
+    Python does so under LC_ALL=C with PYTHONUTF8=0, but what users type and what runs have written is UTF-8.
     """
     if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1" and sys.executable:
         os.environ["PYTHONUTF8"] = "1"
@@ -68,18 +71,19 @@ def _know_utf8() -> None:
 
 
 def _fill_standard_descriptors() -> None:
-    """Puts the null device where a standard stream is closed, so that no file or pipe takes its number."""
+    """Opens the null device for each closed standard stream, so that no file or pipe takes its number."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            # open() takes the lowest number that is free.
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _speak_utf8() -> None:
-    """Reads and writes UTF-8 as all files here are, whatever the locale says, except to a terminal that cannot show it.
+    """Makes standard streams use UTF-8 whatever the locale, except towards a terminal that cannot show it.
 
-    What has no UTF-8, or no sign on the terminal, is written as its number, so that writing never fails.
+    A character that cannot be written appears as its number, so writing never fails.
     """
     streams: list[Any] = [sys.stdin, sys.stdout, sys.stderr]
     if sys.stdin is not None:
@@ -91,28 +95,30 @@ def _speak_utf8() -> None:
 
 
 class _ShortHelp(app.HelpshortFlag):
-    """-h, as --help."""
+    """The flag -h, which does the same as --help."""
 
     NAME = "h"
 
 
 def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
-    """The arguments that are no flags, behind the command's name."""
+    """Returns the command's name and its positional arguments."""
     flags.DEFINE_flag(_ShortHelp())
     try:
         arguments = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
         if config_flag.defined():
             config_flag.check(arguments)
         rest = flags.FLAGS(argv)
-    except SystemExit:  # --help, which has told what there is
+    # --help has been printed.
+    except SystemExit:
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:
         raise UserError(
-            f"--{error.flagname} is no flag of this command; {_suggest(error.flagname)}"
+            f"--{error.flagname} is not a flag of this command; {_suggest(error.flagname)}"
         ) from error
     except flags.IllegalFlagValueError as error:
         raise UserError(_illegal(str(error))) from error
-    except (flags.Error, UnicodeDecodeError) as error:  # the latter: of a --flagfile
+    # A --flagfile may not be UTF-8.
+    except (flags.Error, UnicodeDecodeError) as error:
         reason = str(error).removeprefix("ERROR:: ")
         raise UserError(f"The flags cannot be read: {reason}; --help lists them.") from error
     surplus, missing = rest[1 + len(positional) :], positional[len(rest) - 1 :]
@@ -122,15 +128,15 @@ def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
         raise UserError(f"The argument {surplus[0]!r} belongs to no flag; {hint}")
     if missing:
         raise UserError(
-            f"There is no {' and no '.join(missing)}; write {' '.join(positional)} behind the flags."
+            f"There is no {' and no '.join(missing)}; write {' '.join(positional)} after the flags."
         )
     return rest
 
 
 def _suggest(name: str) -> str:
-    """What a name that is no flag may stand for: a key of the config, or a flag that is spelled like it."""
+    """Suggests what an unknown flag may stand for: a key of the config, or a flag with a similar name."""
     if name.startswith("config.") and config_flag.defined() and flags.FLAGS[config_flag.NAME].value is None:
-        return "name the file it changes with --config=FILE.py in front of it."
+        return "name the file that it changes with --config=FILE.py in front of it."
     known = {flag: flag for flag in flags.FLAGS}
     if config_flag.defined():
         for key in schema():
@@ -140,7 +146,7 @@ def _suggest(name: str) -> str:
 
 
 def _illegal(message: str) -> str:
-    """What absl says of a flag's wrong value, in our words."""
+    """Says in our words what absl says about a flag's wrong value."""
     found = re.fullmatch(r"flag --(\w+)=(.*?): (.*)", message, re.DOTALL)
     if found is None or found[1] not in flags.FLAGS:
         return f"{message}; --help lists the flags."
@@ -153,9 +159,9 @@ def _illegal(message: str) -> str:
 
 
 def _as_typed(message: str, fields: Mapping[str, str]) -> str:
-    """A message that calls settings by their flags: --config.data.source, or --source, for data.source.
+    """Replaces the names of settings in a message by their flags, such as --config.data.source or --source.
 
-    A flag whose name may be a word of English counts as the word, unless it is given and = follows.
+    A flag whose name may be an English word counts as the word, unless the flag was given and = follows.
     """
     names = {flag: flag for flag in flags.FLAGS if "_" in flag}
     names |= {name: flag for name, flag in fields.items() if flags.FLAGS[flag].value is not None}
@@ -170,5 +176,5 @@ def _as_typed(message: str, fields: Mapping[str, str]) -> str:
 
 
 def _any(words: Iterable[str]) -> str:
-    """A pattern of any of these words; of none it fits nothing."""
+    """Returns a pattern that matches any of these words, or nothing if there are none."""
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True)) or "(?!)"

@@ -18,16 +18,17 @@ _STEPS = flags.DEFINE_string("steps", "", "checkpoints, such as 500,1000 or all;
 
 
 def main(_: list[str]) -> None:
-    """Prints a JSON object for each checkpoint: its step, and loss, perplexity, bits_per_byte or a task's metrics.
+    """Prints a JSON object for each checkpoint, with its step and loss, perplexity, bits_per_byte or a task's metrics.
 
-    The zero-shot scores of several checkpoints are drawn too, as RUN/zero_shot-TASK.png.
+    The zero-shot scores of several checkpoints are also drawn, as RUN/zero_shot-TASK.png.
     """
     workdir, source, task = _WORKDIR.value, _SOURCE.value, _ZERO_SHOT.value
     if workdir is None:
         raise UserError("--workdir is missing; name the run directory to measure.")
 
+    # jax and the rest are imported only when the input is known to be right.
     from gpt1_jax.run import Run
-    from gpt1_jax.usage import measuring, pictures  # jax and the rest, once the input is known to be right
+    from gpt1_jax.usage import measuring, pictures
 
     found = []
     for step in measuring.checkpoint_steps(workdir, _STEPS.value or ""):

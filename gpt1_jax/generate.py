@@ -19,32 +19,38 @@ _PROMPT = flags.DEFINE_string("prompt", None, "the text to continue; without it 
 _JSON = flags.DEFINE_bool("json", False, "prints an object for each prompt, with tokens and probabilities")
 _STOP = flags.DEFINE_list("stop", [], "token ids that end a sample, or `end` for the tokenizer's end piece")
 _SETTINGS = {
-    "max_new_tokens": flags.DEFINE_integer("max_new_tokens", 64, "of each sample"),
+    "max_new_tokens": flags.DEFINE_integer("max_new_tokens", 64, "the most new tokens of each sample"),
     "temperature": flags.DEFINE_float("temperature", 1.0, "0 takes the most probable token"),
-    "top_k": flags.DEFINE_integer("top_k", 0, "draws from so many of the most probable tokens; 0 from all"),
+    "top_k": flags.DEFINE_integer("top_k", 0, "draws from this many most probable tokens; 0 draws from all"),
     "top_p": flags.DEFINE_float(
-        "top_p", 1.0, "draws from the most probable tokens of this probability in all"
+        "top_p", 1.0, "draws from the most probable tokens that together have this probability"
     ),
-    "repetition_penalty": flags.DEFINE_float("repetition_penalty", 1.0, "above 1 against repeating"),
-    "num_beams": flags.DEFINE_integer("num_beams", 1, "above 1 it is beam search"),
-    "length_penalty": flags.DEFINE_float("length_penalty", 1.0, "of beams: the power of their length"),
-    "num_samples": flags.DEFINE_integer("num_samples", 1, "of each prompt"),
+    "repetition_penalty": flags.DEFINE_float("repetition_penalty", 1.0, "above 1, discourages repetition"),
+    "num_beams": flags.DEFINE_integer("num_beams", 1, "above 1, searches with this many beams"),
+    "length_penalty": flags.DEFINE_float(
+        "length_penalty", 1.0, "for beams: the power of the length that divides a score"
+    ),
+    "num_samples": flags.DEFINE_integer("num_samples", 1, "the number of samples of each prompt"),
     "seed": flags.DEFINE_integer("seed", 0, "the same seed gives the same samples"),
     "beyond_context": flags.DEFINE_enum(
-        "beyond_context", "stop", ["stop", "slide", "refuse"], "at the end of the learned positions"
+        "beyond_context",
+        "stop",
+        ["stop", "slide", "refuse"],
+        "what to do at the end of the learned positions",
     ),
 }
 
 
 def main(_: list[str]) -> None:
-    """Prints each prompt with what follows it, as it is written; several samples one after another."""
+    """Prints each prompt and its continuation as it is written; several samples follow one another."""
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing; name the run directory whose model is to write.")
 
     if _PROMPT.value is not None:
         check_text(_PROMPT.value, "--prompt")
 
-    from gpt1_jax import load  # jax and the rest, once the input is known to be right
+    # jax and the rest are imported only when the input is known to be right.
+    from gpt1_jax import load
 
     run = load(_WORKDIR.value)
     settings = {name: flag.value for name, flag in _SETTINGS.items()} | {"stop": _stops(run)}
@@ -60,7 +66,8 @@ def main(_: list[str]) -> None:
             return
         try:
             _continue(run, line.removesuffix("\r"), settings | {"number": number})
-        except UserError as error:  # a person at the terminal may try again
+        # A person at the terminal may try again.
+        except UserError as error:
             if not talking:
                 raise UserError(f"Line {number + 1} of standard input: {error}") from error
             print(f"error: {error}", file=sys.stderr)
@@ -94,7 +101,7 @@ def _stops(run: Any) -> tuple[int, ...]:
             raise UserError("--stop=end needs a tokenizer with an end piece; name a token's id.")
         if stop != "end" and not (re.fullmatch("[0-9]{1,18}", stop) and int(stop) < pieces):
             raise UserError(
-                f"--stop={stop:.60} is no token; name ids from 0 to {pieces - 1}, such as 5,17, or end."
+                f"--stop={stop:.60} is not a token; name ids from 0 to {pieces - 1}, such as 5,17, or end."
             )
         found.append(run.tokenizer.end_id if stop == "end" else int(stop))
     return tuple(found)

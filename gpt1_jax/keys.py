@@ -1,4 +1,4 @@
-"""What a key of the config takes and says of itself."""
+"""What a key of the config accepts, and what it says about itself."""
 
 import dataclasses
 import types
@@ -9,20 +9,20 @@ from typing import Annotated, Any, Literal
 
 Source = Literal["paper", "code", "ours"]
 PAPER: Source = "paper"
-# The authors' openai/finetune-transformer-lm, where the paper is silent.
+# The authors' openai/finetune-transformer-lm, used where the paper is silent.
 CODE: Source = "code"
 OURS: Source = "ours"
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where a number must lie: at least `minimum` and below `below`, so that sums and products of it stay numbers."""
+    """The range of a number: at least `minimum` and below `below`, so that sums and products of numbers stay finite."""
 
     minimum: float
     below: float
 
     def allows(self, value: float) -> bool:
-        """Whether a value lies within, which NaN does not."""
+        """Returns whether a value lies in the range, which NaN does not."""
         return self.minimum <= value < self.below
 
     def __str__(self) -> str:
@@ -38,16 +38,16 @@ def setting(
     fixed: bool = False,
     before: Any = MISSING,
 ) -> Any:
-    """A field of the schema with what it says of itself.
+    """Makes a field of the schema that carries its own description.
 
     Args:
         default: the value that `source` gives.
-        source: who says so.
+        source: where the default comes from.
         help: what the key means.
-        architecture: it decides the shapes or the meaning of parameters. Whoever takes parameters from elsewhere reads
-            this: going on with a run, starting from another, fine-tuning, conversion.
-        fixed: a run that goes on must share it with its beginning; so it is with all of the architecture.
-        before: the value of earlier runs, whose config.json does not name the key; only such a key may be left out.
+        architecture: whether the key decides the shapes or the meaning of parameters. Everything that takes parameters
+            from elsewhere reads this: resuming, init_from, fine-tuning and conversion.
+        fixed: whether the key must stay the same when a run is resumed, as all of the architecture must.
+        before: the value in older runs, whose config.json lacks the key; only a key with this value may be left out.
     """
     about = {"source": source, "help": help, "architecture": architecture, "before": before}
     return dataclasses.field(default=default, metadata=about | {"fixed": fixed or architecture})
@@ -55,15 +55,15 @@ def setting(
 
 @dataclass(frozen=True)
 class Key:
-    """A value of the schema.
+    """A key of the schema.
 
     Fields:
-        name: dotted, such as model.num_layers.
-        kind: its type.
-        choices: of a Literal.
-        ranges: where it must lie.
-        optional: whether it may be None.
-        default, source, help, architecture, fixed, before: as `setting` has them.
+        name: the dotted name, such as model.num_layers.
+        kind: the type of its values.
+        choices: the values of a Literal.
+        ranges: the ranges of numbers.
+        optional: whether the value may be None.
+        default, source, help, architecture, fixed, before: as in `setting`.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Key:
 
 
 def walk(section: type, prefix: str = "") -> Iterator[Key]:
-    """The values of a section and of those within it."""
+    """Yields the keys of a section and of the sections within it."""
     hints = typing.get_type_hints(section, include_extras=True)
     for field in dataclasses.fields(section):
         kind, ranges, optional = _unwrap(hints[field.name])
@@ -93,7 +93,7 @@ def walk(section: type, prefix: str = "") -> Iterator[Key]:
 
 
 def sections(section: type) -> dict[str, tuple[type, bool]]:
-    """The sections right below one, by name, and whether each may be absent."""
+    """Returns the sections directly below one, by name, and whether each may be absent."""
     found = {}
     for name, hint in typing.get_type_hints(section).items():
         kind, _, optional = _unwrap(hint)
@@ -103,7 +103,7 @@ def sections(section: type) -> dict[str, tuple[type, bool]]:
 
 
 def _unwrap(hint: Any) -> tuple[Any, tuple[Range, ...], bool]:
-    """The type, the ranges and whether None is allowed, of a field's annotation."""
+    """Returns the type and the ranges of a field's annotation, and whether it allows None."""
     optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
     if optional:
         hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))

@@ -11,27 +11,27 @@ from gpt1_jax.overrides import from_dict
 from gpt1_jax.run import inherit
 
 _CONFIG = config_flag.define()
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where it cannot be detected")
-_NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "with --coordinator: how many processes there are"
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if it cannot be detected")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "with --coordinator: the number of processes")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "with --coordinator: the number of this process, from 0"
 )
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "with --coordinator: which one this is, from 0")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory [runs/<config>-<preset or task>]")
 
 
 def default_workdir(spec: str) -> str:
-    """runs/<config>-<preset>, so that presets do not meet: 'configs/pretrain.py:tiny' → 'runs/pretrain-tiny'."""
+    """Returns runs/<config>-<preset>, so that presets keep apart: 'configs/pretrain.py:tiny' → 'runs/pretrain-tiny'."""
     path, _, preset = spec.partition(":")
     return str(Path("runs") / "-".join(filter(None, (Path(path).stem, preset))))
 
 
 def main(_: list[str]) -> None:
-    """Reads the config, then hands over to the stage."""
+    """Reads the config and runs the stage."""
     values = config_flag.read(_CONFIG)
     workdir = default_workdir(config_flag.spec()) if _WORKDIR.value is None else _WORKDIR.value
     config = from_dict(inherit(values, workdir))
 
-    # jax and the rest are imported once the input is known to be right
+    # jax and the rest are imported only when the input is known to be right.
     from gpt1_jax.devices import hosts
 
     with hosts.joined(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):

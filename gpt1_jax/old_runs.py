@@ -1,6 +1,6 @@
-"""Runs that were begun before a key of the config was there: what their config.json does not name is what it was then.
+"""Runs that are older than some keys of the config: a missing key has the value that was in effect then.
 
-The schema says that value on the key itself, as `before`.
+The schema records that value on the key itself, as `before`.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from gpt1_jax.config import schema
 
 
 def _before() -> list[tuple[str, str, Any, Any]]:
-    """Section, name, value of earlier runs and default of each key that came later."""
+    """Yields, for each later key, its section, its name, the value of older runs, and the default."""
     found = []
     for key in schema().values():
         if key.before is not dataclasses.MISSING:
@@ -20,9 +20,9 @@ def _before() -> list[tuple[str, str, Any, Any]]:
 
 
 def fill_before(values: dict[str, Any]) -> dict[str, Any]:
-    """The dictionaries of a run's config.json, with the keys they lack set to what was true then.
+    """Adds the keys that a run's config.json lacks, with the values that were in effect then.
 
-    A section that is not there, or no section at all, is left for `from_dict` to judge.
+    Missing or malformed sections are left to `from_dict`, which reports them.
     """
     filled = dict(values)
     for section, name, before, _ in _before():
@@ -30,17 +30,17 @@ def fill_before(values: dict[str, Any]) -> dict[str, Any]:
             filled[section] = filled[section] | {name: before}
     train = filled.get("train")
     if isinstance(train, dict) and train.get("num_steps") and train.get("num_epochs"):
-        # Both were kept, with the steps that the epochs came to.
+        # Older runs recorded both: the epochs, and the number of steps that they came to.
         filled["train"] = train | {"num_epochs": 0}
     return filled
 
 
 def keep_before(values: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]:
-    """A config's dictionaries for a run that goes on: where it lives by an old value, the new default does not count.
+    """Lets a resumed run keep an old value where the user's config has only the new default.
 
     Args:
-        values: the config that the user names; a key with the schema's default was not asked for.
-        begun: that of the run.
+        values: the user's config; a key with the schema's default counts as not set.
+        begun: the run's config.
     """
     kept = dict(values)
     for section, name, before, default in _before():

@@ -13,12 +13,12 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.usage.prediction_files import check_output, exists_otherwise, read_records
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
-_INPUT = flags.DEFINE_string("input", None, "a .jsonl file, an example a line")
-_OUTPUT = flags.DEFINE_string("output", None, "the .jsonl file to write: a line for each, in order")
+_INPUT = flags.DEFINE_string("input", None, "a .jsonl file with an example per line")
+_OUTPUT = flags.DEFINE_string("output", None, "the .jsonl file to write, a line per example in order")
 
 
 def main(_: list[str]) -> None:
-    """Writes a label and probabilities for each line; nothing where any line is wrong."""
+    """Writes a label and probabilities for each line, or nothing if any line is wrong."""
     workdir, source, target = _WORKDIR.value, _INPUT.value, _OUTPUT.value
     if workdir is None or source is None or target is None:
         raise UserError("--workdir=RUN, --input=IN.jsonl and --output=OUT.jsonl are all needed.")
@@ -28,11 +28,12 @@ def main(_: list[str]) -> None:
     check_output(output, given)
     records = read_records(given)
 
-    from gpt1_jax import load  # jax and the rest, once the input is known to be right
+    # jax and the rest are imported only when the input is known to be right.
+    from gpt1_jax import load
 
     lines = [json.dumps(prediction) + "\n" for prediction in load(workdir).predict(records)]
     signals.check()
-    # A pipe without a reader may wait for ever; a file must not be left by halves.
+    # Writing to a pipe without a reader may wait for ever; a file must not be left half-written.
     with contextlib.nullcontext() if exists_otherwise(output) else signals.something_to_save():
         write_whole(output, "".join(lines))
 

@@ -14,19 +14,19 @@ _TOKENIZER = flags.DEFINE_string(
     "tokenizer", "sentencepiece", "sentencepiece, sentencepiece:FILE.model or openai:DIR"
 )
 _VOCAB_SIZE = flags.DEFINE_integer(
-    "vocab_size", 40_478, "pieces of a tokenizer trained on the source", 1, 2**24 - 1
+    "vocab_size", 40_478, "the number of pieces of a tokenizer trained on the source", 1, 2**24 - 1
 )
-_OUTPUT = flags.DEFINE_string("output", None, "what training is given as data.cache_dir")
+_OUTPUT = flags.DEFINE_string("output", None, "the directory to write; training gets it as data.cache_dir")
 _RUNNER = flags.DEFINE_string(
-    "runner", None, "of Apache Beam, such as DataflowRunner; without it this machine does the work"
+    "runner", None, "a runner of Apache Beam, such as DataflowRunner; without it this machine does the work"
 )
 _OPTION = flags.DEFINE_multi_string(
-    "option", [], "NAME=VALUE or NAME of Beam's, such as project=my-project; may be repeated"
+    "option", [], "an option of Beam's, NAME=VALUE or NAME, such as project=my-project; may be repeated"
 )
 _SPLIT_SEED = flags.DEFINE_integer(
     "split_seed",
     0,
-    "draws what is held out of a text without a validation part; as data.split_seed of the training",
+    "chooses what is held out of a text without a validation part; the same as data.split_seed in training",
     lower_bound=-1,
     upper_bound=2**32 - 1,
 )
@@ -34,14 +34,16 @@ _TFDS_DIR = flags.DEFINE_string("tfds_dir", None, "where TFDS sets are prepared"
 
 
 def main(_: list[str]) -> None:
-    """Trains the tokenizer where it is not given, writes the token shards, and prints where they are."""
+    """Trains a tokenizer unless one is given, writes the token shards, and prints where they are."""
     source, output, runner = _SOURCE.value, _OUTPUT.value, _RUNNER.value
     if source is None or output is None:
         raise UserError(
             "--source=SOURCE and --output=DIR are both needed, such as --source=demo --output=tokens."
         )
     if _OPTION.value and runner is None:
-        raise UserError(f"--option={_OPTION.value[0]} is Beam's, which needs --runner, such as DirectRunner.")
+        raise UserError(
+            f"--option={_OPTION.value[0]} is for Beam, which needs --runner, such as DirectRunner."
+        )
     workers = beam_workers(runner, _OPTION.value) if runner else local_workers
     data = DataConfig(
         source=source,

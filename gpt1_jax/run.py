@@ -1,4 +1,4 @@
-"""The run directory: everything a run leaves, self-contained, and the interface between the commands."""
+"""The run directory holds everything that a run leaves behind, and is the interface between the commands."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _HISTORY = "history.json"
 
 
 class Run:
-    """Paths and small files of one run directory."""
+    """The paths and the small files of one run directory."""
 
     def __init__(self, directory: str, name: str = "--workdir") -> None:
         """Takes the directory, and the flag or field that names it, for errors."""
@@ -33,20 +33,20 @@ class Run:
         self._lock: Any = None
 
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Returns whether a run was begun here."""
         return any((self.directory / name).exists() for name in ("config.json", _HISTORY))
 
     def config(self) -> Config:
-        """The config of the run: config.json, or the history's newest where a crash has damaged that.
+        """Returns the config of the run: config.json, or the newest in the history if a crash has damaged that file.
 
-        What decides shapes or batches is always the history's, which is sealed.
+        Keys that decide shapes or batches always come from the history, which is sealed.
 
         Raises:
             UserError: there is no run here, or its config cannot be read.
         """
         if not self.exists():
             raise UserError(
-                f"{self.directory} is not a run directory: it has no config.json; name one that has."
+                f"{self.directory} is not a run directory: it has no config.json; name one that has it."
             )
         recorded = self._recorded()
         try:
@@ -54,14 +54,14 @@ class Run:
         except UserError as error:
             if recorded is None:
                 raise
-            logging.warning("%s Its config in %s serves.", error, _HISTORY)
+            logging.warning("%s The config in %s is used instead.", error, _HISTORY)
             return recorded
         if recorded is None:
             return written
         different = [change for change in _differences(recorded, written) if change.fixed]
         if different:
             logging.warning(
-                "%s is damaged (%s); the config in %s serves.",
+                "%s is damaged (%s); the config in %s is used instead.",
                 self.directory / "config.json",
                 "; ".join(map(str, different)),
                 _HISTORY,
@@ -70,37 +70,37 @@ class Run:
         return written
 
     def changes(self, config: Config) -> list[str]:
-        """The keys of this run's config that are others in `config`, as "key: old → new".
+        """Returns the keys whose value differs between this run and `config`, as "key: old → new".
 
         Raises:
-            UserError: among them is one that decides the parameters' shapes or the order of batches.
+            UserError: one of them decides the parameters' shapes or the order of batches.
         """
         changed = _differences(self._recorded() or self.config(), config)
         for change in changed:
             comes_or_goes = change.key == "init_from" and None in (change.old, change.new)
             if change.fixed or comes_or_goes:
                 raise UserError(
-                    f"{self.directory} was begun with {change.key}={change.old}, not {change.new}, and cannot go on "
-                    "with another; set it back, or start a new run with another --workdir."
+                    f"{self.directory} was begun with {change.key}={change.old}, not {change.new}, and this cannot "
+                    "change within a run; set it back, or start a new run with another --workdir."
                 )
         return [str(change) for change in changed]
 
     def check(self, config: Config, identity: dict[str, Any]) -> list[str]:
-        """Whether the run can go on with a config and a text; nothing is written.
+        """Checks that the run can be resumed with a config and a text; writes nothing.
 
         Args:
             config: the resolved config.
-            identity: what the corpus and the tokenizer are, compared with what they were.
+            identity: the identity of the corpus and the tokenizer, which is compared with the run's.
 
         Returns:
             A sentence for each key that has changed since the run was begun, or at this start.
 
         Raises:
-            UserError: as `changes`, or the text, its validation part or the tokenizer is another.
+            UserError: as in `changes`, or the text, its validation part or the tokenizer differs.
         """
         self.changes(config)
         before = self.identity()
-        # The tokenizer first, on which the tokens of all texts depend.
+        # The tokenizer comes first, since the tokens of every text depend on it.
         for name in sorted(identity, key=lambda name: name != "tokenizer") if before else ():
             begun_earlier = name == "validation" and name not in before
             if before.get(name) != identity[name] and not begun_earlier:
@@ -121,16 +121,17 @@ class Run:
     def record(
         self, config: Config, identity: dict[str, Any], step: int = 0, files: Mapping[str, Any] = NO_FILES
     ) -> None:
-        """Writes what the steps behind `step` are trained with: the small files, their seals, the config last.
+        """Writes what the steps after `step` are trained with: small files, their seals, and the config last.
 
         Args:
             config: the resolved config.
-            identity: what the corpus and the tokenizer are.
-            step: where the run goes on; 0 for a new one.
+            identity: the identity of the corpus and the tokenizer.
+            step: where the run is resumed, or 0 for a new run.
             files: further JSON files of the run, by their names.
         """
         stretches, _ = self._history()
-        if not stretches and self.exists():  # begun before there were histories
+        # An older version began the run, without a history.
+        if not stretches and self.exists():
             stretches = [Stretch(0, to_dict(self.config()), self.identity(), {})]
         seals = {name: seal(value) for name, value in files.items()}
         now = Stretch(step, to_dict(config), identity, seals)
@@ -142,10 +143,10 @@ class Run:
         write_json(self.directory / "config.json", to_dict(config))
 
     def mend(self, identity: dict[str, Any], files: Mapping[str, Any] = NO_FILES) -> list[str]:
-        """Makes small files again that are damaged or missing, and returns their names.
+        """Restores small files that are damaged or missing, and returns their names.
 
         Args:
-            identity: what the corpus and the tokenizer are, where it is not known what they were.
+            identity: the identity of the corpus and the tokenizer, in case the run's own record of it is lost.
             files: further JSON files of the run as they should be, by their names.
         """
         stretches, damaged = self._history()
@@ -169,31 +170,31 @@ class Run:
         return mended
 
     def _foreign(self, name: str, config: Config) -> UserError:
-        """Why a run cannot go on whose text, validation part or tokenizer has another content than at its beginning."""
+        """Returns the error for a run whose text, validation part or tokenizer differs from what it was begun with."""
         begun = self.config().data
         if name == "tokenizer":
             return UserError(
-                f"data.tokenizer={config.data.tokenizer} is another tokenizer than {self.directory} was begun with; "
-                f"set data.tokenizer={begun.tokenizer}, which its own copy serves, or start a new run with another "
-                "--workdir."
+                f"data.tokenizer={config.data.tokenizer} differs from the tokenizer that {self.directory} was begun "
+                f"with; set data.tokenizer={begun.tokenizer}, for which its own copy is used, or start a new run with "
+                "another --workdir."
             )
         before = "" if begun.source == config.data.source else f" data.source={begun.source}"
         if name == "validation":
             return UserError(
-                f"data.source={config.data.source} has not the validation part that {self.directory} was begun with"
-                f"{before}, so that its scores could not be compared; bring that back as it was, or start a new run "
-                "with another --workdir."
+                f"data.source={config.data.source} does not have the validation part that {self.directory} was begun "
+                f"with{before}, so scores could not be compared; restore that part, or start a new run with another "
+                "--workdir."
             )
         return UserError(
-            f"data.source={config.data.source} has not the content that {self.directory} was begun with{before}; bring "
-            "the text back as it was, or start a new run with another --workdir."
+            f"data.source={config.data.source} does not have the content that {self.directory} was begun with{before}; "
+            "restore the text, or start a new run with another --workdir."
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the corpus and the tokenizer were when the run was begun; empty where that is lost.
+        """Returns the identity of the corpus and the tokenizer when the run was begun, or nothing if it is lost.
 
-        Fingerprints by name: "text" of what is learned from, "tokenizer", and "validation" of a task's, which runs of
-        earlier versions lack.
+        It consists of fingerprints by name: "text" of the training text, "tokenizer", and, for a task, "validation",
+        which runs of older versions lack.
         """
         stretches, _ = self._history()
         if stretches:
@@ -202,7 +203,7 @@ class Run:
         return found if isinstance(found, dict) else {}
 
     def read_file(self, name: str) -> dict[str, Any] | None:
-        """What a further JSON file of the run holds; None where it is missing, or not what the run wrote."""
+        """Reads a further JSON file of the run; returns None if it is missing, or not as the run wrote it."""
         found = read_json(self.directory / name)
         if not isinstance(found, dict):
             return None
@@ -218,7 +219,7 @@ class Run:
         return read_history(self.directory / _HISTORY)
 
     def _recorded(self) -> Config | None:
-        """The newest config of the history; None where there is none."""
+        """Returns the newest config of the history, or None if there is none."""
         stretches, _ = self._history()
         return _parsed(stretches[-1].config) if stretches else None
 
@@ -234,7 +235,7 @@ class Run:
             raise UserError(f"{path} is damaged ({error}); restore it from a copy.") from error
 
     def lock(self) -> None:
-        """Holds the directory for this process until it ends; a remote directory is not locked.
+        """Locks the directory for this process until it ends; a remote directory is not locked.
 
         Raises:
             UserError: another process trains here.
@@ -242,36 +243,38 @@ class Run:
         if "://" in str(self.directory):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.directory / ".lock").open("a")  # which empties nothing, wherever a link leads
+        # Mode "a" empties no file, even if a link leads to one.
+        self._lock = (self.directory / ".lock").open("a")
         if not lock(self._lock.fileno(), self.directory):
             raise UserError(
                 f"--workdir={self.directory} is in use by another process; wait for it or name another directory."
             )
 
     def results(self) -> dict[str, Any]:
-        """The last and the best evaluation; empty before the first."""
+        """Returns the last and the best evaluation, or nothing before the first."""
         found = read_json(self.directory / "results.json")
         return found if _is_result(found) else {}
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """Replaces results.json, whole."""
+        """Replaces results.json, all at once."""
         write_json(self.directory / "results.json", results)
 
 
 def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
-    """A config's dictionaries with the architecture and the tokenizer it leaves open, as fine-tuning does.
+    """Fills in the architecture and the tokenizer that a config leaves open, as fine-tuning does.
 
-    They are those of the run in `workdir`, or, where none was begun there, of the run that init_from names. A run
-    that goes on keeps the rules it was begun under, see `keep_before`.
+    They come from the run in `workdir` or, if there is none, from the run that init_from names. A run that is resumed
+    keeps the rules it was begun with, see `keep_before`.
 
     Raises:
-        UserError: there is something to fill in, and no init_from to take it from.
+        UserError: something has to be filled in, and there is no init_from to take it from.
     """
     begun = Run(workdir)
     if begun.exists():
         values = keep_before(values, to_dict(begun.config()))
     if not all(isinstance(values.get(section), dict) for section in ("model", "data")):
-        return values  # for `from_dict` to judge
+        # `from_dict` reports what is wrong.
+        return values
     tokenizer = ("data.tokenizer", "data.vocab_size")
     given = flatten(values)
     inherited = [
@@ -285,8 +288,8 @@ def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
     if not begun.exists():
         if values.get("init_from") is None:
             raise UserError(
-                "config.init_from is missing; name the run directory of a pre-trained model, which gives architecture "
-                "and tokenizer even where finetune.num_transfer_layers=-1 transfers no parameters."
+                "config.init_from is missing; name the run directory of a pre-trained model, which supplies "
+                "architecture and tokenizer even where finetune.num_transfer_layers=-1 transfers no parameters."
             )
         begun = Run(values["init_from"], "init_from")
     theirs, filled = to_dict(begun.config()), dict(values)
@@ -297,7 +300,7 @@ def inherit(values: dict[str, Any], workdir: str) -> dict[str, Any]:
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-    """Writes JSON so that the file is the old or the new one at every moment."""
+    """Writes JSON so that the file holds either the old or the new value at every moment."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -325,7 +328,7 @@ def _parsed(values: Any) -> Config:
 
 
 def _is_result(found: Any) -> bool:
-    """Whether it has the form of results.json."""
+    """Returns whether a value has the form of results.json."""
     if not isinstance(found, dict) or type(found.get("step")) is not int:
         return False
     best = found.get("best")

@@ -1,7 +1,7 @@
-"""Signals that ask a command to end: SIGTERM, SIGHUP and Ctrl-C are noted, and answered at the next safe place.
+"""Signals that ask a command to end: SIGTERM, SIGHUP and Ctrl-C are noted, and obeyed at the next safe place.
 
-No handler raises, since jax discards what is raised in its callbacks. A thread hears a signal at once, even while the
-main thread compiles; where nothing is to be saved and no safe place is near, it ends the process itself.
+No signal handler raises, since jax discards exceptions in its callbacks. A thread notices a signal at once, even while
+the main thread compiles. If there is nothing to save and no safe place is near, that thread ends the process.
 """
 
 import contextlib
@@ -19,13 +19,15 @@ from gpt1_jax.errors import Stopped
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ctrl-C"}
 NOTHING_NEW = "before there was anything new to save"
-GRACE = 1.0  # seconds to reach a safe place in, where there is nothing to save
-ONE_PRESS = 0.1  # seconds; wrappers hand on the same Ctrl-C that the terminal sends
+# With nothing to save, the main thread has this many seconds to reach a safe place.
+GRACE = 1.0
+# Wrappers pass on the Ctrl-C that the terminal sends too; within this many seconds the two count as one.
+ONE_PRESS = 0.1
 
 
 @dataclass
 class _State:
-    """What is known of a request to stop; the thread that listens and the main thread share it."""
+    """What is known about a request to stop, shared by the listening thread and the main thread."""
 
     requested: signal.Signals | None = None
     heard: float = 0.0
@@ -39,7 +41,7 @@ _state = _State()
 
 
 def listen() -> None:
-    """Begins to note the signals, but for those that whoever started the command had it ignore, as nohup does."""
+    """Begins to note the signals, except those that the command's parent made it ignore, as nohup does."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -50,16 +52,17 @@ def listen() -> None:
 
 
 def listen_again() -> None:
-    """Takes SIGTERM back from jax, which took it when several processes joined.
+    """Takes SIGTERM back from jax, which claims it when several processes join.
 
-    A signal to this process is still handed on to jax's handler, whose part is to tell the other processes. Where it
-    was to be ignored, it is again.
+    A signal to this process is still passed on to jax's handler, which notifies the other processes. If SIGTERM was
+    ignored before, it is ignored again.
     """
     if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return
     libc = ctypes.CDLL(None)
-    theirs, ours = ctypes.create_string_buffer(1024), ctypes.create_string_buffer(1024)  # struct sigaction
+    # Each buffer holds a struct sigaction.
+    theirs, ours = ctypes.create_string_buffer(1024), ctypes.create_string_buffer(1024)
     libc.sigaction(signal.SIGTERM, None, theirs)
     signal.signal(signal.SIGTERM, _note)
 
@@ -72,41 +75,41 @@ def listen_again() -> None:
 
 
 def ignore() -> None:
-    """Ends the listening: from here on a signal ends the process as it would any other."""
+    """Stops listening: from here on a signal ends the process as it would end any other."""
     for number in NAMES:
         if signal.getsignal(number) == _note:
             signal.signal(number, signal.SIG_DFL)
 
 
 def requested() -> signal.Signals | None:
-    """The signal that asked this process to stop."""
+    """Returns the signal that asked this process to stop, or None."""
     return _state.requested
 
 
 def ends_at_once() -> bool:
-    """Whether a signal ends this process in a moment, with nothing to save."""
+    """Returns whether a signal will end this process in a moment, with nothing to save."""
     return _state.requested is not None and not (_state.saves or _state.leaving)
 
 
 def check() -> None:
-    """A safe place of a command that has nothing to save.
+    """Marks a safe place of a command that has nothing to save.
 
     Raises:
-        Stopped: a signal asked for it.
+        Stopped: a signal asked the command to stop.
     """
     if _state.requested is not None:
         raise stopped(_state.requested, NOTHING_NEW)
 
 
 def stopped(number: signal.Signals, how: str) -> Stopped:
-    """What is raised to stop, with the line that the user reads; from now on only Ctrl-C hurries this process."""
+    """Returns the exception that stops the command, with the line the user reads; after this only Ctrl-C acts."""
     _state.leaving = True
     return Stopped(number, f"Stopped by {NAMES[number]} {how}; run the same command again to go on.")
 
 
 @contextlib.contextmanager
 def something_to_save() -> Iterator[None]:
-    """Within, only the main thread ends the process, or a second Ctrl-C; and so it is after an error within."""
+    """Within the block, or after an error in it, only the main thread or a second Ctrl-C ends the process."""
     _state.saves = True
     try:
         yield
@@ -118,13 +121,13 @@ def something_to_save() -> Iterator[None]:
 
 
 def say(sentence: str) -> None:
-    """Writes a line to standard error, if that is still there."""
+    """Writes a line to standard error, if that still exists."""
     with contextlib.suppress(OSError):
         os.write(2, f"{sentence}\n".encode())
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    """Python's own handler has written the number to the pipe by now."""
+    """Does nothing: Python's own handler has already written the signal's number to the pipe."""
 
 
 def _watch(pipe: int) -> None:
@@ -147,7 +150,7 @@ def _hear(number: signal.Signals) -> None:
         _state.requested, _state.heard, _state.waiting_since = number, now, now
         if _state.saves:
             again = "once more" if number == signal.SIGINT else "Ctrl-C"
-            say(f"{NAMES[number]}: saving; {again} leaves without.")
+            say(f"{NAMES[number]}: saving; {again} leaves without saving.")
         _state.tell_others()
     elif number == signal.SIGINT and now - _state.heard > ONE_PRESS:
         lost = _state.saves and not _state.leaving
@@ -160,5 +163,6 @@ def _leave(number: signal.Signals, sentence: str) -> None:
     say(sentence)
     for stream in (1, 2):
         if os.isatty(stream):
-            os.write(stream, b"\x1b[?25h")  # a progress bar hides the cursor
+            # A progress bar hides the cursor; this shows it again.
+            os.write(stream, b"\x1b[?25h")
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""Text to ids or back, a line at a time: python -m gpt1_jax.tokenize --workdir=RUN [--decode] < IN > OUT."""
+"""Turns text into ids or back, line by line: python -m gpt1_jax.tokenize --workdir=RUN [--decode] < IN > OUT."""
 
 import json
 
@@ -16,9 +16,9 @@ _DECODE = flags.DEFINE_bool("decode", False, "JSON lists of ids to lines of text
 
 
 def main(_: list[str]) -> None:
-    """Reads standard input to its end: a line of text gives a JSON list of ids, or with --decode the reverse.
+    """Reads standard input to its end; each line of text gives a JSON list of ids, or with --decode the reverse.
 
-    Each line gives one, and so an empty one an empty list or text.
+    Every line gives a result, so an empty line gives an empty list or an empty text.
     """
     tokenizer = _open()
     for number, line in enumerate(standard_lines(), start=1):
@@ -31,7 +31,7 @@ def _open() -> Tokenizer:
         raise UserError("Name either --workdir=RUN or --tokenizer=sentencepiece:FILE.model or openai:DIR.")
     if workdir is not None:
         run = Run(workdir)
-        # Refuses what is no run, in better words than a missing tokenizer's.
+        # If this is not a run, the config's error says so better than a missing tokenizer's.
         run.config()
         return load_tokenizer(run.tokenizer)
     tokenizer = open_tokenizer(spec or "")

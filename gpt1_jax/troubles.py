@@ -1,4 +1,4 @@
-"""What errors of the machine mean: who can mend them, the user (exit code 2) or nobody at once (1), and a sentence."""
+"""Explains errors of the machine: in a sentence, and as the user's to fix (exit code 2) or not (exit code 1)."""
 
 import errno
 import os
@@ -7,15 +7,15 @@ import traceback
 
 from gpt1_jax.errors import Fault, UserError
 
-# What the errors of disks and storage ask for. Those that a path causes are the user's to mend.
+# What to do about errors of disks and storage. The user can fix those that a path causes.
 _PATHS = {
     errno.ENOENT: "name one that is there",
     errno.ENOTDIR: "name a path that leads through directories",
     errno.EISDIR: "name a file",
     errno.EEXIST: "name another",
     errno.ENOTEMPTY: "name another",
-    errno.EACCES: "name another path or mend this one",
-    errno.EPERM: "name another path or mend this one",
+    errno.EACCES: "name another path, or change the permissions of this one",
+    errno.EPERM: "name another path, or change the permissions of this one",
     errno.ENAMETOOLONG: "name a shorter one",
     errno.ELOOP: "its links lead back to themselves; name another",
     errno.EROFS: "name a path that can be written",
@@ -34,9 +34,9 @@ _AGAIN = "the storage fails; run the same command again"
 
 
 def explain(error: BaseException) -> UserError | Fault | None:
-    """The sentence behind an error of disks, memory, drivers or the environment; None where it is none of these.
+    """Returns the sentence for an error of disks, memory, drivers or the environment, or None for any other.
 
-    What orbax, tensorstore and others raise in an error's place is looked through, down to the first cause.
+    orbax, tensorstore and others wrap errors in their own, so causes are followed down to the first.
     """
     while True:
         found = _explain(error)
@@ -51,17 +51,17 @@ def _explain(error: BaseException) -> UserError | Fault | None:
         return error
     if isinstance(error, OSError):
         return _of_storage(error.errno, error.filename, text)
-    if found := re.search(r"\[?OS error (\d+)", text):  # as tensorstore words it
+    # tensorstore words it this way.
+    if found := re.search(r"\[?OS error (\d+)", text):
         path = re.search(r'"([^"]+)"', text)
         return _of_storage(int(found[1]), path and path[1], text)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text):
         reason = f" ({text:.200})" if text else ""
         return Fault(
-            f"The memory does not suffice{reason}; take a smaller batch or model, or a machine with more."
+            f"There is not enough memory{reason}; take a smaller batch or model, or a machine with more memory."
         )
-    if isinstance(error, RuntimeError) and text.startswith(
-        "Symlink loop from"
-    ):  # pathlib's, of a path it resolves
+    # pathlib says this when it resolves a path.
+    if isinstance(error, RuntimeError) and text.startswith("Symlink loop from"):
         return UserError(f"{text}: its links lead back to themselves; name another path.")
     return _of_driver(error, text) or _of_environment(error, text)
 
@@ -75,9 +75,11 @@ def _of_storage(number: int | None, path: object, text: str) -> UserError | Faul
 
 
 def _of_driver(error: BaseException, text: str) -> UserError | None:
-    """Of paths with a scheme, such as s3://, what etils says where it cannot open them."""
+    """Explains what etils says when it cannot open a path with a scheme, such as s3://."""
     if isinstance(error, KeyError) and (scheme := re.fullmatch(r"'(\w+://)'", text)):
-        return UserError(f"{scheme[1]} is no storage that can be opened; name a directory, or one on gs://.")
+        return UserError(
+            f"{scheme[1]} is not a storage that can be opened; name a directory, or one on gs://."
+        )
     if isinstance(error, ImportError) and re.match(r"Install \S+ to access", text):
         return UserError(
             f"A path names a storage whose driver is missing: {text.lower()}, or name a directory."
@@ -86,17 +88,17 @@ def _of_driver(error: BaseException, text: str) -> UserError | None:
 
 
 def _of_environment(error: BaseException, text: str) -> UserError | Fault | None:
-    """Of variables of the environment, what jax says where it cannot use them."""
+    """Explains what jax says when it cannot use a variable of the environment."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     frames = traceback.extract_tb(error.__traceback__)
     if "list of known backends" in text or (
         isinstance(error, AssertionError) and frames and frames[-1].filename.endswith("xla_bridge.py")
     ):
         return UserError(
-            f"JAX_PLATFORMS={platforms} is none that this jax can use; set cpu, or unset the variable."
+            f"JAX_PLATFORMS={platforms} names nothing that this jax can use; set cpu, or unset the variable."
         )
     if isinstance(error, RuntimeError) and "Unable to initialize backend" in text:
-        return Fault(f"jax cannot use the devices ({text:.300}); mend that and run the same command again.")
+        return Fault(f"jax cannot use the devices ({text:.300}); fix that and run the same command again.")
     if isinstance(error, ValueError) and (
         found := re.search(r"(?i)environment '(jax_\w+)'|for jax flag '?(jax_\w+)", text)
     ):

@@ -23,7 +23,7 @@ from gpt1_jax.troubles import explain
         (errno.ENOENT, UserError, "name one that is there"),
         (errno.ENOTDIR, UserError, "directories"),
         (errno.EISDIR, UserError, "name a file"),
-        (errno.EACCES, UserError, "name another path or mend this one"),
+        (errno.EACCES, UserError, "name another path, or change the permissions of this one"),
         (errno.EROFS, UserError, "can be written"),
         (errno.ENAMETOOLONG, UserError, "shorter"),
         (errno.ELOOP, UserError, "links"),
@@ -65,7 +65,7 @@ def test_tensorstores_words_tell_a_full_disk() -> None:
 )
 def test_too_little_memory_is_a_fault(error: Exception) -> None:
     told = explain(error)
-    assert isinstance(told, Fault) and "memory does not suffice" in str(told)
+    assert isinstance(told, Fault) and "There is not enough memory" in str(told)
 
 
 @pytest.mark.parametrize("path", ["nosuch://bucket/run", "hdfs://host/run"])

@@ -166,7 +166,7 @@ def test_a_run_that_goes_on_repeats_the_very_losses_of_an_undisturbed_one(
     validation.write_text("".join(lines[1:]))
     done = finetune(runner, tmp_path, pretrained, "custom", **settings)
     validation.write_text("".join(lines))
-    assert done.returncode == 2 and "has not the validation part" in done.stderr, done.stderr
+    assert done.returncode == 2 and "does not have the validation part" in done.stderr, done.stderr
     assert finetune(runner, tmp_path, pretrained, "custom", **settings).returncode == 0
 
     def losses(workdir: Path) -> list[float]:

@@ -42,10 +42,10 @@ ANY_COMMAND = [
     for command in COMMANDS
     for invocation in wrong(
         f"""
-        {command} --nosuch=3 → --nosuch is no flag of this command | --help
-        {command} --nosuch → --nosuch is no flag of this command
-        {command} -x → -x is no flag
-        {command} --ÄÖ=3 → --ÄÖ is no flag
+        {command} --nosuch=3 → --nosuch is not a flag of this command | --help
+        {command} --nosuch → --nosuch is not a flag of this command
+        {command} -x → -x is not a flag
+        {command} --ÄÖ=3 → --ÄÖ is not a flag
         {command} --flagfile=nosuch → nosuch | No such file
         {command} --flagfile=. → Is a directory
         {command} --flagfile → --flagfile
@@ -59,16 +59,16 @@ FLAGS = wrong(
     """
     main → --config is missing
     main --config → --config has no value
-    main --config= → --config= is no Python file
+    main --config= → --config= is not a Python file
     main --config=absent.py → --config=absent.py | does not exist
     main --config=absent.py:tiny → absent.py does not exist
-    main --config=absent → is no Python file
-    main --config=. → is no Python file
-    main --config=directory.py → is no Python file
-    main --config=text.txt → is no Python file
+    main --config=absent → is not a Python file
+    main --config=. → is not a Python file
+    main --config=directory.py → is not a Python file
+    main --config=text.txt → is not a Python file
     main --config=dangling.py → does not exist
     main --config=loop.py → loop.py
-    main --config=s3://bucket/config.py → --config=s3://bucket/config.py is no Python file
+    main --config=s3://bucket/config.py → --config=s3://bucket/config.py is not a Python file
     main --config={LONG}.py → --config=xxx | …
     main --config=syntax.py → --config=syntax.py | line 1 | SyntaxError
     main --config=latin1.py → SyntaxError
@@ -97,11 +97,11 @@ FLAGS = wrong(
     main {TINY} --config.model=3 → --config.model is a section
     main {TINY} --config.finetune=3 → --config.finetune is a section
     main {TINY} --config.finetune.task=cola → --config.finetune.task does not go with
-    main {TINY} --noconfig.seed → --noconfig.seed is no flag
+    main {TINY} --noconfig.seed → --noconfig.seed is not a flag
     main {TINY} --config.model.nun_layers=3 → --config.model.nun_layers | did you mean | model.num_layers?
     main {TINY} --config.modle.num_layers=3 → did you mean | model.num_layers?
     main {TINY} --config.ÄÖ=3 → --config.ÄÖ is not a key
-    main {TINY} --batch_size=4 → --batch_size is no flag | did you mean --config.train.batch_size?
+    main {TINY} --batch_size=4 → --batch_size is not a flag | did you mean --config.train.batch_size?
     main {TINY} --train.batch_size=4 → did you mean --config.train.batch_size?
     main {TINY} --learning_rate=4 → did you mean --config.optimizer.learning_rate?
     main {TINY} train.num_steps=4 → 'train.num_steps=4' | did you mean --config.train.num_steps?

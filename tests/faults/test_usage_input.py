@@ -255,7 +255,7 @@ def test_settings_far_out_are_told_as_they_were_typed(commands: Commands, runs: 
         (f"--seed={'9' * 5000}", 2, "seed=999"),
         ("--repetition_penalty=nan", 2, "repetition_penalty=nan"),
         ("--stop=1,٣", 2, "--stop=٣"),
-        ("--stop=1,99999", 2, "--stop=99999 is no token; name ids from 0 to "),
+        ("--stop=1,99999", 2, "--stop=99999 is not a token; name ids from 0 to "),
         ("--length_penalty=2", 2, "length_penalty=2.0"),
     ):
         flags = (f"--workdir={runs[0].run.directory}", "--prompt=the old", "--max_new_tokens=2", flag)

@@ -65,7 +65,7 @@ def test_a_text_that_moved_is_the_same_and_told(place: Path, tokenizer: str) -> 
     (change,) = go_on(config_of(place, tokenizer, "moved"), place)
     assert "begun: data.source: " in change and "/texts/" in change and "/moved/" in change
     (place / "moved" / "07.txt").write_text("another text\n" * 30)
-    with pytest.raises(UserError, match="bring the text back"):
+    with pytest.raises(UserError, match="restore the text"):
         go_on(config_of(place, tokenizer, "moved"), place)
 
 
@@ -86,7 +86,9 @@ def test_the_runs_own_copy_serves_whatever_became_of_the_tokenizers_file(place: 
 def test_another_tokenizer_named_on_purpose_is_refused_and_the_same_elsewhere_is_not(place: Path) -> None:
     begin(config_of(place, f"sentencepiece:{place}/given.model"), place)
     other = f"sentencepiece:{place}/other.model"
-    with pytest.raises(UserError, match=rf"data\.tokenizer={other} is another tokenizer than .*given\.model"):
+    with pytest.raises(
+        UserError, match=rf"data\.tokenizer={other} differs from the tokenizer that .*given\.model"
+    ):
         go_on(config_of(place, other), place)
     shutil.copy(place / "given.model", place / "other.model")
     (change,) = go_on(config_of(place, other), place)

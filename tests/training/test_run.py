@@ -94,7 +94,7 @@ def test_other_keys_may_change_and_are_told(run: Run, key: str, value: Any) -> N
 
 
 def test_another_content_of_text_or_tokenizer_is_refused_each_by_its_own_key(run: Run) -> None:
-    with pytest.raises(UserError, match=r"data\.source=demo has not the content .* bring the text back"):
+    with pytest.raises(UserError, match=r"data\.source=demo does not have the content .* restore the text"):
         run.check(begun_with(), IDENTITY | {"text": "ccc"})
     with pytest.raises(UserError, match=r"data\.source=text:x .* data\.source=demo; bring"):
         run.check(begun_with(**{"data.source": "text:x"}), IDENTITY | {"text": "ccc"})
@@ -112,7 +112,7 @@ def test_another_validation_part_is_refused_unless_the_run_never_noted_its_own(r
     run.record(begun_with(), found, 3)
     assert run.check(begun_with(), found) == []
     with pytest.raises(
-        UserError, match=r"data\.source=demo has not the validation part that .* was begun with"
+        UserError, match=r"data\.source=demo does not have the validation part that .* was begun with"
     ):
         run.check(begun_with(), found | {"validation": "fff"})
     assert run.check(begun_with(), IDENTITY) == []
