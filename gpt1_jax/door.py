@@ -1,4 +1,4 @@
-"""How every command starts and ends: it checks flags before absl does, says errors in a sentence and sets exit codes."""
+"""How every command starts and ends: it checks flags before absl does, says errors in a sentence, sets exit codes."""
 
 import difflib
 import functools
