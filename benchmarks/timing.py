@@ -49,7 +49,7 @@ class Spread:
 class Row:
     """What was measured of a side.
 
-    Fields:
+    Attributes:
         side: its name.
         unit: what its work is counted in.
         rounds: how many it took part in.

@@ -57,7 +57,7 @@ def setting(
 class Key:
     """A key of the schema.
 
-    Fields:
+    Attributes:
         name: the dotted name, such as model.num_layers.
         kind: the type of its values.
         choices: the values of a Literal.

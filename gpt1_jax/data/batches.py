@@ -17,7 +17,7 @@ from gpt1_jax.hashing import hash_numbers
 class Batch(NamedTuple):
     """Rows of a global batch, as NumPy arrays.
 
-    Fields:
+    Attributes:
         tokens: int32 [B, S, T], the inputs.
         targets: int32 [B, S, T], the token after each input.
         weights: float32 [B, S, T], the weight of each target in the language-model loss.

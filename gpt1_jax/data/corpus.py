@@ -36,7 +36,7 @@ class Split:
 
     If the tokenizer has no end piece, the documents are simply joined.
 
-    Fields:
+    Attributes:
         shards: the tokens of each shard, uint16 or uint32, memory-mapped.
         documents: the number of documents.
         bytes: the UTF-8 bytes of the text as read.
@@ -73,7 +73,7 @@ class Split:
 class Corpus:
     """A tokenized source, and the tokenizer that made it.
 
-    Fields:
+    Attributes:
         train: the training split.
         validation: the split that is held out.
         tokenizer: turns text into the ids of this corpus, and back.

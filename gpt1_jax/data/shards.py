@@ -37,7 +37,7 @@ _BATCH_CHARACTERS = 4_000_000
 class Job:
     """A source to be written as token shards into a directory that holds the tokenizer.
 
-    Fields:
+    Attributes:
         source: the source's spec.
         tfds_dir: as in `open_source`.
         split_seed: chooses what is held out of a source that is not divided.
@@ -56,7 +56,7 @@ class Job:
 class Part:
     """A part of a source whose documents are to be counted, or written as one shard of a split.
 
-    Fields:
+    Attributes:
         kind: "count", or the split.
         number: the part's number within the source.
         before: the number of documents in earlier parts, if the source is not divided.
@@ -73,7 +73,7 @@ class Part:
 class Result:
     """What a part was found to hold.
 
-    Fields:
+    Attributes:
         documents: the number of its documents in the split.
         bytes: the UTF-8 bytes of those documents.
         tokens: the number of tokens in the shard.

@@ -18,7 +18,7 @@ from gpt1_jax.disk.whole_files import write_whole
 class Stretch(NamedTuple):
     """What the steps after `from_step` were trained with, up to the next stretch.
 
-    Fields:
+    Attributes:
         from_step: the step after which the stretch begins, 0 for the beginning of the run.
         config: the whole config as dictionaries, as in config.json.
         identity: fingerprints of the text and the tokenizer, as in corpus.json.

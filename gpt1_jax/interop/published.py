@@ -28,7 +28,7 @@ POSITIONS, TOKENS = "positions_embed.weight", "tokens_embed.weight"
 class TaskHead:
     """What fine-tuning added to the language model.
 
-    Fields:
+    Attributes:
         task: the task, whose labels the outputs stand for.
         specials: float32 [3, D], the embeddings of start, delimiter and extract.
         kernel, bias: float32 [D, N] and [N].
@@ -44,7 +44,7 @@ class TaskHead:
 class LanguageModel:
     """A language model, whatever it was read from.
 
-    Fields:
+    Attributes:
         config: the sizes and dropout rates.
         weights: float32 tensors with the names, shapes and order of `weight_shapes`.
         tokenizer: says what the rows of the token table mean; a NoTokenizer if the files came without one.

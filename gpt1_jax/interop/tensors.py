@@ -27,7 +27,7 @@ DTYPES = {"F32": "float32", "F16": "float16", "BF16": np.dtype(bfloat16).name}
 class Tensor(NamedTuple):
     """A tensor in a file.
 
-    Fields:
+    Attributes:
         shape: the lengths of its axes.
         dtype: one of DTYPES' values, or another name.
         read: returns the numbers as float32, if the dtype is one of DTYPES' values.

@@ -56,7 +56,7 @@ class Cache(NamedTuple):
 
     All sequences stand at one slot: those whose beginning is shorter begin at a later slot.
 
-    Fields:
+    Attributes:
         keys, values: [B, H, C, K].
     """
 

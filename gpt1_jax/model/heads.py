@@ -20,7 +20,7 @@ Pooling = Literal["one", "sum", "each"]
 class Head(nn.Module):
     """Dropout, then a linear layer.
 
-    Fields:
+    Attributes:
         pooling: what becomes of an example's S states. "one": there is but one; "sum": they are added
             (similarity); "each": the layer scores each (multiple choice).
         outputs: N; 1 for "each".

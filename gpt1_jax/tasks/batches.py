@@ -23,7 +23,7 @@ _WIDTH_MULTIPLE = 8
 class TaskBatch(NamedTuple):
     """Rows of a global batch, as NumPy arrays.
 
-    Fields:
+    Attributes:
         tokens: int32 [B, S, T], padded with 0.
         targets: int32 [B, S, T], the token after each input.
         weights: float32 [B, S, T], the weights of the targets in the auxiliary language-model loss.

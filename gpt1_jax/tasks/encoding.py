@@ -19,7 +19,7 @@ _TEXTS_AT_ONCE = 20_000
 class EncodedExamples:
     """A tokenized split of a task, with N examples, S sequences each, and C outputs of the head.
 
-    Fields:
+    Attributes:
         tokens: all sequences, end to end.
         offsets: int64 [N · S + 1], where each sequence begins; sequence s of example n is number n · S + s.
         labels: float32 [N, C], the target distribution, or in regression the target itself; 0 if unknown.

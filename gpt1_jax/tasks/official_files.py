@@ -45,7 +45,7 @@ def read_official_files(task: Task, directory: Path, split: TaskSplit) -> list[E
 class File:
     """A file or folder of a set.
 
-    Fields:
+    Attributes:
         path: relative to the set's directory.
         read: yields the rows.
         columns: names the columns of the roles; None means the task's own columns.

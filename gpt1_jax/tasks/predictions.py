@@ -16,7 +16,7 @@ from gpt1_jax.tasks.task import Example, Task
 class Prediction(TypedDict):
     """What a fine-tuned run says of an example.
 
-    Fields:
+    Attributes:
         label: a class's name; the number of a choice, from 0; a score.
         probabilities: of the classes or whole scores by their names, or of the choices in order; not of a score that
             was learned by regression.

@@ -21,7 +21,7 @@ from gpt1_jax.tasks.tfds_sets import read_tfds
 class TaskData:
     """A task and its splits, each example once and in the order of its files.
 
-    Fields:
+    Attributes:
         task: the task; `custom` with the labels, scores or choices found in the data.
         train, validation: labeled examples, at least one.
         test: examples, maybe none, whose label is None if the files do not give it.

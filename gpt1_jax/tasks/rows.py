@@ -26,7 +26,7 @@ csv.field_size_limit(inputs.LONGEST_LINE)
 class Row(NamedTuple):
     """One row of a table.
 
-    Fields:
+    Attributes:
         where: what an error calls the row, such as "line 3 of dev.tsv".
         fields: the cells by the names of their columns, or a JSON object.
         typed: whether values have types, as in JSON; in a table every value is text.

@@ -98,7 +98,7 @@ class SetSplit(NamedTuple):
 class TfdsTask:
     """Where TFDS keeps a task.
 
-    Fields:
+    Attributes:
         parts: what each of the task's splits consists of. If there is none for validation, a part of the training split
             is held out (see reading.py).
         archives: the files that TFDS downloads.

@@ -30,7 +30,7 @@ def lacks_evaluation(run: Run, config: TrainConfig, step: int) -> bool:
 class Due(NamedTuple):
     """What is to be done after a step.
 
-    Fields:
+    Attributes:
         stop, save, evaluate: as they say.
         look: only to see whether the step was finite, since too many before it were not.
     """

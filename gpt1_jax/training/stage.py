@@ -11,7 +11,7 @@ from gpt1_jax.training.state import State
 class Stage:
     """What a stage puts into the loop, beside the trainer.
 
-    Fields:
+    Attributes:
         kind: "pretrain" or "finetune", and `task` a task's name: told in results.json.
         start: → the state that a new run begins with.
         rows: (step, start, stop) → those rows of the step's global batch, as NumPy.

@@ -55,7 +55,7 @@ _BYTES += [b"1e999", b"NaN", b",", b";", b"\xe2\x80\xa8", b"-1", b"9" * 5000, b"
 class Reader(NamedTuple):
     """What is read, and how.
 
-    Fields:
+    Attributes:
         path: the file that is damaged, below a directory of its own.
         read: the directory → what was read.
         expect: the file → how many rows an independent program finds; None where it finds no answer.

@@ -39,7 +39,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, str]]] = {
 class Described:
     """What a model file says about itself.
 
-    Fields:
+    Attributes:
         pieces: the number of pieces.
         exact: whether the model changes no character, never merges across a line break, and spells unknown characters
             in bytes.

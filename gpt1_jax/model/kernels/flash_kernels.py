@@ -25,7 +25,7 @@ KEYS, QUERIES = 0, 1  # axes of its scores
 class Settings(NamedTuple):
     """What is fixed when a kernel is compiled.
 
-    Fields:
+    Attributes:
         block: positions taken at a time, keys as queries.
         blocks: of a head.
         rate: of dropout; 0 is none.
