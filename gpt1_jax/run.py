@@ -178,7 +178,7 @@ class Run:
                 f"with; set data.tokenizer={begun.tokenizer}, for which its own copy is used, or start a new run with "
                 "another --workdir."
             )
-        before = "" if begun.source == config.data.source else f" data.source={begun.source}"
+        before = "" if begun.source == config.data.source else f" (data.source={begun.source})"
         if name == "validation":
             return UserError(
                 f"data.source={config.data.source} does not have the validation part that {self.directory} was begun "
