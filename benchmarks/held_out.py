@@ -60,7 +60,7 @@ def main(_: list[str]) -> None:
     print("\n" + json.dumps(facts))
 
 
-# ------------------------------------------------------------------------------------------ xz on bytes
+# ── xz on bytes ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def measure_xz(source: Source) -> dict[str, float]:
@@ -87,7 +87,7 @@ def _read(source: Source, split: SplitName) -> list[bytes]:
     return [document.encode() + b"\0" for document in read_documents(source, split)]
 
 
-# ------------------------------------------------------------------------------------- models of tokens
+# ── Models of tokens ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def measure_token_models(corpus: Corpus) -> dict[str, float]:

@@ -24,7 +24,7 @@ def scores(task: Task, train: list[Example], validation: list[Example]) -> dict[
     return {name: values[task.metrics[0]] for name, values in found.items()}
 
 
-# ---------------------------------------------------------------------------------------------- majority
+# ── Majority ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_majority_is_of_the_training_part() -> None:
@@ -39,7 +39,7 @@ def test_the_majority_of_choices_is_a_place() -> None:
     assert scores(CHOICES, train, validation)["majority"] == 3 / 4
 
 
-# -------------------------------------------------------------------------------------- what tfidf can see
+# ── What TF-IDF can see ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_tfidf_sees_words_and_pairs_of_words() -> None:
@@ -104,7 +104,7 @@ def test_scores_are_regressed() -> None:
     assert found["majority"] == 0 and found["tfidf"] < 0.5 and found["tfidf+cosine"] > 0.95
 
 
-# ---------------------------------------------------------------------------------------------- the split
+# ── The split ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_headline_group_stands_for_the_task_and_unlabeled_examples_do_not_count() -> None:

@@ -87,7 +87,7 @@ def test_the_last_line_is_json_with_the_machine(capsys: pytest.CaptureFixture[st
     assert found["machine"].keys() >= {"command", "processor", "cores", "python", "jax", "torch"}
 
 
-# ------------------------------------------------------------------------------- each, at its smallest
+# ── Each, at its smallest ────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture(scope="module")

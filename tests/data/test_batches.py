@@ -101,7 +101,7 @@ def test_a_stream_shorter_than_two_windows_is_refused() -> None:
         pretraining(split=stream(15))
 
 
-# ------------------------------------------------------------------------------------- evaluation
+# ── Evaluation ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("length", [2, 8, 9, 10, 307])
@@ -141,7 +141,7 @@ def test_an_empty_stream_cannot_be_evaluated() -> None:
         EvaluationBatches(stream(1), batch_size=1, context_length=8)
 
 
-# ------------------------------------------------------------------------------------------ noise
+# ── Noise ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_noise_has_no_pattern_over_steps_rows_and_seeds() -> None:

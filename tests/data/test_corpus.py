@@ -134,7 +134,7 @@ def test_a_vocabulary_beyond_16_bits_gets_32(texts: Path) -> None:
     assert corpus.train.read(0, 1).tolist() == [69_999]
 
 
-# -------------------------------------------------------------------------------------------- reuse
+# ── Reuse ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_corpus_is_reused_until_something_changes(texts: Path) -> None:
@@ -293,7 +293,7 @@ def test_another_format_is_refused(texts: Path) -> None:
         load(corpus.directory)
 
 
-# ------------------------------------------------------------------------------ what a tokenizer loses
+# ── What a tokenizer loses ───────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -351,7 +351,7 @@ def test_of_a_long_text_a_share_is_compared(
     assert corpus.validation.compared == len((texts / "19.txt").read_text())
 
 
-# ------------------------------------------------------------------------------ what can go wrong
+# ── What can go wrong ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_text_with_parts_of_its_own_is_one_corpus_whatever_the_seed(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def read(spec: str, tfds_dir: str | None = None) -> tuple[list[str], list[str]]:
     return list(read_documents(source, "train", -1)), list(read_documents(source, "validation", -1))
 
 
-# ------------------------------------------------------------------------------------------ splits
+# ── Splits ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Listed:
@@ -127,7 +127,7 @@ def test_documents_are_read_one_at_a_time() -> None:
     assert source.yielded <= 22  # the first 20 to count them, then the first again
 
 
-# ------------------------------------------------------------------------------------------- files
+# ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_text_files_are_documents_in_the_order_of_their_names(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_the_fingerprint_follows_path_size_and_time(tmp_path: Path) -> None:
     assert len(set(seen)) == 4
 
 
-# -------------------------------------------------------------------------------------------- demo
+# ── Demo ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_demo_holds_out_whole_books_in_every_translation_and_reads_them_in_one() -> None:
@@ -334,7 +334,7 @@ def test_the_demo_fingerprint_follows_the_packages_versions(monkeypatch: pytest.
     assert open_source("demo").fingerprint() != before
 
 
-# -------------------------------------------------------------------------------------------- TFDS
+# ── TFDS ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def prepare_tfds(directory: Path, features: dict[str, object], splits: dict[str, int]) -> None:

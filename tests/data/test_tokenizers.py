@@ -42,7 +42,7 @@ def train_plain(**options: object) -> bytes:
     return model.getvalue()
 
 
-# ------------------------------------------------------------------------------- the text comes back
+# ── The text comes back ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_cutting_long_texts_changes_no_id(
             assert ids.tolist() == expected
 
 
-# ------------------------------------------------------------------------------------------ training
+# ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_training_repeats_itself_and_follows_the_text(tokenizer: SentencePieceTokenizer) -> None:
@@ -150,7 +150,7 @@ def test_a_vocabulary_that_does_not_suit_the_text_is_told_with_the_one_that_does
             train_sentencepiece(iter(texts), 380)
 
 
-# ------------------------------------------------------------------------------------- kept and found
+# ── Kept and found ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_saved_tokenizer_is_the_same(tokenizer: SentencePieceTokenizer, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def locate(text: str) -> set[Place]:
     return places
 
 
-# ------------------------------------------------------------------------------------------------ splits
+# ── Splits ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @EVERY_TASK
@@ -112,7 +112,7 @@ def test_examples_are_the_same_in_every_process() -> None:
     assert done.stdout.strip() == sha256(repr(examples).encode()).hexdigest()  # strings hash anew there
 
 
-# ----------------------------------------------------------------------------------- the labels are true
+# ── The labels are true ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @EVERY_TASK
@@ -165,7 +165,7 @@ def test_only_the_right_choice_follows_the_context(split: SplitName) -> None:
         assert [i for i, right in enumerate(follows) if right] == [example.label]
 
 
-# ------------------------------------------------------------------------- nothing but the labels tells
+# ── Nothing but the labels tells ─────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("name", ["demo_entailment", "demo_same_verse"])

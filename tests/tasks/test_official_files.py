@@ -25,7 +25,7 @@ def write(directory: Path, **files: str) -> Path:
     return directory
 
 
-# ------------------------------------------------------------------------------------------- GLUE
+# ── GLUE ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_cola_has_a_header_in_its_test_file_only(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_official_file_comes_before_a_sample_of_it(tmp_path: Path) -> None:
     assert read(tmp_path, "qnli") == [Example(("Who?", "He."), 0)]
 
 
-# ------------------------------------------------------------------------------------ other sets
+# ── Other sets ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_snlis_pairs_without_a_gold_label_are_predicted_but_not_learned(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_definite_pronouns_are_blocks_of_four_lines(tmp_path: Path) -> None:
         read(tmp_path, "dprd")
 
 
-# ------------------------------------------------------------------------------ missing and wrong
+# ── Missing and wrong ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("task", LAYOUTS)
@@ -268,7 +268,7 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path) -> None:
         read(tmp_path, "snli")
 
 
-# --------------------------------------------------------------------------------- the real sets
+# ── The real sets ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @needs_large("tasks")

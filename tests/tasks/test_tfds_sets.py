@@ -46,7 +46,7 @@ def make_zip(path: Path, **files: str) -> None:
             archive.writestr(".".join(name.replace("__", "/").rsplit("_", 1)), text)
 
 
-# -------------------------------------------------------------------------------------- preparing
+# ── Preparing ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_glue_is_prepared_from_its_archive_and_read_in_its_order(tmp_path: Path, manual: Path) -> None:
@@ -180,7 +180,7 @@ def test_dprd_is_prepared_from_its_files(tmp_path: Path, manual: Path) -> None:
     assert [e.label for e in read(tmp_path, "dprd", "test")] == [0]
 
 
-# ------------------------------------------------------------------------------- what goes wrong
+# ── What goes wrong ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("task", SETS)
@@ -215,7 +215,7 @@ def test_tfds_is_left_as_it_was(tmp_path: Path, manual: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == ""  # a command's own output is not mixed with TFDS's
 
 
-# ------------------------------------------------------------- sets that were prepared elsewhere
+# ── Sets that were prepared elsewhere ────────────────────────────────────────────────────────────────────────
 
 
 def prepare_snli(directory: Path, rows: Callable[[str], list[tuple[str, str, int | str]]]) -> None:

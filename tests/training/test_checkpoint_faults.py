@@ -68,7 +68,7 @@ def run(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-# ------------------------------------------------------------------------------ odd directories
+# ── Odd directories ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_files_of_a_user_without_a_name_are_stored_and_read(
     assert_bit_equal(read_only(run).restore_newest(ABSTRACT, print), state_of(4))
 
 
-# --------------------------------------------------------------------------- failures of saving
+# ── Failures of saving ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_save_that_fails_in_the_background_is_told_at_the_next_look(
@@ -155,7 +155,7 @@ def test_the_first_checkpoint_of_a_process_is_read_again(
         save(tmp_path, 1)
 
 
-# ------------------------------------------------------------------------- a trainer beside us
+# ── A trainer beside us ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_checkpoint_that_a_trainer_removed_is_not_damaged(
@@ -202,7 +202,7 @@ def test_what_is_no_checkpoint_is_passed_over(run: Path) -> None:
     assert read_only(run).steps() == [1, 2, 3]
 
 
-# ------------------------------------------------------------------------------- going back
+# ── Going back ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_diverged_run_goes_back_and_keeps_what_it_leaves(run: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_diverged_run_goes_back_and_keeps_what_it_leaves(run: Path) -> None:
     assert read_only(run).steps() == [1, 2]
 
 
-# ------------------------------------------------------------------------------------ damage
+# ── Damage ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_flipped_bit_in_a_name_of_the_metadata_is_damage(run: Path) -> None:

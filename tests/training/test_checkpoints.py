@@ -122,7 +122,7 @@ def test_nothing_saved_is_none(saved, tmp_path: Path) -> None:
     assert open_checkpoints(tmp_path).restore_newest(saved[1], pytest.fail) is None
 
 
-# ------------------------------------------------------------------------------------------ damage
+# ── Damage ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def largest_file(step: Path) -> Path:
@@ -310,7 +310,7 @@ def test_what_a_killed_save_left_is_ignored_and_cleared_away(copied) -> None:
     assert_bit_equal(checkpoints.restore(3, abstract), states[1])
 
 
-# --------------------------------------------------------------------------------------- checksums
+# ── Checksums ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_checksums_are_equal_on_every_mesh(saved) -> None:
