@@ -97,7 +97,7 @@ def test_other_keys_may_change_and_are_told(run: Run, key: str, value: Any) -> N
 def test_another_content_of_text_or_tokenizer_is_refused_each_by_its_own_key(run: Run) -> None:
     with pytest.raises(UserError, match=r"data\.source=demo does not have the content .* restore the text"):
         run.check(begun_with(), IDENTITY | {"text": "ccc"})
-    with pytest.raises(UserError, match=r"data\.source=text:x .* data\.source=demo\); restore the text"):
+    with pytest.raises(UserError, match=r"data\.source=text:x .* \(data\.source=demo\); restore the text"):
         run.check(begun_with(**{"data.source": "text:x"}), IDENTITY | {"text": "ccc"})
     # The tokens of the text are others, too, which is no other text.
     other = begun_with(**{"data.tokenizer": "sentencepiece:x"})
