@@ -1,11 +1,19 @@
-"""What accelerators can do at best: their makers' published figures, a device as jax counts them."""
+"""What accelerators can do at best, by their makers' published figures; a device is what jax counts as one."""
 
 from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-    """Fields: dense bfloat16 FLOP/s; bytes of memory; bytes/s it sends to the other chips of its slice, over all its
-    links, and to other slices; cycles/s; rows of a matrix unit."""
+    """The figures of a chip.
+
+    Fields:
+        flops: dense bfloat16 FLOP/s.
+        memory: bytes of memory.
+        link_speed: bytes/s that it sends to the other chips of its slice, over all its links.
+        network_speed: bytes/s that it sends to other slices.
+        clock: cycles/s.
+        matrix_unit: rows of a matrix unit.
+    """
 
     flops: float
     memory: float
@@ -15,15 +23,17 @@ class Chip(NamedTuple):
     matrix_unit: int
 
 
-# By the first part of a TPU topology's name. Google Cloud's documentation of each generation, "System architecture";
-# links have half of what it calls bidirectional. It is silent on v4's network, here v5p's, and on clocks: these follow
-# from the peaks and the FLOPs a cycle of the matrix units, and agree with the cycles that the compiler expects.
+# By the first part of a TPU topology's name, from Google Cloud's documentation of each generation, "System
+# architecture". Links have half of the bandwidth that it calls bidirectional. It gives no network for v4, here taken
+# from v5p, and no clocks. These follow from the peaks and the matrix units' FLOPs per cycle, and agree with the cycles
+# that the compiler expects.
 TPUS = {
     "v4": Chip(275e12, 32 * 2**30, 300e9, 6.25e9, 1.05e9, 128),
     "v5e": Chip(197e12, 16 * 2**30, 200e9, 3.125e9, 1.5e9, 128),
     "v5p": Chip(459e12, 95 * 2**30, 600e9, 6.25e9, 1.75e9, 128),
     "v6e": Chip(918e12, 32 * 2**30, 400e9, 12.5e9, 1.75e9, 256),
-    "tpu7x": Chip(1153.5e12, 96 * 2**30, 300e9, 6.25e9, 2.2e9, 256),  # a chip is two devices
+    # A chip is two devices.
+    "tpu7x": Chip(1153.5e12, 96 * 2**30, 300e9, 6.25e9, 2.2e9, 256),
 }
 
 # By jax's device_kind.

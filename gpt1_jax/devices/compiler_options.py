@@ -1,13 +1,13 @@
-"""What the compiler is told, a place for all platforms: to send while it computes.
+"""Compiler options for all platforms, which let devices send while they compute.
 
-TPUs need nothing: the options that others set for them are on by themselves, and leave the program as it is, byte for
-byte. CPUs have nothing to set.
+TPUs need none: the options that others set for them are on by default, and leave the program the same byte for byte.
+CPUs have none.
 """
 
 from jax.sharding import Mesh
 
 OPTIONS: dict[str, dict[str, bool]] = {
-    # Gathers of parameters and sums of gradients run beside the matrix products before and after them.
+    # Parameters are gathered and gradients summed while the matrix products before and after them run.
     "gpu": {
         "xla_gpu_enable_latency_hiding_scheduler": True,
         "xla_gpu_enable_pipelined_all_gather": True,
@@ -19,5 +19,5 @@ OPTIONS: dict[str, dict[str, bool]] = {
 
 
 def compiler_options(mesh: Mesh) -> dict[str, bool]:
-    """The options of programs for a mesh, by the compilers' own names; none for one device, which sends nothing."""
+    """Returns the options of programs for a mesh, by the compilers' names; one device sends nothing and has none."""
     return {} if mesh.size == 1 else OPTIONS.get(mesh.devices.flat[0].platform, {})

@@ -21,25 +21,28 @@ from gpt1_jax.troubles import explain
 
 T = TypeVar("T")
 
-_PATIENCE = 24 * 3600 * 1000  # milliseconds; tokenizing a large corpus takes hours
-_HEARTBEAT = 60  # seconds after which a process that is there, but stands still, is lost
-_SENTENCE = 2000  # bytes of an error that all are told
+# A barrier waits for this many milliseconds, since tokenizing a large corpus takes hours.
+_PATIENCE = 24 * 3600 * 1000
+# A process that is connected but makes no progress is lost after this many seconds.
+_HEARTBEAT = 60
+# All processes receive at most this many bytes of an error.
+_SENTENCE = 2000
 _barriers = itertools.count()
 
 
 @contextlib.contextmanager
 def joined(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Iterator[None]:
-    """Within its context this process trains with the others, if there are any; enter it before jax is used.
+    """Within its context, this process trains with the others, if there are any; enter it before jax is used.
 
-    When one of them is lost or fails, the others end as well, within seconds.
+    If a process is lost or fails, the others end within seconds.
 
     Args:
         coordinator: HOST:PORT of process 0.
-        num_processes: how many there are.
-        process_id: which this is, from 0. What is None is found by `places.find_place`.
+        num_processes: the number of processes.
+        process_id: the number of this process, from 0. `places.find_place` supplies whatever is None.
 
     Raises:
-        UserError, Fault: as `places.find_place` and `roll_call.meet`.
+        UserError, Fault: as in `places.find_place` and `roll_call.meet`.
     """
     place = find_place(coordinator, num_processes, process_id)
     if place is None:
@@ -58,33 +61,33 @@ def joined(coordinator: str | None, num_processes: int | None, process_id: int |
 
 
 def alone() -> bool:
-    """Whether this is the only process."""
+    """Returns whether this is the only process."""
     return jax.process_count() == 1
 
 
 def first() -> bool:
-    """Whether this is process 0, which alone writes what is written once."""
+    """Returns whether this is process 0, the only one to write what is written once."""
     return jax.process_index() == 0
 
 
 def tell(sentence: str) -> None:
-    """Prints a line, once for all processes."""
+    """Prints a line once for all processes."""
     if first():
         print_line(sentence)
 
 
 def wait() -> None:
-    """Returns when all processes are here."""
+    """Waits until all processes have come here."""
     if not alone():
         multihost.get_barrier_sync_fn()(key=f"gpt1_jax {next(_barriers)}", timeout_ms=_PATIENCE)
 
 
 def together(work: Callable[[], T]) -> T:
-    """Does a piece of work on every process; what fails on one fails on all, so that none waits for it forever.
+    """Does a piece of work on every process; if it fails on one it fails on all, so that none waits for ever.
 
     Raises:
-        UserError, Fault: the work failed on another process, by wrong input or not; what failed here is raised as
-            it is.
+        UserError, Fault: the work failed on another process, by wrong input or otherwise. An error on this process is
+            raised unchanged.
     """
     if alone():
         return work()
@@ -100,7 +103,7 @@ def together(work: Callable[[], T]) -> T:
 
 
 def first_then_others(work: Callable[[], T]) -> T:
-    """Like `together`, process 0 before the others: they find what it has left on a disk they share."""
+    """Like `together`, but process 0 works first, so that the others find its files on a shared disk."""
     if alone():
         return work()
     early = together(work if first() else lambda: None)
@@ -110,18 +113,18 @@ def first_then_others(work: Callable[[], T]) -> T:
 
 
 def on_first(work: Callable[[], T]) -> T | None:
-    """Does a piece of work on process 0 alone; the others wait, and get None."""
+    """Does a piece of work only on process 0, while the others wait and get None."""
     return together(work if first() else lambda: None)
 
 
 def check_same(**facts: Any) -> None:
-    """Refuses to go on where the processes were not given the same.
+    """Checks that all processes were given the same.
 
     Args:
-        **facts: JSON values by the words that an error calls them.
+        **facts: JSON values, by the words that an error uses for them.
 
     Raises:
-        UserError: on all of them, naming what differs and on which processes.
+        UserError: values differ; raised on all processes, naming what differs and on which processes.
     """
     if alone():
         return
@@ -133,13 +136,13 @@ def check_same(**facts: Any) -> None:
         others = [i for i in range(len(found)) if (found[i][number] != found[0][number]).any()]
         if others:
             raise UserError(
-                f"{name} of process {', '.join(map(str, others))} is not that of process 0; start all processes with "
-                "the same command, code and data."
+                f"{name} of process {', '.join(map(str, others))} differs from that of process 0; start all processes "
+                "with the same command, code and data."
             )
 
 
 def code_version() -> dict[str, str]:
-    """What must be equal for processes to compute the same: the versions of jax and of this package's source."""
+    """Returns what must be equal if processes are to compute the same: the versions of jax and of this package."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
@@ -147,15 +150,16 @@ def code_version() -> dict[str, str]:
 
 
 def any_of(value: bool) -> bool:
-    """Whether it is true on any process; all of them are to be here at about the same time."""
+    """Returns whether a value is true on any process; all processes must call this at about the same time."""
     return value if alone() else bool(multihost_utils.process_allgather(np.array(value)).any())
 
 
 def _raise_any(error: Exception | None) -> None:
     mine = np.zeros(1 + _SENTENCE, np.uint8)
-    told = error and (explain(error) or error)
-    text = (f"{told}" or type(told).__name__).encode()[:_SENTENCE] if told else b""
-    mine[0] = isinstance(told, UserError)  # final for all; else it may be tried again
+    known = error and (explain(error) or error)
+    text = (f"{known}" or type(known).__name__).encode()[:_SENTENCE] if known else b""
+    # A UserError is final for all processes; after anything else another try may succeed.
+    mine[0] = isinstance(known, UserError)
     mine[1 : 1 + len(text)] = np.frombuffer(text, np.uint8)
     everyone = multihost_utils.process_allgather(mine)
     if error is not None:

@@ -1,4 +1,4 @@
-"""Memory of the devices: what they may still take, and the most that they have held."""
+"""Memory of the devices: how much more they can hold, and the most that they have held."""
 
 import resource
 import sys
@@ -10,21 +10,21 @@ from jax.sharding import Mesh
 
 
 def device_memory() -> float | None:
-    """The most gigabytes held so far on the fullest local device; None where devices do not tell."""
+    """Returns the most gigabytes held so far by the fullest local device, or None if devices do not report it."""
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
     return max(peaks) / 1e9 or None
 
 
 def peak_memory() -> str:
-    """The most memory held so far: on the fullest local device where it tells, else by this process."""
+    """Says the most memory held so far, by the fullest local device if it reports that, or else by this process."""
     if gigabytes := device_memory():
-        return f"{gigabytes:.2f} GB a device"
+        return f"{gigabytes:.2f} GB per device"
     unit = 1 if sys.platform == "darwin" else 1024
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.2f} GB in the process"
 
 
 def memory_at_hand(mesh: Mesh) -> int | None:
-    """Bytes a device of the mesh may take; None where that is not known."""
+    """Returns how many more bytes each device of the mesh can hold, or None if that is unknown."""
     device: Any = next((d for d in mesh.devices.flat if d.process_index == jax.process_index()), None)
     if device is None:
         return None
@@ -33,11 +33,12 @@ def memory_at_hand(mesh: Mesh) -> int | None:
         return limit
     here = sum(d.process_index == jax.process_index() for d in mesh.devices.flat)
     room = machine_memory()
-    return None if room is None else room // here  # devices of a CPU share its memory
+    # The devices of a CPU share its memory.
+    return None if room is None else room // here
 
 
 def machine_memory() -> int | None:
-    """Bytes that this process may still take of the machine: free, or within its limits; None off Linux."""
+    """Returns how many more bytes this process can use, by free memory and its limits; None except on Linux."""
     try:
         lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
         sizes = {line[0]: int(line[1]) * 1024 for line in lines}
@@ -52,7 +53,7 @@ def machine_memory() -> int | None:
 def _control_groups(
     proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> list[Path]:
-    """The directories of Linux's control groups that may limit this process' memory."""
+    """Yields the directories of Linux's control groups that may limit this process's memory."""
     found = []
     for line in proc.read_text().splitlines() if proc.exists() else []:
         _, controllers, path = line.split(":", 2)
@@ -68,7 +69,7 @@ def _control_groups(
 
 
 def _room_in(group: Path) -> int | None:
-    """Bytes that a control group may still take, files that the system can drop left out; None without a limit."""
+    """Returns how many more bytes a control group can use, droppable file caches included; None without a limit."""
     for limit, usage, files in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

@@ -26,7 +26,7 @@ RULES = (
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh (data, fsdp, tensor) over devices, by default all; -1 takes those the other axes leave.
+    """Returns the mesh (data, fsdp, tensor) over all or the given devices; -1 takes what the other axes leave.
 
     Raises:
         UserError: the axes do not fit the number of devices, or leave a process without any.
@@ -38,8 +38,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     used = int(np.prod(list(filled.values())))
     if used == 0 or used > len(devices) or (-1 in sizes.values() and used != len(devices)):
         raise UserError(
-            f"mesh={sizes} does not fit the {len(devices)} devices at hand; "
-            "choose axes whose product is no more (-1 takes what remains, and must fit)."
+            f"mesh={sizes} does not fit the {len(devices)} available devices; "
+            "choose axes whose product is at most that (-1 takes what remains, and must fit)."
         )
     idle = {device.process_index for device in devices} - {d.process_index for d in devices[:used]}
     if idle:
@@ -48,7 +48,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"{', '.join(map(str, sorted(idle)))}; choose larger axes (-1 takes what remains) or start fewer processes."
         )
     axes, types = tuple(filled), (AxisType.Auto,) * 3
-    split = {"allow_split_physical_axes": True}  # an axis may be a part of one of the TPU's torus
+    # An axis may be part of an axis of the TPU's torus.
+    split = {"allow_split_physical_axes": True}
     if config.slices == 1:
         grid = mesh_utils.create_device_mesh(tuple(filled.values()), devices[:used], **split)
         return Mesh(grid, axes, axis_types=types)
@@ -61,37 +62,39 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             (slices, 1, 1),
             devices[:used],
             **split,
-            process_is_granule=not hasattr(devices[0], "slice_index"),  # off TPUs a process counts as a slice
+            # Except on TPUs, a process counts as a slice.
+            process_is_granule=not hasattr(devices[0], "slice_index"),
         )
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"mesh.slices={slices} does not fit the devices ({reason}); set how many slices there are."
+            f"mesh.slices={slices} does not fit the devices ({reason}); set the number of slices that there are."
         ) from error
     return Mesh(grid, axes, axis_types=types)
 
 
 @contextmanager
 def use(mesh: Mesh) -> Iterator[None]:
-    """Within its context arrays, and parameters by their logical axes, are placed on the mesh."""
+    """Within its context, arrays are placed on the mesh, and parameters by their logical axes."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
 
 
 def check_divisible(model: ModelConfig, rows: int, mesh: Mesh) -> None:
-    """Refuses sizes that do not divide over the mesh.
+    """Checks that sizes divide over the mesh.
 
     Args:
-        model: the sizes.
-        rows: sequences of a micro-batch.
-        mesh: what they are split over.
+        model: the sizes of the model.
+        rows: the number of sequences in a micro-batch.
+        mesh: the mesh.
 
     Raises:
-        UserError: naming the field, the axes and the sizes.
+        UserError: a size does not divide; the error names the field, the axes and the sizes.
     """
     axes = dict(mesh.shape)
     heads = ("model.num_heads", model.num_heads, ("tensor",))
-    units = ("model.d_ff", model.d_ff, ("fsdp",))  # the recurrent matrix is split both ways
+    # The recurrent matrix is split both ways.
+    units = ("model.d_ff", model.d_ff, ("fsdp",))
     for field, size, names in (
         ("train.batch_size / train.accumulation", rows, ("data", "fsdp")),
         ("model.d_model", model.d_model, ("fsdp",)),
@@ -107,12 +110,12 @@ def check_divisible(model: ModelConfig, rows: int, mesh: Mesh) -> None:
 
 
 def logical_shardings(boxed: Any, mesh: Mesh) -> Any:
-    """The NamedSharding of every leaf of a tree of linen's partitioned boxes, by RULES."""
+    """Returns the NamedSharding of every leaf in a tree of linen's partitioned boxes, by RULES."""
     return spmd.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
 
 
 def placements(params: Any) -> list[str]:
-    """A line for each parameter: its name, shape, the mesh axes that split it, and its megabytes a device."""
+    """Returns a line for each parameter: name, shape, the mesh axes that split it, and megabytes per device."""
     lines = []
     for path, leaf in jax.tree.leaves_with_path(params):
         spec = (*leaf.sharding.spec, *(None,) * leaf.ndim)[: leaf.ndim]
@@ -120,26 +123,26 @@ def placements(params: Any) -> list[str]:
         size = np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         name = "/".join(str(key.key) for key in path)
         lines.append(
-            f"{name:24} {' × '.join(map(str, leaf.shape)):24} ({axes})  {size / 1e6:.2f} MB a device"
+            f"{name:24} {' × '.join(map(str, leaf.shape)):24} ({axes})  {size / 1e6:.2f} MB per device"
         )
     return lines
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of values every device holds whole."""
+    """Returns the sharding of values that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays [B, ...]: rows over data and fsdp."""
+    """Returns the sharding of arrays [B, ...] whose rows are split over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> Any:
-    """A global batch of which each host makes only the rows its own devices hold.
+    """Places a global batch, of which each host makes only the rows that its own devices hold.
 
     Args:
-        rows: (start, stop) → a NamedTuple of arrays [stop − start, ...], those rows of the global batch.
+        rows: takes start and stop; returns those rows of the global batch, a NamedTuple of arrays [stop − start, ...].
         batch_size: B.
 
     Returns:
@@ -148,7 +151,8 @@ def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> 
     sharding, read = batch_sharding(mesh), functools.cache(rows)
 
     def bounds(index: tuple[slice, ...] | None) -> tuple[int, int]:
-        assert index is not None  # it is None only for devices of other hosts
+        # The index is None only for devices of other hosts.
+        assert index is not None
         return index[0].indices(batch_size)[:2]
 
     sample = read(*bounds(next(iter(sharding.addressable_devices_indices_map((batch_size,)).values()))))
@@ -163,5 +167,5 @@ def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> 
 
 
 def shapes_of(tree: Any) -> Any:
-    """The shapes, dtypes and shardings of a tree of arrays."""
+    """Returns the shapes, dtypes and shardings of a tree of arrays."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

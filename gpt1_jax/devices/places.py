@@ -1,4 +1,4 @@
-"""Which of several processes this is: told by flags, by JAX's variables, by a cluster; or alone."""
+"""Which of several processes this is, according to flags, JAX's variables or a cluster; or that it is alone."""
 
 import os
 import re
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from gpt1_jax.errors import Fault, UserError
 
-PATIENCE = 300  # seconds that processes wait for each other
+# Processes wait for each other for this many seconds.
+PATIENCE = 300
 
 _FLAGS = ("--coordinator", "--num_processes", "--process_id")
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -21,12 +22,12 @@ _DIGITS = re.compile(r"[0-9]{1,9}")
 class Place:
     """The place of a process among several.
 
-    Args:
-        host, port: where process 0 is found.
-        count: how many processes there are.
-        number: which this is, from 0.
-        devices: the local GPUs that are this process's own; None: all it sees.
-        source: the flag or variable that names host and port; empty where a cluster does.
+    Fields:
+        host, port: where process 0 listens.
+        count: the number of processes.
+        number: the number of this process, from 0.
+        devices: the local GPUs that this process uses; None means all that it sees.
+        source: the flag or variable that names host and port; "" if a cluster does.
     """
 
     host: str
@@ -43,14 +44,14 @@ class Place:
 
 
 def find_place(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Place | None:
-    """This process's place; None where it is alone.
+    """Returns this process's place, or None if it is alone.
 
-    Each value is the flag's, else the variable's, else what the cluster tells, as JAX detects it: a TPU pod, GKE,
-    Slurm, Open MPI.
+    Each value comes from its flag, or else its variable, or else the cluster as JAX detects it: a TPU pod, GKE, Slurm
+    or Open MPI.
 
     Raises:
-        UserError: a value is wrong, or some are there and others not.
-        Fault: a cluster is detected that does not tell what it should.
+        UserError: a value is wrong, or only some of them are given.
+        Fault: a cluster was detected but does not supply the values.
     """
     values: list[str | int | None] = [coordinator, num_processes, process_id]
     names: list[str] = [*_FLAGS]
@@ -61,9 +62,9 @@ def find_place(coordinator: str | None, num_processes: int | None, process_id: i
     if isinstance(address, str):
         split_address(names[0], address)
     if isinstance(count, int) and count < 1:
-        raise UserError(f"{names[1]}={count} is no number of processes; give 1 or more.")
+        raise UserError(f"{names[1]}={count} is not a number of processes; give 1 or more.")
     if isinstance(number, int) and (number < 0 or (isinstance(count, int) and number >= count)):
-        raise UserError(f"{names[2]}={number} is none of {names[1]}={count}; number the processes from 0.")
+        raise UserError(f"{names[2]}={number} is outside {names[1]}={count}; number the processes from 0.")
     if (count == 1 and not number) or (values == [None] * 3 and _known_alone()):
         return None
 
@@ -76,7 +77,7 @@ def find_place(coordinator: str | None, num_processes: int | None, process_id: i
     address, count, number, devices = found
     host, port = split_address(names[0] if values[0] else "The cluster's coordinator", address)
     if not 0 <= number < count:
-        raise UserError(f"This is process {number} of {count}, which cannot be: {_TOGETHER}")
+        raise UserError(f"This is process {number} of {count}, which is impossible: {_TOGETHER}")
     if count == 1:
         return None
     return Place(host, port, count, number, _own_devices(devices), names[0] if values[0] else "")
@@ -84,15 +85,15 @@ def find_place(coordinator: str | None, num_processes: int | None, process_id: i
 
 def _number(name: str, text: str) -> int:
     if not _DIGITS.fullmatch(text):
-        raise UserError(f"{name}={text} is no whole number; set it to one, or unset it.")
+        raise UserError(f"{name}={text} is not a whole number; set it to one, or unset it.")
     return int(text)
 
 
 def split_address(name: str, text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT.
+    """Splits HOST:PORT into host and port.
 
     Raises:
-        UserError: it is none.
+        UserError: the text has another form.
     """
     host, _, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
@@ -107,45 +108,46 @@ def split_address(name: str, text: str) -> tuple[str, int]:
 
 
 def _known_alone() -> bool:
-    """Whether the environment tells of a lone process where JAX would wait for others, or ask a server for them.
+    """Returns whether the environment is that of a lone process for which JAX would wait for others or ask a server.
 
-    JAX believes Open MPI first, then Slurm, then a TPU; so is it here.
+    JAX believes Open MPI first, then Slurm, then a TPU, and so does this function.
     """
     from jax._src.clusters import OmpiCluster, SlurmCluster
 
     if OmpiCluster.is_env_present():
         return False
-    # A shell in an allocation: SLURM_NTASKS is what the allocation has room for, not what runs.
+    # In a shell within an allocation, SLURM_NTASKS is what the allocation has room for, not what runs.
     if os.environ.get("SLURM_STEP_NUM_TASKS") == "1" != os.environ.get("SLURM_NTASKS", "1"):
         print(
-            f"Training alone: this is the only task of its Slurm step, though the allocation is for "
+            f"Training alone: this is the only task of its Slurm step, but the allocation has room for "
             f"{os.environ['SLURM_NTASKS']}; start with srun to train with all of them.",
             flush=True,
         )
         return True
-    # Colab's TPU
+    # Colab's TPU.
     hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     lone = hosts and "," not in hosts and not os.environ.get("MEGASCALE_COORDINATOR_ADDRESS")
     return bool(lone) and not SlurmCluster.is_env_present()
 
 
 def _detect(*values: str | int | None) -> tuple:
-    """Coordinator, count, number and devices: as given, else as JAX detects a cluster."""
-    from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize asks
+    """Returns coordinator, count, number and devices as given, or else as JAX detects them."""
+    # jax.distributed.initialize asks this class as well.
+    from jax._src.clusters import ClusterEnv
 
     try:
         return ClusterEnv.auto_detect_unset_distributed_params(*values, None, None, PATIENCE)  # pyright: ignore
     except (KeyError, RuntimeError, ValueError) as error:
         raise Fault(
-            f"The cluster does not tell who the other processes are ({type(error).__name__}: {error}); give "
+            f"The cluster does not say who the other processes are ({type(error).__name__}: {error}); give "
             "--coordinator, --num_processes and --process_id, or --num_processes=1 to train alone."
         ) from error
 
 
 def _own_devices(detected: list[int] | None) -> list[int] | None:
-    """The GPUs of this process: on Slurm JAX takes the one of the task's number on its node.
+    """Returns the GPUs of this process: on Slurm, JAX takes the GPU with the task's number on its node.
 
-    Where Slurm shows each task its own only, as --gpus-per-task makes it, they are all of what is visible.
+    If Slurm shows each task only its own GPUs, as with --gpus-per-task, all that are visible belong to it.
     """
     if "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None

@@ -1,7 +1,7 @@
-"""Processes that meet before they train together.
+"""The meeting of all processes before they train together.
 
-Process 0 answers at the coordinator's address before JAX takes it over: so who is missing can be told, and a port in
-use is a sentence.
+Process 0 answers at the coordinator's address before JAX takes it over. So missing processes can be named, and a port
+in use gives a sentence.
 """
 
 import contextlib
@@ -19,43 +19,45 @@ from gpt1_jax.devices.places import Place
 from gpt1_jax.errors import Fault, UserError
 
 # All in seconds.
-TELL_AFTER = 5  # of waiting; then it is told for whom
-TELL_EVERY = 60
-# for a host's name to have an address; a pod's in Kubernetes may have none for as long as it is made
+# A wait is reported after this time, and then at this interval.
+REPORT_AFTER = 5
+REPORT_EVERY = 60
+# A host's name must have an address within this time. In Kubernetes a pod has none until it is made, so the wait is
+# longer there.
 NAME_PATIENCE = 15
 
 _ALONE = "To train alone, give --num_processes=1."
 
 
 def meet(place: Place) -> Company:
-    """Waits until all processes are there.
+    """Waits until all processes have come.
 
     Raises:
-        UserError: the coordinator's host has no address, its port cannot be had, or the processes' flags do not fit.
-        Fault: some did not come.
+        UserError: the coordinator's host has no address, its port cannot be used, or the processes' flags do not agree.
+        Fault: some processes did not come.
     """
     _await_name(place)
     return Company(place, _gather(place) if place.number == 0 else [_report(place)])
 
 
 class _Waiting:
-    """How long something may still be waited for, and when to tell that it is."""
+    """How long to wait for something, and when to report that."""
 
     def __init__(self, patience: float) -> None:
-        self._end, self._tell = time.monotonic() + patience, time.monotonic() + TELL_AFTER
+        self._end, self._report = time.monotonic() + patience, time.monotonic() + REPORT_AFTER
 
     def over(self) -> bool:
         return time.monotonic() >= self._end
 
     def due(self) -> bool:
-        """Whether to tell now; true after TELL_AFTER, and then once each TELL_EVERY."""
-        if time.monotonic() < self._tell:
+        """Returns whether a report is due now: after REPORT_AFTER, and then once in each REPORT_EVERY."""
+        if time.monotonic() < self._report:
             return False
-        self._tell += TELL_EVERY
+        self._report += REPORT_EVERY
         return True
 
 
-def _tell(sentence: str) -> None:
+def _print(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
@@ -79,12 +81,12 @@ def _await_name(place: Place) -> None:
                 f"{named}: the host {place.host} has no address ({reason}); name process 0's host as the others see it."
             )
         if waiting.due():
-            _tell(f"Process {place.number} waits for the host {place.host} of process 0 to have an address.")
+            _print(f"Process {place.number} waits for the host {place.host} of process 0 to have an address.")
         time.sleep(0.5)
 
 
 def _listen(place: Place) -> socket.socket:
-    """The coordinator's port, before JAX takes it."""
+    """Opens the coordinator's port, before JAX takes it."""
     host, port = "", place.port
     if address := os.environ.get("JAX_COORDINATOR_BIND_ADDRESS"):
         host, port = places.split_address("JAX_COORDINATOR_BIND_ADDRESS", address)
@@ -95,11 +97,11 @@ def _listen(place: Place) -> socket.socket:
             (host, port), family=family, dualstack_ipv6=six and not host, backlog=place.count
         )
     except OSError as error:
-        named = f"of {place.source}={place.coordinator}" if place.source else "that the cluster gives"
+        named = f"of {place.source}={place.coordinator}" if place.source else "that the cluster assigns"
         reason = (
             "is in use on this host"
             if error.errno == errno.EADDRINUSE
-            else f"cannot be had ({error.strerror})"
+            else f"cannot be used ({error.strerror})"
         )
         mend = "name another" if place.source else "set JAX_COORDINATOR_PORT to another"
         raise (UserError if place.source else Fault)(
@@ -108,7 +110,7 @@ def _listen(place: Place) -> socket.socket:
 
 
 def _gather(place: Place) -> list[Line]:
-    """Process 0: answers until all the others are there."""
+    """Answers, as process 0, until all the others have come."""
     waiting = _Waiting(places.PATIENCE)
     there: dict[int, Line] = {}
     with _listen(place) as server, selectors.DefaultSelector() as selector:
@@ -116,7 +118,8 @@ def _gather(place: Place) -> list[Line]:
         while len(there) < place.count - 1:
             for key, _ in selector.select(0.5):
                 if key.fileobj is server:
-                    with contextlib.suppress(OSError):  # it may be gone already
+                    # The caller may have gone already.
+                    with contextlib.suppress(OSError):
                         selector.register(Line(server.accept()[0]), selectors.EVENT_READ)
                     continue
                 line: Any = key.fileobj
@@ -142,18 +145,18 @@ def _gather(place: Place) -> list[Line]:
                     f"waiting for {missing} at {place.coordinator}, for {places.PATIENCE} s at most. {_ALONE}"
                 )
                 for line in there.values():
-                    line.send(told=sentence)
-                _tell(f"Process 0 is {sentence}")
+                    line.send(notice=sentence)
+                _print(f"Process 0 is {sentence}")
     for line in there.values():
         line.send(start=True)
     return [there[i] for i in sorted(there)]
 
 
 def _greet(line: Line, greeting: dict[str, Any], place: Place, there: dict[int, Line]) -> str:
-    """Takes a process in that has come; else why not."""
+    """Admits a process that has come; returns why not, or ""."""
     number, count = greeting.get("process"), greeting.get("processes")
     if not isinstance(number, int) or not isinstance(greeting.get("host"), str):
-        return "that is no process of this training"
+        return "that is not a process of this training"
     if count != place.count:
         return f"--num_processes is {count} for process {number} and {place.count} for process 0; give all the same."
     if number in there:
@@ -165,7 +168,7 @@ def _greet(line: Line, greeting: dict[str, Any], place: Place, there: dict[int, 
 
 
 def _report(place: Place) -> Line:
-    """Another process: goes to process 0, and waits there until all have come."""
+    """Goes to process 0, as another process, and waits there until all have come."""
     waiting = _Waiting(places.PATIENCE)
     while True:
         reason = "it does not answer"
@@ -184,7 +187,7 @@ def _report(place: Place) -> Line:
                 f"Process 0 is not at {place.coordinator} after {places.PATIENCE} s ({reason}). {_ALONE}"
             )
         if waiting.due():
-            _tell(
+            _print(
                 f"Process {place.number} is waiting for process 0 at {place.coordinator} ({reason}), "
                 f"for {places.PATIENCE} s at most. {_ALONE}"
             )
@@ -192,20 +195,21 @@ def _report(place: Place) -> Line:
 
 
 def _admitted(line: Line, place: Place) -> bool:
-    """Whether process 0 is at the other end, and all have come; false where the connection ends before."""
+    """Returns whether process 0 is at the other end and all have come; False if the connection ends before."""
     with selectors.DefaultSelector() as selector:
         selector.register(line, selectors.EVENT_READ)
         while True:
-            if not selector.select(None if line.number == 0 else TELL_AFTER):
-                return False  # process 0 answers at once
+            # Process 0 answers at once.
+            if not selector.select(None if line.number == 0 else REPORT_AFTER):
+                return False
             messages = line.receive()
             for message in messages or []:
                 if "refused" in message:
                     raise UserError(str(message["refused"]))
                 if "failed" in message:
                     raise Fault(str(message["failed"]))
-                if "told" in message:
-                    _tell(f"Process {place.number} is {message['told']}")
+                if "notice" in message:
+                    _print(f"Process {place.number} is {message['notice']}")
                 if "host" in message:
                     line.number, line.host = 0, str(message["host"])
                 if "start" in message:
@@ -215,7 +219,7 @@ def _admitted(line: Line, place: Place) -> bool:
 
 
 def _name(numbers: list[int], count: int) -> str:
-    """Processes in words: 'process 1 of 4', 'processes 1, 2 and 3 of 4', 'processes 1, 2, 3, 4, 5 and 7 more of 32'."""
+    """Names processes: 'process 1 of 4', 'processes 1, 2 and 3 of 4', 'processes 1, 2, 3, 4, 5 and 7 more of 32'."""
     words = [str(number) for number in numbers]
     if len(words) > 6:
         words[5:] = [f"{len(words) - 5} more"]

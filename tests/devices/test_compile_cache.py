@@ -67,7 +67,7 @@ def test_one_of_another_user_is_not_used(
 def test_a_place_that_cannot_be_had_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "compiled").touch()
     keep_compiled(str(tmp_path))
-    assert used() is None and "cannot be had" in capsys.readouterr().err
+    assert used() is None and "cannot be used" in capsys.readouterr().err
 
 
 def test_a_bucket_is_used_as_it_is() -> None:

@@ -90,11 +90,11 @@ def test_to_be_alone_can_be_asked_for_in_a_cluster(
         (("::1:5", 2, 0), {}, r"write an IPv6 address as \[ADDRESS\]:PORT"),
         (("h:1", 2, 2), {}, "--process_id=2 is none of --num_processes=2"),
         (("h:1", 2, -1), {}, "--process_id=-1 is none of"),
-        (("h:1", 0, 0), {}, "--num_processes=0 is no number of processes"),
-        (("h:1", -2, 0), {}, "--num_processes=-2 is no number of processes"),
-        (None, JAX | {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two is no whole number"),
-        (None, JAX | {"JAX_PROCESS_ID": "1.0"}, "JAX_PROCESS_ID=1.0 is no whole number"),
-        (None, JAX | {"JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID=-1 is no whole number"),
+        (("h:1", 0, 0), {}, "--num_processes=0 is not a number of processes"),
+        (("h:1", -2, 0), {}, "--num_processes=-2 is not a number of processes"),
+        (None, JAX | {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two is not a whole number"),
+        (None, JAX | {"JAX_PROCESS_ID": "1.0"}, "JAX_PROCESS_ID=1.0 is not a whole number"),
+        (None, JAX | {"JAX_PROCESS_ID": "-1"}, "JAX_PROCESS_ID=-1 is not a whole number"),
         (None, JAX | {"JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID=2 is none of JAX_NUM_PROCESSES=2"),
         (None, JAX | {"JAX_COORDINATOR_ADDRESS": "h"}, "JAX_COORDINATOR_ADDRESS=h has no port"),
     ],
@@ -164,7 +164,7 @@ def test_a_job_of_one_task_has_all_gpus_of_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_cluster_that_tells_nonsense_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Fault, match="The cluster does not tell who the other processes are"):
+    with pytest.raises(Fault, match="The cluster does not say who the other processes are"):
         find(monkeypatch, SLURM | {"SLURM_JOB_ID": "seven"})
 
 

@@ -101,7 +101,7 @@ def test_a_signal_to_one_stops_all_within_an_evaluation(runner: Runner, single: 
 def test_processes_that_were_given_different_things_are_all_refused(runner: Runner, tmp_path: Path) -> None:
     texts = Pod(runner, tmp_path / "run", 2, seed=[0, 1]).finish(expect=2)
     for _, err in texts:
-        assert "The config of process 1 is not that of process 0" in err
+        assert "The config of process 1 differs from that of process 0" in err
     assert not (tmp_path / "run").exists()
 
 

@@ -18,7 +18,7 @@ LONG = {"train.num_steps": 100_000, "optimizer.total_steps": 1000}
 # The command, with less patience.
 HURRIED = """
 from gpt1_jax.devices import places, roll_call
-places.PATIENCE, roll_call.TELL_AFTER, roll_call.NAME_PATIENCE = 4, 1, 1
+places.PATIENCE, roll_call.REPORT_AFTER, roll_call.NAME_PATIENCE = 4, 1, 1
 from gpt1_jax.door import door
 from gpt1_jax.main import main
 door(main)
