@@ -64,7 +64,7 @@ def find_place(coordinator: str | None, num_processes: int | None, process_id: i
     if isinstance(count, int) and count < 1:
         raise UserError(f"{names[1]}={count} is not a number of processes; give 1 or more.")
     if isinstance(number, int) and (number < 0 or (isinstance(count, int) and number >= count)):
-        raise UserError(f"{names[2]}={number} is outside {names[1]}={count}; number the processes from 0.")
+        raise UserError(f"{names[2]}={number} is not one of {names[1]}={count}; number the processes from 0.")
     if (count == 1 and not number) or (values == [None] * 3 and _known_alone()):
         return None
 

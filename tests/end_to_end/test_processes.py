@@ -119,7 +119,7 @@ def test_what_is_wrong_on_one_ends_all(runner: Runner, tmp_path: Path) -> None:
     [
         (["--num_processes=2"], "go together"),
         (["--coordinator=here", "--num_processes=2", "--process_id=0"], "has no port"),
-        (["--coordinator=here:1", "--num_processes=2", "--process_id=2"], "--process_id=2 is none of"),
+        (["--coordinator=here:1", "--num_processes=2", "--process_id=2"], "--process_id=2 is not one of"),
     ],
     ids=["alone", "port", "number"],
 )
