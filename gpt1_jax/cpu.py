@@ -13,12 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
+
+from gpt1_jax.devices.mesh import platform
 
 
 def on_cpu() -> bool:
-    """Returns whether the traced program is for CPUs, judging by the mesh in use or else by the default device."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return (jax.default_backend() if device is None else device.platform) == "cpu"
+    """Returns whether the traced program is for CPUs."""
+    return platform() == "cpu"
 
 
 def after(x: jax.Array, other: jax.Array) -> jax.Array:
@@ -32,6 +34,11 @@ def after(x: jax.Array, other: jax.Array) -> jax.Array:
         other: an array that broadcasts to x's shape.
     """
     return jnp.where(jnp.isnan(other), other.astype(x.dtype), x) if on_cpu() else x
+
+
+def late_zeros(shape: tuple[int, ...], dtype: Any, other: jax.Array) -> jax.Array:
+    """Returns zeros, which CPUs make only when `other` exists instead of keeping them until then."""
+    return after(jnp.zeros(shape, dtype), other.ravel()[0])
 
 
 def recomputed(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -84,11 +91,24 @@ def _take_forward(table: jax.Array, rows: jax.Array) -> tuple[jax.Array, Any]:
 
 def _take_backward(arguments: Any, gradient: jax.Array) -> tuple[jax.Array, None]:
     table, rows = arguments
-    nothing = after(jnp.zeros_like(table), gradient.ravel()[0])
+    nothing = late_zeros(table.shape, table.dtype, gradient)
     return nothing.at[rows].add(gradient, mode="drop"), None
 
 
 take_rows.defvjp(_take_forward, _take_backward)
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """Returns `optax.clip_by_global_norm` with one factor for all elements: gradients · min(1, max_norm / norm).
+
+    optax divides each element, which XLA does not fuse into what comes next but stores.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        scale = jnp.minimum(1, max_norm / optax.tree.norm(updates))
+        return jax.tree.map(lambda g: g * scale, updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def give_back_memory() -> None:

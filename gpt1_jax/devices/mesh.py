@@ -80,6 +80,12 @@ def use(mesh: Mesh) -> Iterator[None]:
         yield
 
 
+def platform() -> str:
+    """What the devices in use are, as jax names it (cpu, gpu, tpu): the mesh's, without one the default device's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def check_divisible(model: ModelConfig, rows: int, mesh: Mesh) -> None:
     """Checks that sizes divide over the mesh.
 

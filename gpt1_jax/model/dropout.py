@@ -6,22 +6,15 @@ on every mesh, in micro-batches, query chunks and shorter sequences, under scan 
 Letters: B sequences, T positions, D width, H heads, Q queries, S keys, C context length.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.config import ModelConfig
 from gpt1_jax.hashing import mix
-
-EMBEDDING_SITE = 0
-
-
-def layer_sites(layer: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The sites of a layer's attention weights, attention output and MLP output; `layer` counts from 0."""
-    first = 3 * layer + 1
-    return first, first + 1, first + 2
 
 
 @partial(
@@ -50,10 +43,6 @@ class Dropout:
         """Whether anything is dropped."""
         return self.noise is not None and self.rate > 0
 
-    def at(self, site: jax.Array | int, rate: float) -> "Dropout":
-        """The dropout of the same sequences at another site."""
-        return dataclasses.replace(self, site=site, rate=rate)
-
     def states(self, x: jax.Array) -> jax.Array:
         """x [B, T, D] with elements dropped; an element's index is its position times D and its feature."""
         length, width = x.shape[1:]
@@ -71,6 +60,27 @@ class Dropout:
             return x
         kept = keep_mask(self.noise, self.site, index, self.rate)
         return jnp.where(kept, x / (1 - self.rate), 0).astype(x.dtype)
+
+
+class LayerDropouts(NamedTuple):
+    """Those of one layer: of its attention's weights, of its attention's output and of its MLP's output."""
+
+    weights: Dropout
+    attended: Dropout
+    mlp: Dropout
+
+
+def embedding_dropout(config: ModelConfig, noise: jax.Array | None) -> Dropout:
+    """The dropout of the summed embeddings, at site 0."""
+    return Dropout(noise, 0, config.embedding_dropout, config.context_length)
+
+
+def layer_dropouts(config: ModelConfig, noise: jax.Array | None, layer: jax.Array | int) -> LayerDropouts:
+    """The dropouts of a layer, counted from 0, at the three sites that are its own."""
+    rates = config.attention_dropout, config.residual_dropout, config.residual_dropout
+    return LayerDropouts(
+        *(Dropout(noise, 3 * layer + 1 + i, rate, config.context_length) for i, rate in enumerate(rates))
+    )
 
 
 def keep_mask(noise: jax.Array, site: jax.Array | int, index: jax.Array, rate: float) -> jax.Array:

@@ -1,6 +1,6 @@
 """The token table, through which a trunk reads and predicts: one parameter, on any mesh.
 
-Letters: B sequences, T positions, D width, V rows of the table (padding included).
+Letters: B sequences, T positions, D width, V rows of the table, padding included.
 """
 
 from typing import Any
@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from gpt1_jax.config import ModelConfig
 from gpt1_jax.cpu import take_rows
-from gpt1_jax.model.layers import normal, parameter
+from gpt1_jax.model.dropout import embedding_dropout
+from gpt1_jax.model.layers import batch_sharded, normal, parameter
 from gpt1_jax.model.specials import SPECIALS
 
 TABLE_MULTIPLE = 128
@@ -44,8 +46,7 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
     """
 
     def local(table: jax.Array, tokens: jax.Array) -> jax.Array:
-        if jax.lax.axis_size("fsdp") > 1:  # gathering from one device still copies
-            table = jax.lax.all_gather(table, "fsdp", axis=1, tiled=True)
+        table = whole_rows(table)
         rows = tokens - jax.lax.axis_index("tensor") * table.shape[0]
         # Another device's rows are out of range either way: filled with 0, without a gradient.
         rows = jnp.where(rows < 0, table.shape[0], rows)
@@ -55,6 +56,17 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
     return jax.shard_map(
         local, in_specs=(PartitionSpec("tensor", "fsdp"), batch), out_specs=batch, check_vma=False
     )(table, tokens)
+
+
+def whole_rows(table: jax.Array) -> jax.Array:
+    """A device's part of a table, [v, d] → [v, D]: what lies split over fsdp is gathered."""
+    # Gathering from one device would still copy.
+    return jax.lax.all_gather(table, "fsdp", axis=1, tiled=True) if jax.lax.axis_size("fsdp") > 1 else table
+
+
+def embedded(x: jax.Array, config: ModelConfig, noise: jax.Array | None) -> jax.Array:
+    """Embeddings [B, T, D] as a trunk's first layer reads them: in config.dtype, with dropout."""
+    return batch_sharded(embedding_dropout(config, noise).states(x.astype(config.dtype)))
 
 
 def project(states: jax.Array, table: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 Letters: B sequences, T positions, D width, F hidden.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import spmd
 
+from gpt1_jax.config import ModelConfig
 from gpt1_jax.cpu import recomputed
 
 INIT_STDDEV = 0.02
@@ -34,6 +36,11 @@ def constrained(x: jax.Array, *axes: str | None) -> jax.Array:
 def batch_sharded(x: jax.Array) -> jax.Array:
     """x [B, ...], split over the mesh by its sequences alone."""
     return constrained(x, "batch", *(None,) * (x.ndim - 1))
+
+
+def remat_policy(config: ModelConfig) -> Callable[..., bool] | None:
+    """What `config.remat`, where it is not "none", keeps for the backward pass: None is nothing."""
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
 
 
 @recomputed

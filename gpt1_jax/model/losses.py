@@ -1,6 +1,6 @@
 """Cross-entropy through the tied output table, without ever holding all logits, on any mesh.
 
-Letters: B sequences, T positions, D width, V rows of the token table (padding included).
+Letters: B sequences, T positions, D width, V rows of the token table, padding included.
 """
 
 from collections.abc import Callable
@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import PartitionSpec
 
-from gpt1_jax.cpu import after
-from gpt1_jax.model.embedding import project
+from gpt1_jax.cpu import late_zeros
+from gpt1_jax.model.embedding import project, whole_rows
 
 # Rows of logits held at once, a device. Measured on CPU (docs/measured.md).
 CHUNK_ROWS = 512
@@ -46,7 +47,8 @@ def tied_cross_entropy(
     return _sharded(vocab_size, gradient=False)(hidden, table, targets, weights)[0]
 
 
-def _forward(hidden, table, targets, weights, vocab_size):  # the gradient is formed here: the loss is linear
+def _forward(hidden, table, targets, weights, vocab_size):
+    """Forms the gradient already: the loss is linear in its cotangent."""
     loss, d_hidden, d_table = _sharded(vocab_size, gradient=True)(hidden, table, targets, weights)
     return loss, (d_hidden, d_table)
 
@@ -71,16 +73,15 @@ def _sharded(vocab_size: int, gradient: bool) -> Callable[..., Any]:
 def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: bool) -> tuple[Any, ...]:
     """One device's part: hidden [b, T, D], table [v, d], targets and weights [b, T]."""
     dtype = hidden.dtype
-    table = table.astype(dtype)
-    if jax.lax.axis_size("fsdp") > 1:  # gathering from one device still copies
-        table = jax.lax.all_gather(table, "fsdp", axis=1, tiled=True)
+    table = whole_rows(table.astype(dtype))
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
     sequences, length = targets.shape
     chunks = -(-length // max(1, CHUNK_ROWS // sequences))
     chunk = -(-length // chunks)
     padding = chunks * chunk - length
 
-    def split(x):  # [b, T, ...] → [chunks, b · chunk, ...]; padded positions have weight 0
+    # [b, T, ...] → [chunks, b · chunk, ...]; padded positions have weight 0.
+    def split(x):
         x = jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
         x = x.reshape(sequences, chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
         return x.reshape(chunks, sequences * chunk, *x.shape[3:])
@@ -103,7 +104,7 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
         d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)
         return (loss, d_table), d_logits @ table
 
-    d_table = after(jnp.zeros(table.shape, jnp.float32), hidden[0, 0, 0]) if gradient else None
+    d_table = late_zeros(table.shape, jnp.float32, hidden) if gradient else None
     initial: Any = (jnp.float32(0), d_table)
     (loss, d_table), d_hidden = jax.lax.scan(step, initial, (split(hidden), split(targets), split(weights)))
     loss = jax.lax.psum(loss, _BATCH)
@@ -126,7 +127,7 @@ def _psum(x: jax.Array, axis: str) -> jax.Array:
 def token_log_probabilities(
     hidden: jax.Array, table: jax.Array, targets: jax.Array, vocab_size: int
 ) -> jax.Array:
-    """log softmax(hidden · tableᵀ)[targets] of each position, for measuring: it has no gradient of its own.
+    """log softmax(hidden · tableᵀ)[targets] of each position, for measuring.
 
     Args:
         hidden: [B, T, D].
@@ -141,7 +142,5 @@ def token_log_probabilities(
     parts = []
     for start in range(0, length, chunk):
         h, target = hidden[:, start : start + chunk], targets[:, start : start + chunk]
-        logits = project(h, tokens)
-        chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-        parts.append(chosen - jax.nn.logsumexp(logits, axis=-1))
+        parts.append(-optax.softmax_cross_entropy_with_integer_labels(project(h, tokens), target))
     return jnp.concatenate(parts, axis=1)

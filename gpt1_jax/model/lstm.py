@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.model.dropout import EMBEDDING_SITE, Dropout, layer_sites
-from gpt1_jax.model.embedding import lookup, token_table
+from gpt1_jax.model.dropout import layer_dropouts
+from gpt1_jax.model.embedding import embedded, lookup, token_table
 from gpt1_jax.model.layers import INIT_STDDEV, batch_sharded, constrained, parameter, zeros
 from gpt1_jax.model.recurrence import FORGET, recurrence
 
@@ -51,16 +51,18 @@ class Layer(nn.Module):
         inputs = constrained(inputs, None, "batch", None, "mlp")
         states = recurrence(inputs, recurrent_kernel[0].astype(dtype), config)
         output = jnp.einsum("tbu,ud->btd", states, out_kernel[0].astype(dtype)) + out_bias[0].astype(dtype)
-        *_, site = layer_sites(jnp.int32(0))
-        dropout = Dropout(noise, site, config.residual_dropout, config.context_length)
-        return batch_sharded(dropout.states(output))
+        return batch_sharded(layer_dropouts(config, noise, 0).mlp.states(output))
 
 
 class LSTM(nn.Module):
-    """Tokens to the states that predict the next; the output weights are the token table itself."""
+    """Tokens to the states that predict the next; the output weights are the token table itself.
+
+    Fields:
+        config, vocab_size, specials: as in `Transformer`.
+    """
 
     config: ModelConfig
-    vocab_size: int  # as in Transformer
+    vocab_size: int
     specials: int = 0
 
     @nn.compact
@@ -74,9 +76,6 @@ class LSTM(nn.Module):
         Returns:
             [B, T, D] in config.dtype.
         """
-        config = self.config
-        table = token_table(self, self.vocab_size, self.specials, config.d_model)
-        x = lookup(table, tokens).astype(config.dtype)
-        dropout = Dropout(noise, EMBEDDING_SITE, config.embedding_dropout, config.context_length)
-        x = batch_sharded(dropout.states(x))
-        return Layer(config, name="blocks")(x, noise)
+        table = token_table(self, self.vocab_size, self.specials, self.config.d_model)
+        x = embedded(lookup(table, tokens), self.config, noise)
+        return Layer(self.config, name="blocks")(x, noise)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.model.transformer import remat_policy
+from gpt1_jax.model.layers import remat_policy
 
-FORGET = 1  # of the gates
+# The forget gate's number.
+FORGET = 1
 
 
 def recurrence(inputs: jax.Array, kernel: jax.Array, config: ModelConfig) -> jax.Array:
@@ -52,7 +53,8 @@ def _scan(inputs: jax.Array, kernel: jax.Array, config: ModelConfig) -> jax.Arra
 
     if config.remat != "none":
         step = jax.checkpoint(step, prevent_cse=False, policy=remat_policy(config))
-    start = jnp.zeros((inputs.shape[1], inputs.shape[3]))  # the cell stays float32: it adds up T positions
+    # The cell stays float32: it adds up T positions.
+    start = jnp.zeros((inputs.shape[1], inputs.shape[3]))
     return jax.lax.scan(step, (start.astype(inputs.dtype), start), inputs)[1]
 
 

@@ -1,10 +1,11 @@
 """The GPT-1 decoder (the paper's section 3.1, the authors' `model`), as pure functions through linen.
 
-Letters: B sequences, T positions, D width, H heads, K head width, F hidden, V vocabulary, L layers,
-C context length. Parameters of the blocks are stacked [L, ...].
+Letters: B sequences, T positions, D width, H heads, K head width, F hidden, V vocabulary, L layers, C context length.
+The blocks' parameters are stacked [L, ...].
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -12,9 +13,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.model.dropout import EMBEDDING_SITE, Dropout, layer_sites
-from gpt1_jax.model.embedding import lookup, token_table
-from gpt1_jax.model.kernels.choice import FORMS
+from gpt1_jax.model.dropout import LayerDropouts, layer_dropouts
+from gpt1_jax.model.embedding import embedded, lookup, token_table
+from gpt1_jax.model.kernels.choice import Attention, attention_in_use
 from gpt1_jax.model.layers import (
     activated_product,
     batch_sharded,
@@ -23,8 +24,12 @@ from gpt1_jax.model.layers import (
     normal,
     ones,
     parameter,
+    remat_policy,
     zeros,
 )
+
+# (query, key, value [B, T, H, K]) → (what they attend to [B, T, H, K], what is kept for later positions)
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 def parameter_count(params: Any, vocab_size: int) -> int:
@@ -34,82 +39,79 @@ def parameter_count(params: Any, vocab_size: int) -> int:
     return total - (rows - vocab_size) * width
 
 
-def remat_policy(config: ModelConfig) -> Callable[..., bool] | None:
-    """What `config.remat`, where it is not "none", keeps for the backward pass: None is nothing."""
-    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
-
-
 class Block(nn.Module):
     """One post-norm block: n = norm(x + attention(x)), then norm(n + mlp(n))."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        layer: jax.Array,
-        noise: jax.Array | None,
-        attend: Callable[..., tuple[jax.Array, Any]] | None = None,
-    ) -> tuple[jax.Array, Any]:
+    def __call__(self, x: jax.Array, attend: Attend, dropouts: LayerDropouts) -> tuple[jax.Array, Any]:
         """x [B, T, D] → [B, T, D].
 
         Args:
             x: the states.
-            layer: counts from 0.
-            noise: uint32 [B], or None for no dropout.
-            attend: attention of another form, (query, key, value [B, T, H, K]) → ([B, T, H, K], what it keeps).
+            attend: the attention of the heads.
+            dropouts: of the layer; those of the weights are `attend`'s.
 
         Returns:
             The states, and what `attend` keeps.
         """
-        config, dtype = self.config, x.dtype
-        width, heads, hidden = config.d_model, config.num_heads, config.d_ff
-        head_width = width // heads
-        attention_site, output_site, mlp_site = layer_sites(layer)
-        residual = Dropout(noise, output_site, config.residual_dropout, config.context_length)
+        attended, kept = self._attention(x, attend)
+        x = self._norm("norm_1", x + dropouts.attended.states(attended))
+        return self._norm("norm_2", x + dropouts.mlp.states(self._mlp(x))), kept
 
-        qkv_kernel = parameter(
-            self, "qkv_kernel", ("embed", None, "heads", None), normal, width, 3, heads, head_width
-        )
-        qkv_bias = parameter(self, "qkv_bias", (None, "heads", None), zeros, 3, heads, head_width)
-        out_kernel = parameter(self, "out_kernel", ("heads", None, "embed"), normal, heads, head_width, width)
+    def _attention(self, x: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
+        width, heads, dtype = self.config.d_model, self.config.num_heads, x.dtype
+        size, axes = width // heads, ("heads", None)
+        qkv_kernel = parameter(self, "qkv_kernel", ("embed", None, *axes), normal, width, 3, heads, size)
+        qkv_bias = parameter(self, "qkv_bias", (None, *axes), zeros, 3, heads, size)
+        out_kernel = parameter(self, "out_kernel", (*axes, "embed"), normal, heads, size, width)
         out_bias = parameter(self, "out_bias", ("embed",), zeros, width)
-        norm_1_scale = parameter(self, "norm_1_scale", ("embed",), ones, width)
-        norm_1_bias = parameter(self, "norm_1_bias", ("embed",), zeros, width)
-        in_kernel = parameter(self, "mlp_in_kernel", ("embed", "mlp"), normal, width, hidden)
-        in_bias = parameter(self, "mlp_in_bias", ("mlp",), zeros, hidden)
-        mlp_kernel = parameter(self, "mlp_out_kernel", ("mlp", "embed"), normal, hidden, width)
-        mlp_bias = parameter(self, "mlp_out_bias", ("embed",), zeros, width)
-        norm_2_scale = parameter(self, "norm_2_scale", ("embed",), ones, width)
-        norm_2_bias = parameter(self, "norm_2_bias", ("embed",), zeros, width)
 
         qkv = jnp.einsum("btd,dchk->btchk", x, qkv_kernel.astype(dtype)) + qkv_bias.astype(dtype)
         qkv = constrained(qkv, "batch", None, None, "heads", None)
-        query, key, value = (qkv[:, :, i] for i in range(3))
-        if attend is None:
-            dropout = residual.at(attention_site, config.attention_dropout)
-            attended, kept = FORMS[config.attention](query, key, value, dropout), None
-        else:
-            attended, kept = attend(query, key, value)
+        attended, kept = attend(*(qkv[:, :, i] for i in range(3)))
         attended = jnp.einsum("bthk,hkd->btd", attended, out_kernel.astype(dtype)) + out_bias.astype(dtype)
-        attended = residual.states(attended)
-        x = batch_sharded(layer_norm(x + attended, norm_1_scale, norm_1_bias))
+        return attended, kept
 
-        hidden_state = x @ in_kernel.astype(dtype) + in_bias.astype(dtype)
-        output = activated_product(hidden_state, mlp_kernel.astype(dtype)) + mlp_bias.astype(dtype)
-        output = residual.at(mlp_site, config.residual_dropout).states(output)
-        return batch_sharded(layer_norm(x + output, norm_2_scale, norm_2_bias)), kept
+    def _mlp(self, x: jax.Array) -> jax.Array:
+        width, units, dtype = self.config.d_model, self.config.d_ff, x.dtype
+        in_kernel = parameter(self, "mlp_in_kernel", ("embed", "mlp"), normal, width, units)
+        in_bias = parameter(self, "mlp_in_bias", ("mlp",), zeros, units)
+        out_kernel = parameter(self, "mlp_out_kernel", ("mlp", "embed"), normal, units, width)
+        out_bias = parameter(self, "mlp_out_bias", ("embed",), zeros, width)
+
+        hidden = x @ in_kernel.astype(dtype) + in_bias.astype(dtype)
+        return activated_product(hidden, out_kernel.astype(dtype)) + out_bias.astype(dtype)
+
+    def _norm(self, name: str, x: jax.Array) -> jax.Array:
+        scale = parameter(self, f"{name}_scale", ("embed",), ones, x.shape[-1])
+        bias = parameter(self, f"{name}_bias", ("embed",), zeros, x.shape[-1])
+        return batch_sharded(layer_norm(x, scale, bias))
 
 
 class Transformer(nn.Module):
-    """Tokens to the final block's states; the output weights are the token table itself."""
+    """Tokens to the final block's states; the output weights are the token table itself.
+
+    Fields:
+        config: the sizes and rates.
+        vocab_size: the tokenizer's pieces; the token table has more rows, for the specials.
+        specials: how many of those rows are in use.
+    """
 
     config: ModelConfig
-    vocab_size: int  # the tokenizer's pieces; more rows are there for the specials
-    specials: int = 0  # of those rows, how many are in use
+    vocab_size: int
+    specials: int = 0
 
-    @nn.compact
+    def setup(self) -> None:
+        """Declares the parameters; a call that reads some of them needs no others."""
+        config = self.config
+        self.tokens = token_table(self, self.vocab_size, self.specials, config.d_model)
+        self.positions = parameter(
+            self, "positions", (None, "embed"), normal, config.context_length, config.d_model
+        )
+        self.blocks = Block(config)
+
     def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> jax.Array:
         """The final states.
 
@@ -121,25 +123,43 @@ class Transformer(nn.Module):
             [B, T, D] in config.dtype.
         """
         config = self.config
-        width, length = config.d_model, tokens.shape[1]
+        attention = attention_in_use(config, dropout=noise is not None)
 
-        table = token_table(self, self.vocab_size, self.specials, width)
-        positions = parameter(self, "positions", (None, "embed"), normal, config.context_length, width)
-        x = (lookup(table, tokens) + positions[:length]).astype(config.dtype)
-        dropout = Dropout(noise, EMBEDDING_SITE, config.embedding_dropout, config.context_length)
-        x = batch_sharded(dropout.states(x))
+        def layer(block: Block, x: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+            dropouts = layer_dropouts(config, noise, number)
+            return block(x, partial(_attend, attention, dropouts), dropouts)
 
-        block: Any = Block
+        whole: Any = layer
         if config.remat != "none":
-            block = nn.remat(Block, prevent_cse=False, policy=remat_policy(config))
-        blocks = nn.scan(
-            block,
+            whole = nn.remat(layer, prevent_cse=False, policy=remat_policy(config))
+        layers = nn.scan(
+            whole,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=cast(Any, (0, nn.broadcast)),
             length=config.num_layers,
             unroll=config.unroll or (config.num_layers if config.remat == "none" else 1),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, _ = blocks(config, name="blocks")(x, jnp.arange(config.num_layers), noise)
-        return x
+        x = self.embed(tokens, slice(tokens.shape[1]), noise)
+        return cast(Any, layers)(self.blocks, x, jnp.arange(config.num_layers))[0]
+
+    def embed(
+        self, tokens: jax.Array, places: slice | jax.Array, noise: jax.Array | None = None
+    ) -> jax.Array:
+        """What the first block reads: the embeddings of tokens and positions, summed, with dropout.
+
+        Args:
+            tokens: int32 [B, T].
+            places: which of the C positions they stand at, a slice of T or int32 [B, T].
+            noise: as in a call.
+
+        Returns:
+            [B, T, D] in config.dtype.
+        """
+        return embedded(lookup(self.tokens, tokens) + self.positions[places], self.config, noise)
+
+
+def _attend(attention: Attention, dropouts: LayerDropouts, *qkv: jax.Array) -> tuple[jax.Array, None]:
+    """Training's `Attend`, which keeps nothing."""
+    query, key, value = qkv
+    return attention(query, key, value, dropouts.weights), None

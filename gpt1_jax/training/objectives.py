@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from gpt1_jax.model.embedding import TABLE_MULTIPLE
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import tied_cross_entropy
-from gpt1_jax.model.trunk import Trunk
+from gpt1_jax.model.trunk import Trunk, used_rows
 
 Objective = Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]]
 
@@ -57,9 +58,9 @@ def finetuning_loss(
         outputs: Any = model.apply({"params": params}, batch.tokens, batch.noise)
         logits, hidden = outputs
         if regression:
-            errors = jnp.square(logits - batch.labels).sum(-1)
+            errors = optax.squared_error(logits, batch.labels).sum(-1)
         else:
-            errors = -(batch.labels * jax.nn.log_softmax(logits)).sum(-1)
+            errors = optax.softmax_cross_entropy(logits, batch.labels)
         task_loss = (batch.label_weights * errors).sum()
         if not auxiliary_weight:
             return task_loss, {"task_loss": task_loss}
@@ -72,7 +73,7 @@ def finetuning_loss(
 def _next_tokens(model: Trunk, params: Any, hidden: Any, batch: Any, positions: bool = False) -> jax.Array:
     """Σ w · ℓ of the next tokens, among the tokens in use and, where `positions` says so, the positions' rows."""
     targets, weights = (x.reshape(-1, x.shape[-1]) for x in (batch.targets, batch.weights))
-    table, used = params["tokens"], model.vocab_size + model.specials
+    table, used = params["tokens"], used_rows(model)
     if positions:
         table = jnp.concatenate([table[:used], params["positions"]])
         used = len(table)

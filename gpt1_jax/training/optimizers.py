@@ -1,35 +1,33 @@
 """The update rules: the authors' Adam, AdamW as it is known today, and their schedules."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from gpt1_jax.config import OptimizerConfig
+from gpt1_jax.cpu import clip_by_global_norm
 
-Schedule = Callable[[Any], Any]  # updates applied so far → learning rate
+Schedule = optax.Schedule
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
     """The learning rate of an update, counted from 0, so that the first update has rate 0 under a warm-up.
 
-    "cosine" (pre-training, the paper's section 4.1): linear warm-up, then half a cosine to 0. "linear"
-    (fine-tuning, the authors' `warmup_linear`): (x / w below w, else 1) · (1 − x) with x = update / total.
+    "cosine" (pre-training, the paper's section 4.1): linear warm-up, then half a cosine to 0. "linear" (fine-tuning,
+    the authors' `warmup_linear`): (x / w below w, else 1) · (1 − x) with x = update / total, where optax would begin
+    the decay from the peak only behind the warm-up.
     """
     total, peak = config.total_steps or num_steps, config.learning_rate
     warmup = config.warmup_steps or config.warmup_fraction * total
-
-    def schedule(update: Any) -> jax.Array:
-        update = jnp.asarray(update, jnp.float32)
-        warm = jnp.minimum(update / warmup, 1.0) if warmup else jnp.float32(1)
-        if config.schedule == "linear":
-            return peak * warm * jnp.maximum(1 - update / total, 0)
-        done = jnp.clip((update - warmup) / max(total - warmup, 1), 0, 1)
-        return peak * warm * 0.5 * (1 + jnp.cos(jnp.pi * done))
-
-    return schedule
+    if config.schedule == "cosine":
+        # A warm-up longer than the run leaves the cosine a step that is never taken.
+        end: Any = max(total, warmup + 1)
+        return optax.warmup_cosine_decay_schedule(0, peak, cast(Any, warmup), end)
+    warm = optax.linear_schedule(0, 1, cast(Any, warmup)) if warmup else optax.constant_schedule(1)
+    decay = optax.linear_schedule(peak, 0, total)
+    return lambda update: warm(update) * decay(update)
 
 
 def decay_mask(params: Any) -> Any:
@@ -58,7 +56,7 @@ def openai_adam(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTr
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
         t = (state.count + 1).astype(jnp.float32)
         correction = jnp.sqrt(_one_minus_power(beta2, t)) / _one_minus_power(beta1, t)
-        rate = schedule(state.count) * correction
+        rate: Any = schedule(state.count) * correction
         mean = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, updates)
         variance = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, updates)
 
@@ -85,21 +83,9 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
             weight_decay=config.weight_decay,
             mask=decay_mask,
         )
-    clip = clip_by_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, rule)  # in any case: a run may go on with another clip_norm
-
-
-def clip_by_norm(largest: float) -> optax.GradientTransformation:
-    """Gradients times largest / norm where the norm of all of them together is larger.
-
-    optax's own divides each element, which XLA does not fuse into what comes next but stores.
-    """
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        scale = jnp.minimum(1, largest / optax.tree.norm(updates))
-        return jax.tree.map(lambda g: g * scale, updates), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    clip = clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    # A chain in any case: a run may go on with another clip_norm.
+    return optax.chain(clip, rule)
 
 
 def applied_updates(optimizer_state: Any) -> jax.Array:

@@ -3,7 +3,6 @@
 Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the head.
 """
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -32,6 +31,8 @@ from gpt1_jax.devices.mesh import check_divisible, make_mesh, use
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
+from gpt1_jax.model.embedding import project
+from gpt1_jax.model.kernels.choice import or_auto
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.model.trunk import make_trunk
@@ -44,7 +45,6 @@ from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.evaluation import Predict, make_predict
 from gpt1_jax.training.kept import kept_task, sound_tokenizer
-from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.state import abstract_state
 from gpt1_jax.usage.continuation import Continued, describe, growing_text, read_prompts
 
@@ -72,14 +72,14 @@ class TrainedRun:
         self.tokenizer = sound_tokenizer(self.run)
         self.mesh = _mesh_at_hand(self.config)
         self.task = _task(self.run) if self.config.finetune else None
-        fitted = _fit_attention(self.config, self.mesh)
+        model = or_auto(self.config.model, self.mesh.devices.flat[0].platform)
         if self.task is None:
             self.classifier = None
-            self.trunk = make_trunk(fitted.model, self.tokenizer.vocab_size)
+            self.trunk = make_trunk(model, self.tokenizer.vocab_size)
         else:
-            assert fitted.finetune is not None
+            assert self.config.finetune is not None
             self.classifier = make_classifier(
-                fitted.model, fitted.finetune, self.task, self.tokenizer.vocab_size
+                model, self.config.finetune, self.task, self.tokenizer.vocab_size
             )
             self.trunk = self.classifier.trunk
         abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
@@ -264,7 +264,7 @@ class TrainedRun:
         @jax.jit
         def logits(params: Any, tokens: jax.Array) -> jax.Array:
             hidden: Any = trunk.apply({"params": params}, tokens)
-            return hidden[0].astype(jnp.float32) @ params["tokens"][: trunk.vocab_size].T
+            return project(hidden[0].astype(jnp.float32), params["tokens"][: trunk.vocab_size])
 
         return logits
 
@@ -314,15 +314,6 @@ def _check_finite(values: _Values) -> _Values:
             "earlier checkpoint, or another run."
         )
     return values
-
-
-def _fit_attention(config: Config, mesh: Mesh) -> Config:
-    """The config with the attention it names or, where that is not to be had on these devices, what is."""
-    try:
-        model, _ = fit_attention(config.model, mesh, dropout=False)
-    except UserError:
-        model, _ = fit_attention(dataclasses.replace(config.model, attention="auto"), mesh, dropout=False)
-    return dataclasses.replace(config, model=model)
 
 
 def _mesh_at_hand(config: Config) -> Mesh:

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from support import use_mesh
+from support import tiny_model, use_mesh
 
 from gpt1_jax.hashing import mix
-from gpt1_jax.model.dropout import EMBEDDING_SITE, Dropout, grid_index, keep_mask, layer_sites
+from gpt1_jax.model.dropout import Dropout, embedding_dropout, grid_index, keep_mask, layer_dropouts
 
 WIDTH, LENGTH = 64, 1024
 INDEX = grid_index((jnp.arange(LENGTH), WIDTH), (jnp.arange(WIDTH), 1))
@@ -58,8 +58,9 @@ def test_the_index_of_a_grid_counts_modulo_two_to_the_32() -> None:
 
 
 def test_no_two_places_of_the_model_share_a_site() -> None:
-    sites = [EMBEDDING_SITE, *(int(site) for layer in range(12) for site in layer_sites(jnp.int32(layer)))]
-    assert len(set(sites)) == 1 + 3 * 12
+    config, noise = tiny_model(), jnp.zeros(1, jnp.uint32)
+    layers = [dropout for layer in range(12) for dropout in layer_dropouts(config, noise, layer)]
+    assert len({int(dropout.site) for dropout in [embedding_dropout(config, noise), *layers]}) == 1 + 3 * 12
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])

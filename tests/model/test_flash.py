@@ -18,16 +18,15 @@ from jax.sharding import (
     NamedSharding,
     PartitionSpec,
 )
-from support import tiny_config, tiny_model, use_mesh
+from support import tiny_model, use_mesh
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import Dropout, keep_mask
 from gpt1_jax.model.kernels import choice, flash
-from gpt1_jax.model.kernels.choice import FORMS, choose_attention
+from gpt1_jax.model.kernels.choice import FORMS, choose_attention, or_auto
 from gpt1_jax.model.kernels.flash import flash_attention
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training.session import fit_attention
-from gpt1_jax.usage.trained import _fit_attention
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -211,7 +210,8 @@ def test_devices_share_sequences_and_heads() -> None:
 
 
 def test_the_model_runs_it_under_scan_and_remat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(choice.FORMS, "flash", partial(flash_attention, interpret=True))
+    """In the place of a form that runs here."""
+    monkeypatch.setitem(choice.FORMS, "chunked", partial(flash_attention, interpret=True))
     tokens, noise = np.arange(64).reshape(4, 16) * 7 % 380, np.asarray(seeds(4))
 
     def model(form: Any) -> Transformer:
@@ -226,7 +226,7 @@ def test_the_model_runs_it_under_scan_and_remat(monkeypatch: pytest.MonkeyPatch)
 
     with use_mesh(1, 1, 2):
         params = jax.jit(model("plain").init)(jax.random.key(1), tokens)["params"]
-        for found, expected in zip(gradients("flash", params), gradients("plain", params), strict=True):
+        for found, expected in zip(gradients("chunked", params), gradients("plain", params), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -393,7 +393,39 @@ def test_a_run_chooses_once_and_says_it() -> None:
             fit_attention(tiny_model(attention="flash"), mesh)
 
 
-def test_a_trained_run_is_read_where_its_attention_is_not_to_be_had() -> None:
-    with use_mesh(1, 1, 1) as mesh:
-        fitted = _fit_attention(tiny_config(**{"model.attention": "flash"}), mesh)
-    assert fitted == tiny_config(**{"model.attention": "chunked"})
+def test_a_model_asks_for_its_attention_wherever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that "auto" is the same for whoever builds a model: it is no form of its own."""
+    taken = []
+
+    def spied(name: str, form: Any) -> Any:
+        return lambda *inputs: taken.append(name) or form(*inputs)
+
+    for name, form in FORMS.items():
+        monkeypatch.setitem(choice.FORMS, name, spied(name, form))
+
+    def call(form: Any) -> Any:
+        model = Transformer(tiny_model(attention=form), 380)
+        return jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 4), np.int32))
+
+    call("auto")
+    assert "auto" not in FORMS and set(taken) == {"chunked"}
+    taken.clear()
+    call("plain")
+    assert set(taken) == {"plain"}
+    with pytest.raises(UserError, match=r"model\.attention=flash runs on TPU only, and the devices are CPU"):
+        call("flash")
+
+
+@pytest.mark.parametrize(
+    ("form", "platform", "read_by"),
+    [
+        ("flash", "cpu", "auto"),
+        ("cudnn", "tpu", "auto"),
+        ("flash", "tpu", "flash"),
+        ("plain", "gpu", "plain"),
+    ],
+)
+def test_a_trained_model_is_read_where_its_attention_is_not_to_be_had(
+    form: Any, platform: str, read_by: str
+) -> None:
+    assert or_auto(tiny_model(attention=form), platform) == tiny_model(attention=read_by)

@@ -175,7 +175,8 @@ def test_schedules_are_the_published_ones(schedule: str, warmup: int, total: int
     middle = (warmup + total) // 2
     for update in sorted({0, 1, warmup // 2, max(warmup - 1, 0), warmup, middle, total - 1, total}):
         expected = published_rate(config, update, total)
-        assert float(rate(update)) == pytest.approx(expected, rel=1e-4, abs=1e-11), update
+        # A few roundings of float32 of the peak, so that a run goes on with the rates it had under any other code.
+        assert float(rate(update)) == pytest.approx(expected, rel=0, abs=2.5e-4 * 2**-22), update
     assert float(rate(total)) == pytest.approx(0, abs=1e-11)
     assert float(rate(10 * total)) == pytest.approx(0, abs=1e-11)  # and never below
     if warmup:

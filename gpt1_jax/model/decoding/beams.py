@@ -14,7 +14,8 @@ from gpt1_jax.model.attention import Cache
 from gpt1_jax.model.decoding.decode import Prompts, Weights, advance, empty_caches
 from gpt1_jax.model.transformer import Transformer
 
-NEVER = -jnp.inf  # the score of what is no candidate
+# The score of what is no candidate.
+NEVER = -jnp.inf
 
 
 class Beams(NamedTuple):
@@ -34,19 +35,28 @@ class Beams(NamedTuple):
 
 
 class _State(NamedTuple):
+    """A search underway.
+
+    Fields:
+        caches: of each layer.
+        step: int32, new tokens so far.
+        running: the beams that go on; their scores are sums.
+        ended: those that ended; their scores are divided.
+        open: bool [B], whether a running beam may still become better than those that ended.
+    """
+
     caches: tuple[Cache, ...]
-    step: jax.Array  # int32, new tokens so far
-    running: Beams  # scores are sums
-    ended: Beams  # scores are divided
-    open: jax.Array  # bool [B], whether a running beam may still become better than those that ended
+    step: jax.Array
+    running: Beams
+    ended: Beams
+    open: jax.Array
 
 
-@partial(jax.jit, static_argnums=(0, 5, 6))
+@partial(jax.jit, static_argnums=(0, 4, 5))
 def search(
     model: Transformer,
     weights: Weights,
     prompts: Prompts,
-    stops: jax.Array,
     length_penalty: jax.Array,
     width: int,
     size: int,
@@ -58,7 +68,6 @@ def search(
     that runs has a higher score by now.
 
     Args:
-        stops: int32 [M], the tokens that end a sequence.
         length_penalty: float32; 0 compares sums, 1 means.
         width: W.
         size: N.
@@ -83,9 +92,10 @@ def search(
         lengths=jnp.zeros((batch, width), jnp.int32),
         scores=jnp.full((batch, width), NEVER, jnp.float32),
     )
-    alone = none._replace(scores=none.scores.at[:, 0].set(0))  # all beams are the prompt: only one may branch
+    # All beams are the prompt: only one may branch.
+    alone = none._replace(scores=none.scores.at[:, 0].set(0))
     start = _State(caches, jnp.int32(0), alone, none, jnp.ones(batch, bool))
-    grow = partial(_grow, limits=prompts.limits, stops=stops, length_penalty=length_penalty)
+    grow = partial(_grow, prompts=prompts, length_penalty=length_penalty)
 
     def step(state: _State) -> _State:
         last = jax.lax.dynamic_index_in_dim(state.running.tokens, state.step - 1, axis=2)
@@ -98,15 +108,9 @@ def search(
     return jax.lax.while_loop(lambda state: state.open.any(), step, state).ended
 
 
-def _grow(
-    state: _State,
-    logits: jax.Array,
-    *,
-    limits: jax.Array,
-    stops: jax.Array,
-    length_penalty: jax.Array,
-) -> _State:
+def _grow(state: _State, logits: jax.Array, *, prompts: Prompts, length_penalty: jax.Array) -> _State:
     """One token more: of the 2 W best continuations, those that end and those that run on."""
+    limits, stops = prompts.limits, prompts.stops
     batch, width, _ = state.running.tokens.shape
     length = state.step + 1
     found = jax.nn.log_softmax(logits).reshape(batch, width, -1)

@@ -15,19 +15,20 @@ import jax.numpy as jnp
 
 from gpt1_jax.model.attention import Cache, cached_attention
 from gpt1_jax.model.decoding.sampling import Sampling, choose
-from gpt1_jax.model.embedding import lookup, project
-from gpt1_jax.model.layers import batch_sharded
+from gpt1_jax.model.dropout import layer_dropouts
+from gpt1_jax.model.embedding import project
 from gpt1_jax.model.transformer import Block, Transformer
 
 
 class Weights(NamedTuple):
-    """A Transformer's parameters as decoding reads them: a tree for each layer, cast to the dtype of activations.
+    """A Transformer's parameters as decoding reads them, cast to the dtype of activations.
 
-    A stacked array would be sliced, and so copied, for each layer of each token.
+    Fields:
+        around: those outside the blocks, by their names.
+        blocks: a tree for each layer: a stacked array would be sliced, and so copied, for each layer of each token.
     """
 
-    tokens: jax.Array
-    positions: jax.Array
+    around: dict[str, jax.Array]
     blocks: tuple[Any, ...]
 
 
@@ -38,6 +39,7 @@ class Prompts(NamedTuple):
         tokens: int32 [B, P], right-aligned.
         first: int32 [B], the slot at which each begins.
         limits: int32 [B], how many new tokens each may get, at least 1.
+        stops: int32 [M], the tokens that end a sequence.
         keys: a random key for each, [B].
         drawn: int32, how many tokens these keys have drawn already.
         seen: bool [B, V], the pieces that a repetition penalty holds against; None without one.
@@ -46,22 +48,35 @@ class Prompts(NamedTuple):
     tokens: jax.Array
     first: jax.Array
     limits: jax.Array
+    stops: jax.Array
     keys: jax.Array
     drawn: jax.Array
     seen: jax.Array | None
 
 
 class State(NamedTuple):
-    """Sequences underway. `slot` is where the last token goes, which is not in the caches yet."""
+    """Sequences underway.
+
+    Fields:
+        caches: of each layer.
+        slot: int32, where the last token goes, which is not in the caches yet.
+        last: int32 [B], that token.
+        step: int32, new tokens so far.
+        tokens: int32 [B, N].
+        log_probabilities: float32 [B, N], the model's own, before any of `Sampling`.
+        done: bool [B].
+        counts: int32 [B], how many of `tokens` are each sequence's.
+        seen: as in `Prompts`, with the new tokens.
+    """
 
     caches: tuple[Cache, ...]
-    slot: jax.Array  # int32
-    last: jax.Array  # int32 [B]
-    step: jax.Array  # int32, new tokens so far
-    tokens: jax.Array  # int32 [B, N]
-    log_probabilities: jax.Array  # float32 [B, N], the model's own, before any of `Sampling`
-    done: jax.Array  # bool [B]
-    counts: jax.Array  # int32 [B], how many of `tokens` are each sequence's
+    slot: jax.Array
+    last: jax.Array
+    step: jax.Array
+    tokens: jax.Array
+    log_probabilities: jax.Array
+    done: jax.Array
+    counts: jax.Array
     seen: jax.Array | None
 
 
@@ -77,7 +92,8 @@ def unstack(model: Transformer, params: Any) -> Weights:
         }
 
     blocks = tuple(layer(number) for number in range(model.config.num_layers))
-    return Weights(params["tokens"].astype(dtype), params["positions"].astype(dtype), blocks)
+    around = {name: array.astype(dtype) for name, array in params.items() if name != "blocks"}
+    return Weights(around, blocks)
 
 
 def empty_caches(model: Transformer, batch: int, slots: int) -> tuple[Cache, ...]:
@@ -104,29 +120,21 @@ def advance(
     Returns:
         The logits of what follows the last token, float32 [B, V], and the caches with these tokens in them.
     """
-    length = model.config.context_length
-    places = slot + jnp.arange(tokens.shape[1]) - first[:, None]
-    x = lookup(weights.tokens, tokens) + weights.positions[jnp.clip(places, 0, length - 1)]
-    x = batch_sharded(x.astype(model.config.dtype))
-    extended = []
-    for layer, (params, cache) in enumerate(zip(weights.blocks, caches, strict=True)):
+    config = model.config
+    places = jnp.clip(slot + jnp.arange(tokens.shape[1]) - first[:, None], 0, config.context_length - 1)
+    x: Any = model.apply({"params": weights.around}, tokens, places, method="embed")
+    extended, nothing_dropped = [], layer_dropouts(config, None, 0)
+    for params, cache in zip(weights.blocks, caches, strict=True):
         attend = partial(cached_attention, cache=cache, slot=slot, first=first)
-        x, cache = Block(model.config).apply({"params": params}, x, jnp.int32(layer), None, attend)
+        x, cache = Block(config).apply({"params": params}, x, attend, nothing_dropped)
         extended.append(cache)
-    logits = project(x[:, -1], weights.tokens)
-    return logits[:, : model.vocab_size], tuple(extended)  # to cut the table instead would copy it
+    # The logits are cut, since to cut the table would copy it.
+    return project(x[:, -1], weights.around["tokens"])[:, : model.vocab_size], tuple(extended)
 
 
-@partial(jax.jit, static_argnums=(0, 5))
-def begin(
-    model: Transformer, weights: Weights, prompts: Prompts, sampling: Sampling, stops: jax.Array, size: int
-) -> State:
-    """Reads the prompts and chooses the first new token of each.
-
-    Args:
-        stops: int32 [M], the tokens that end a sequence.
-        size: N.
-    """
+@partial(jax.jit, static_argnums=(0, 4))
+def begin(model: Transformer, weights: Weights, prompts: Prompts, sampling: Sampling, size: int) -> State:
+    """Reads the prompts and chooses the first new token of each; `size` is N."""
     batch, width = prompts.tokens.shape
     caches = empty_caches(model, batch, width + size)
     logits, caches = advance(model, weights, prompts.tokens, caches, jnp.int32(0), prompts.first)
@@ -141,7 +149,7 @@ def begin(
         counts=jnp.zeros(batch, jnp.int32),
         seen=prompts.seen,
     )
-    return _append(nothing, logits, prompts, sampling, stops)
+    return _append(nothing, logits, prompts, sampling)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -151,7 +159,6 @@ def proceed(
     state: State,
     prompts: Prompts,
     sampling: Sampling,
-    stops: jax.Array,
     until: jax.Array,
 ) -> State:
     """Goes on until every sequence has `until` new tokens (at most N) or is done."""
@@ -161,12 +168,12 @@ def proceed(
 
     def step(state: State) -> State:
         logits, caches = advance(model, weights, state.last[:, None], state.caches, state.slot, prompts.first)
-        return _append(state._replace(caches=caches), logits, prompts, sampling, stops)
+        return _append(state._replace(caches=caches), logits, prompts, sampling)
 
     return jax.lax.while_loop(more, step, state)
 
 
-def _append(state: State, logits: jax.Array, prompts: Prompts, sampling: Sampling, stops: jax.Array) -> State:
+def _append(state: State, logits: jax.Array, prompts: Prompts, sampling: Sampling) -> State:
     """The state with one token more for each sequence that is not done."""
     tokens, log_probabilities = choose(logits, prompts.keys, prompts.drawn + state.step, sampling, state.seen)
     counts = state.counts + ~state.done
@@ -180,7 +187,7 @@ def _append(state: State, logits: jax.Array, prompts: Prompts, sampling: Samplin
         step=state.step + 1,
         tokens=state.tokens.at[:, state.step].set(tokens),
         log_probabilities=state.log_probabilities.at[:, state.step].set(log_probabilities),
-        done=state.done | jnp.isin(tokens, stops) | (counts >= prompts.limits),
+        done=state.done | jnp.isin(tokens, prompts.stops) | (counts >= prompts.limits),
         counts=counts,
         seen=seen,
     )

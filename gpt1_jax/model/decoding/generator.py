@@ -23,8 +23,10 @@ from gpt1_jax.model.trunk import Trunk
 
 Watch = Callable[[list[list[int]]], None]
 
-_LEAST = 16  # slots; sizes are rounded up to powers of two, so that few programs are compiled
-_MEMORY = 2**31  # bytes of a device for caches and logits, by which many rows are continued some at a time
+# Slots. Sizes are rounded up to powers of two, so that few programs are compiled.
+_LEAST = 16
+# Bytes of a device for caches and logits: as many rows are continued at a time as fit.
+_MEMORY = 2**31
 
 Reason = Literal["length", "stop", "context"]
 
@@ -159,7 +161,7 @@ class Generator:
         context, sliding = self._model.config.context_length, settings.beyond_context == "slide"
         given, wanted = [len(text) for text in texts], settings.max_new_tokens
         chances: list[list[float]] = [[] for _ in texts]
-        sampling, stops = sampling_of(settings, self._model.vocab_size), jnp.array(settings.stop, jnp.int32)
+        sampling = sampling_of(settings, self._model.vocab_size)
         starts = [0] * len(texts)
         drawn, open_rows = 0, list(range(len(texts)))
         while open_rows:
@@ -171,9 +173,9 @@ class Generator:
             room = context - max(map(len, windows)) if sliding else context
             steps = min(wanted - drawn, room)
             limits = [wanted - drawn if sliding else min(wanted, context - len(window)) for window in windows]
-            prompts = self._prompts(windows, limits, keys[np.array(open_rows)], drawn)
+            prompts = self._prompts(windows, limits, settings.stop, keys[np.array(open_rows)], drawn)
             prompts = self._remember(prompts, [texts[row] for row in open_rows], settings)
-            state = begin(self._model, self._weights, prompts, sampling, stops, _bucket(steps))
+            state = begin(self._model, self._weights, prompts, sampling, _bucket(steps))
             until = 1
             while True:
                 (done,) = self._read(state.done)
@@ -185,7 +187,7 @@ class Generator:
                 if until >= steps or done.all():
                     break
                 until = min(until + every, steps) if watch is not None else steps
-                state = proceed(self._model, self._weights, state, prompts, sampling, stops, jnp.int32(until))
+                state = proceed(self._model, self._weights, state, prompts, sampling, jnp.int32(until))
             counts, tokens, found = self._read(state.counts, state.tokens, state.log_probabilities)
             for i, row in enumerate(open_rows):
                 texts[row] += tokens[i, : counts[i]].tolist()
@@ -216,8 +218,7 @@ class Generator:
         beams = search(
             self._model,
             self._weights,
-            self._prompts(texts, limits, _keys(0, *np.zeros((2, len(texts)), int)), 0),
-            jnp.array(settings.stop, jnp.int32),
+            self._prompts(texts, limits, settings.stop, _keys(0, *np.zeros((2, len(texts)), int)), 0),
             jnp.float32(settings.length_penalty),
             settings.num_beams,
             _bucket(max(limits)),
@@ -237,7 +238,9 @@ class Generator:
 
     # ── Arrays ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _prompts(self, windows: list[list[int]], limits: list[int], keys: jax.Array, drawn: int) -> Prompts:
+    def _prompts(
+        self, windows: list[list[int]], limits: list[int], stop: Sequence[int], keys: jax.Array, drawn: int
+    ) -> Prompts:
         """Right-aligned rows, as many as divide over the mesh: those in excess end at once."""
         batch, width = -(-len(windows) // self._parts) * self._parts, _bucket(max(map(len, windows)))
         tokens = np.zeros((batch, width), np.int32)
@@ -251,6 +254,7 @@ class Generator:
             self._placed(tokens),
             self._placed(first),
             self._placed(np.array(limits, np.int32)),
+            jnp.array(stop, jnp.int32),
             keys[filled],
             jnp.int32(drawn),
             None,

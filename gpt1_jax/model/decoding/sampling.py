@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 class Sampling(NamedTuple):
@@ -47,8 +48,7 @@ def choose(
     else:
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys, drawn)
         tokens = jax.vmap(jax.random.categorical)(keys, changed)
-    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
-    return tokens.astype(jnp.int32), chosen - jax.nn.logsumexp(logits, axis=-1)
+    return tokens.astype(jnp.int32), -optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
 
 
 def adjusted(logits: jax.Array, sampling: Sampling, seen: jax.Array | None) -> jax.Array:

@@ -3,12 +3,14 @@
 Letters: B sequences, T positions, H heads, K head width.
 """
 
+import dataclasses
 from functools import partial
 from typing import Protocol
 
 import jax
 
 from gpt1_jax.config import ModelConfig
+from gpt1_jax.devices.mesh import platform
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.attention import chunked_attention, plain_attention
 from gpt1_jax.model.dropout import Dropout
@@ -30,11 +32,22 @@ FORMS: dict[str, Attention] = {
     "flash": flash_attention,
     "splash": partial(library.attention, library.splash),
     "cudnn": partial(library.attention, library.cudnn),
-    # A model that nobody has fitted to its devices computes as any device can.
-    "auto": chunked_attention,
 }
 _RUNS_ON = {"flash": "tpu", "splash": "tpu", "cudnn": "gpu"}
 _FASTEST = {"tpu": ("flash", "splash"), "gpu": ("cudnn",)}
+
+
+def attention_in_use(config: ModelConfig, dropout: bool) -> Attention:
+    """The attention of a transformer on the devices in use.
+
+    Args:
+        config: names the form.
+        dropout: whether anything is dropped.
+
+    Raises:
+        UserError: as `choose_attention`.
+    """
+    return FORMS[choose_attention(config, platform(), dropout)]
 
 
 def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:
@@ -57,6 +70,12 @@ def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:
     if reason:
         raise UserError(f"model.attention={config.attention} {reason}; set auto, which is {auto} here.")
     return config.attention
+
+
+def or_auto(config: ModelConfig, platform: str) -> ModelConfig:
+    """The config for reading a trained model anywhere: "auto" in place of a form that a platform does not run."""
+    unfit = _unfit(config.attention, config, platform, dropout=False)
+    return dataclasses.replace(config, attention="auto") if unfit else config
 
 
 def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool) -> str | None:

@@ -13,8 +13,10 @@ from jax.sharding import PartitionSpec
 
 from gpt1_jax.model.dropout import Dropout
 
-LANES = 128  # splash takes T in multiples of it
-CUDNN_WIDTH = 128  # cuDNN's greatest K on GPUs before Hopper
+# Splash takes T in multiples of it.
+LANES = 128
+# cuDNN's greatest K on GPUs before Hopper.
+CUDNN_WIDTH = 128
 
 _HEADS = PartitionSpec(("data", "fsdp"), None, "tensor", None)
 
@@ -43,7 +45,8 @@ def _filled(x: jax.Array, multiple: int) -> jax.Array:
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """One GPU's part by cuDNN's kernel."""
-    q, k, v = (_filled(x, 2) for x in (query, key, value))  # backward, JAX refuses an odd T
+    # Backward, JAX refuses an odd T.
+    q, k, v = (_filled(x, 2) for x in (query, key, value))
     output = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
     return output[:, : query.shape[1]]
 
