@@ -31,7 +31,6 @@ from gpt1_jax.data.workers import local_workers
 from gpt1_jax.devices.mesh import make_mesh, place_rows
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training.session import fit_attention
 
 _PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
 _SOURCE = flags.DEFINE_string("source", "demo", "the text, as data.source of a config")
@@ -72,8 +71,7 @@ def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
     """Tokens a second: delivered at the preset's batch size, and taken by its train step."""
     on_cpu = jax.default_backend() == "cpu"
     mesh = make_mesh(MeshConfig(1, 1, 1))
-    fitted, _ = fit_attention(config.model, mesh)
-    model = dataclasses.replace(fitted, dtype="float32" if on_cpu else fitted.dtype)
+    model = dataclasses.replace(config.model, dtype="float32" if on_cpu else config.model.dtype)
     step_batch = _STEP_BATCH.value or (2 if on_cpu and not _PRESET.value else config.train.batch_size)
     data = dataclasses.replace(config.data, vocab_size=corpus.tokenizer.vocab_size)
     train = dataclasses.replace(config.train, batch_size=step_batch)

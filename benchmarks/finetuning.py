@@ -34,7 +34,6 @@ from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.objectives import finetuning_loss
-from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.trainer import Trainer
 
 _PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
@@ -167,8 +166,7 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
     """Our step and transformers', from the same weights."""
     assert config.finetune is not None
     mesh = make_mesh(MeshConfig(1, 1, 1))
-    fitted, _ = fit_attention(config.model, mesh)
-    model = make_classifier(fitted, config.finetune, task, vocab_size)
+    model = make_classifier(config.model, config.finetune, task, vocab_size)
     objective = finetuning_loss(model, config.finetune.auxiliary_weight, regression=False)
     trainer = Trainer.make(config, model, objective, mesh)
     state = trainer.init(config.seed)

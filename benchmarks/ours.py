@@ -1,7 +1,5 @@
 """Our training step and parameters, as the benchmarks use them: float32, one device."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,6 @@ from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.devices.mesh import make_mesh, use
 from gpt1_jax.hashing import hash_numbers
-from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.trainer import Trainer
@@ -27,8 +24,7 @@ class Training:
     def __init__(self, config: Config) -> None:
         mesh = make_mesh(MeshConfig(1, 1, 1))
         dropout = config.model.residual_dropout > 0
-        form = choose_attention(config.model, mesh.devices.flat[0].platform, dropout)
-        model = Transformer(dataclasses.replace(config.model, attention=form), config.data.vocab_size)
+        model = Transformer(config.model, config.data.vocab_size)
         trainer = Trainer.make(config, model, language_model_loss(model, dropout), mesh)
         row = np.zeros((1, config.model.context_length))
         self._taken = 0

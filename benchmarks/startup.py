@@ -22,12 +22,10 @@ from absl import flags
 from benchmarks.ours import Training
 from benchmarks.timing import Spread, conclude, measure
 from configs.pretrain import PRESETS
-from gpt1_jax.config import Config, MeshConfig
+from gpt1_jax.config import Config
 from gpt1_jax.data import corpus as corpora
-from gpt1_jax.devices.mesh import make_mesh
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training.session import fit_attention
 
 _PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
 _SOURCE = flags.DEFINE_string("source", "demo", "the text, as data.source of a config")
@@ -164,12 +162,11 @@ def _start(config: Config, unroll: int, cache: Path, workdir: Path) -> Iterator[
 
 def _measure_steps(config: Config) -> list[dict[str, Any]]:
     """Tokens a second of each unrolling."""
-    fitted, _ = fit_attention(config.model, make_mesh(MeshConfig(1, 1, 1)))
     shape = (config.train.batch_size, config.model.context_length)
     tokens = np.random.default_rng(0).integers(0, config.data.vocab_size, shape)
 
     def side(unroll: int) -> Callable[[], float]:
-        model = dataclasses.replace(fitted, unroll=unroll)
+        model = dataclasses.replace(config.model, unroll=unroll)
         trainer = Training(dataclasses.replace(config, model=model))
         return lambda: trainer(tokens, tokens)
 

@@ -27,7 +27,6 @@ from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.training.memory_plan import advise, memory_needed
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.session import fit_attention
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.state import abstract_params
 from gpt1_jax.training.trainer import Trainer
@@ -103,9 +102,8 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
     check_divisible(config.model, config.train.rows, mesh)
     tokenizer = open_tokenizer(config.data.tokenizer)
     vocab_size = config.data.vocab_size if tokenizer is None else tokenizer.vocab_size
-    model, _ = fit_attention(config.model, mesh)
-    config = dataclasses.replace(config, model=model)
-    trunk, chip = make_trunk(model, vocab_size), TPUS[topology.partition(":")[0]]
+    model, chip = config.model, TPUS[topology.partition(":")[0]]
+    trunk = make_trunk(model, vocab_size)
     params = abstract_params(trunk, mesh)
     kept, passing = memory_needed(params, model, config.train, mesh, model.context_length)
     tokens = config.train.batch_size * model.context_length

@@ -78,8 +78,8 @@ def finetune(config: Config, workdir: str) -> None:
     config = dataclasses.replace(config, train=settle(config.train, batches.steps_per_epoch))
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
-    model = make_classifier(session.model, settings, task, tokenizer.vocab_size)
-    check_memory(model, session.model, config.train, mesh, batches.widths[0])
+    model = make_classifier(config.model, settings, task, tokenizer.vocab_size)
+    check_memory(model, config.model, config.train, mesh, batches.widths[0])
     warnings = look_ahead(config, run)
     contents = {"text": _fingerprint(encoded["train"]), "validation": _fingerprint(encoded["validation"])}
     opened = begin(run, config, contents, tokenizer, {"task.json": task.to_dict()})

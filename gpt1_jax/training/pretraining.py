@@ -59,8 +59,8 @@ def pretrain(config: Config, workdir: str) -> None:
     config = replace(config, train=settle(config.train, batches.examples_per_epoch / config.train.batch_size))
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
-    model = make_trunk(session.model, tokenizer.vocab_size)
-    check_memory(model, session.model, config.train, mesh, length)
+    model = make_trunk(config.model, tokenizer.vocab_size)
+    check_memory(model, config.model, config.train, mesh, length)
     warnings = look_ahead(config, run, len(corpus.train))
     opened = begin(run, config, {"text": corpus.fingerprint}, tokenizer)
     trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)

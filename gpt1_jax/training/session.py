@@ -8,7 +8,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from gpt1_jax.config import Config, ModelConfig, TrainConfig
+from gpt1_jax.config import Config, TrainConfig
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.compile_cache import keep_compiled
@@ -44,18 +44,6 @@ def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
     )
 
 
-def fit_attention(config: ModelConfig, mesh: Mesh, dropout: bool = True) -> tuple[ModelConfig, list[str]]:
-    """The model's config with the attention that the devices run, and a line that tells it.
-
-    Raises:
-        UserError: as `choose_attention`.
-    """
-    if config.kind != "transformer":
-        return config, []
-    form = choose_attention(config, mesh.devices.flat[0].platform, dropout)
-    return dataclasses.replace(config, attention=form), [f"attention: {form}"]
-
-
 @dataclass(frozen=True)
 class Session:
     """Where a stage takes place.
@@ -63,13 +51,11 @@ class Session:
     Fields:
         run: its directory.
         mesh: the devices.
-        model: the config's, with the attention that these devices run.
-        lines: on that choice, to be told.
+        lines: on what runs there, to be told.
     """
 
     run: Run
     mesh: Mesh
-    model: ModelConfig
     lines: list[str]
 
 
@@ -83,7 +69,10 @@ def open_session(config: Config, workdir: str) -> Session:
     keep_compiled(config.data.cache_dir)
     mesh = make_mesh(config.mesh)
     check_divisible(config.model, config.train.rows, mesh)
-    model, lines = fit_attention(config.model, mesh)
+    lines = []
+    if config.model.kind == "transformer":
+        form = choose_attention(config.model, mesh.devices.flat[0].platform, dropout=True)
+        lines.append(f"attention: {form}")
     run = Run(workdir)
     if not hosts.alone():
         values = to_dict(config)
@@ -97,7 +86,7 @@ def open_session(config: Config, workdir: str) -> Session:
             run.changes(config)
 
     hosts.together(check)
-    return Session(run, mesh, model, lines)
+    return Session(run, mesh, lines)
 
 
 def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:

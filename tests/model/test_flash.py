@@ -26,7 +26,6 @@ from gpt1_jax.model.kernels import choice, flash
 from gpt1_jax.model.kernels.choice import FORMS, choose_attention, or_auto
 from gpt1_jax.model.kernels.flash import flash_attention
 from gpt1_jax.model.transformer import Transformer
-from gpt1_jax.training.session import fit_attention
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -381,16 +380,6 @@ def test_a_form_that_does_not_fit_is_refused_in_a_sentence(
 )
 def test_a_form_that_fits_is_taken(form: Any, platform: str, setting: dict[str, Any]) -> None:
     assert choose_attention(tiny_model(attention=form, **setting), platform, dropout=True) == form
-
-
-def test_a_run_chooses_once_and_says_it() -> None:
-    with use_mesh(1, 1, 1) as mesh:
-        fitted, lines = fit_attention(tiny_model(), mesh)
-        assert (fitted.attention, lines) == ("chunked", ["attention: chunked"])
-        lstm = tiny_model(kind="lstm", num_layers=1)
-        assert fit_attention(lstm, mesh) == (lstm, [])
-        with pytest.raises(UserError, match=r"model\.attention=flash"):
-            fit_attention(tiny_model(attention="flash"), mesh)
 
 
 def test_a_model_asks_for_its_attention_wherever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
