@@ -112,9 +112,9 @@ def replace_by_a_place(generator: random.Random, directory: Path) -> None:
 
 def change_a_field(generator: random.Random, directory: Path) -> None:
     """Of a JSON file, the header of a safetensors file included."""
-    path = generator.choice(
-        [p for p in sorted(directory.rglob("*")) if p.suffix in (".json", ".safetensors")]
-    )
+    # What a change before made a link to /dev/zero has no end.
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+    path = generator.choice([path for path in files if path.suffix in (".json", ".safetensors")])
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little") if path.suffix == ".safetensors" else 0
     values = json.loads(content[8 : 8 + length] if length else content)
