@@ -1,1 +1,1 @@
-"""Compiling for TPUs that are not there, and reading what their compiler says."""
+"""Compiles for TPUs that need not exist, and reads what their compiler says."""

@@ -1,4 +1,4 @@
-"""Compiling the train step for a TPU slice that is not there, and what that tells: memory, traffic, time."""
+"""Compiles the training step for a TPU slice that need not exist, and reports its memory, traffic and time."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.state import abstract_params
 from gpt1_jax.training.trainer import Trainer
 
-# libtpu compiles without a TPU, if it is told not to look for one.
+# libtpu can compile without a TPU if it is told not to look for one.
 _ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -43,7 +43,7 @@ _ENVIRONMENT = {
 
 
 def find_devices(topology: str, slices: int) -> list[Any]:
-    """The devices of a TPU topology such as v5e:4x4, `slices` of them.
+    """Returns the devices of `slices` times a TPU topology such as v5e:4x4.
 
     Raises:
         UserError: libtpu is not installed, or there is no such topology.
@@ -51,7 +51,7 @@ def find_devices(topology: str, slices: int) -> list[Any]:
     generation = topology.partition(":")[0]
     if generation not in TPUS or not re.fullmatch(r"\w+:\d+(x\d+)+", topology):
         raise UserError(
-            f"--topology={topology} is none that is known; write GENERATION:SHAPE such as v5e:4x4, v5p:2x2x1 or "
+            f"--topology={topology} is unknown; write GENERATION:SHAPE such as v5e:4x4, v5p:2x2x1 or "
             f"v6e:16x16, of the generations {', '.join(TPUS)}."
         )
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
@@ -62,7 +62,8 @@ def find_devices(topology: str, slices: int) -> list[Any]:
     try:
         with _no_tpu_expected():
             return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
-    except Exception as error:  # jax and libtpu raise their own
+    # jax and libtpu raise errors of their own.
+    except Exception as error:
         reason = " ".join(str(error).split())
         if "not installed" in reason:
             hint = "install the compiler with pip install 'gpt1_jax[tpu]'"
@@ -73,7 +74,7 @@ def find_devices(topology: str, slices: int) -> list[Any]:
 
 @contextlib.contextmanager
 def _no_tpu_expected() -> Iterator[None]:
-    """Sets libtpu's variables while it is loaded; left behind, they would call every process a lone TPU's."""
+    """Sets libtpu's variables while it is loaded; if they stayed, every process would count as that of a lone TPU."""
     before = dict(os.environ)
     os.environ.update(_ENVIRONMENT | before)
     try:
@@ -84,18 +85,18 @@ def _no_tpu_expected() -> Iterator[None]:
 
 
 def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str, Any]:
-    """Compiles the pre-training step of a config for devices, none of which need be there.
+    """Compiles the pre-training step of a config for devices that need not exist.
 
     Returns:
-        "mesh", "remat", "batch_size", "parameters", "flops" a step; "fits", and "memory" and "memory_limit" of a
-        device in bytes. Where it fits, what `_estimate` tells; where not, "advice".
+        "mesh", "remat", "batch_size", "parameters" and "flops" per step; "fits"; "memory" and "memory_limit" of a
+        device, in bytes. If the step fits, also what `_estimate` returns; if not, also "advice".
 
     Raises:
-        UserError: sizes do not divide over the mesh, or a fine-tuning's config.
+        UserError: sizes do not divide over the mesh, or the config is for fine-tuning.
     """
     if config.finetune is not None:
         raise UserError(
-            "--config is a fine-tuning's, whose shapes depend on its data; name one of pre-training."
+            "--config is for fine-tuning, whose shapes depend on its data; name one for pre-training."
         )
     began = time.perf_counter()
     mesh = _make_mesh(config.mesh, devices)
@@ -135,7 +136,11 @@ def compile_step(config: Config, topology: str, devices: list[Any]) -> dict[str,
 
 
 def _read(compiled: jax.stages.Compiled, topology: str) -> Program:
-    """The program; UserError where libtpu is newer than jaxlib and wrote what that cannot read."""
+    """Compiles the program.
+
+    Raises:
+        UserError: libtpu is newer than jaxlib, which cannot read its result.
+    """
     try:
         return Program(compiled.as_text() or "")
     except jax.errors.JaxRuntimeError as error:
@@ -146,10 +151,15 @@ def _read(compiled: jax.stages.Compiled, topology: str) -> Program:
 
 
 def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:
-    """The mesh of all devices; UserError where it has not as many places."""
+    """Returns the mesh of all devices.
+
+    Raises:
+        UserError: the mesh does not have as many places as there are devices.
+    """
     axes = {name: size for name, size in dataclasses.asdict(config).items() if name != "slices"}
     places = math.prod(axes.values())
-    if places > 0 and places != len(devices):  # -1 takes what remains
+    # An axis of -1 takes what remains.
+    if places > 0 and places != len(devices):
         raise UserError(
             f"mesh={axes} has {places} places for the {len(devices)} devices of --topology; set an axis to -1, which "
             "takes what remains, or name another topology."
@@ -158,8 +168,8 @@ def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:
 
 
 def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
-    """The train step, ready to be compiled for a mesh."""
-    # As many steps as it takes for a schedule: where the text gives their number, it is not known here.
+    """Lowers the training step for a mesh, ready to be compiled."""
+    # A schedule needs the number of steps. If the text decides that, it is unknown here, and 1 serves as well.
     train = dataclasses.replace(config.train, num_steps=config.train.num_steps or 1)
     config = dataclasses.replace(config, train=train)
     trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
@@ -174,21 +184,22 @@ def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
 def _estimate(
     program: Program, chip: Chip, model: ModelConfig, vocab_size: int, tokens: float
 ) -> dict[str, Any]:
-    """What a step sends and the time it takes, mostly by its compiler's own estimate.
+    """Returns what a step sends and the time it takes, mostly by the compiler's own estimate.
 
-    That leaves out three things. Kernels: those of attention compute the masked half of the scores too, on matrix
-    units that a narrow head fills in part. Collectives: what is sent while the device computes takes no time, the rest
-    the links' full speed. And faults of the estimate: matmuls take at least the chip's peak.
+    That estimate is supplemented in three ways. Attention kernels are added; they also compute the masked half of the
+    scores, on matrix units that a narrow head fills only in part. Collectives are added; what is sent while the device
+    computes costs no time, and the rest goes at the links' full speed. And matrix products take at least as long as at
+    the chip's peak, even where the estimate says less.
 
     Args:
-        tokens: a step, a device.
+        tokens: the tokens of a step on one device.
 
     Returns:
-        "collectives" by kind; "parts", seconds by what they go into, "memory" being all that is no matmul; their sum
-        "seconds", the longest "bound", "mfu".
+        "collectives" by kind; "parts", the seconds of each part, where "memory" is everything but matrix products;
+        their sum "seconds"; "bound", the longest part; and "mfu".
     """
     flops = training_flops_per_token(model, vocab_size) * tokens
-    # A layer's two kernels, forward and backward, have 6 · T · D of the model's FLOPs a token.
+    # Per token, a layer's two kernels, forward and backward, take 6 · T · D of the model's FLOPs.
     attention = program.kernels() * 3 * model.context_length * model.d_model * tokens
     waste = 2 * max(1, chip.matrix_unit * model.num_heads / model.d_model)
     cycles, sent = program.cycles(), program.collectives()
@@ -211,10 +222,10 @@ def _estimate(
 
 
 def search(config: Config, topology: str, devices: list[Any]) -> Iterator[dict[str, Any]]:
-    """What `compile_step` says of every mesh that divides the sizes, with the least remat that fits.
+    """Yields what `compile_step` returns for every mesh that divides the sizes, with the least remat that fits.
 
     Raises:
-        UserError: no mesh divides the sizes, with what stands against the last.
+        UserError: no mesh divides the sizes; the error says what rules out the last one.
     """
     count, refused, tried = len(devices), None, False
     sizes = [2**power for power in range(count.bit_length()) if count % 2**power == 0]
@@ -226,7 +237,8 @@ def search(config: Config, topology: str, devices: list[Any]) -> Iterator[dict[s
             model = dataclasses.replace(config.model, remat=remat)
             try:
                 found = compile_step(dataclasses.replace(config, model=model, mesh=mesh), topology, devices)
-            except UserError as error:  # does not divide
+            # The sizes do not divide.
+            except UserError as error:
                 refused = error
                 break
             tried = True
@@ -238,7 +250,7 @@ def search(config: Config, topology: str, devices: list[Any]) -> Iterator[dict[s
 
 
 def _advise(config: Config, devices: int) -> str:
-    """Which setting would make a step smaller that does not fit."""
+    """Returns which setting would shrink a step that does not fit."""
     if config.model.remat == "none":
         return "set model.remat=dots or full, which computes activations again"
     if config.mesh.fsdp == 1 and devices > 1:
@@ -247,10 +259,10 @@ def _advise(config: Config, devices: int) -> str:
 
 
 def memory_wanted(message: str) -> tuple[float, float] | None:
-    """(bytes wanted, bytes there) of a chip, from what the TPU compiler says when memory does not suffice.
+    """Returns (bytes needed, bytes available) of a chip, from the TPU compiler's message about a lack of memory.
 
-    None where the message is of something else. Two wordings are known: "Used 20G of 15G hbm" up to 2025, then "memory
-    required for HLO temporaries (20G) exceeds available HBM (15G)".
+    The result is None for any other message. Two wordings are known: "Used 20G of 15G hbm" until 2025, and later
+    "memory required for HLO temporaries (20G) exceeds available HBM (15G)".
     """
     size = r"\(?([\d.]+[KMGT])\)?"
     found = re.search(rf"{size} (?:of|exceeds available HBM) {size}", message)

@@ -1,4 +1,4 @@
-"""What one run of a compiled program does, read from its text: what it sends, and the time its compiler expects."""
+"""Reads from a compiled program's text what one run sends, and the time that its compiler expects."""
 
 import math
 import re
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-SLICES = "between slices"  # TPU slices are joined through their hosts
+# TPU slices are connected through their hosts.
+SLICES = "between slices"
 _BYTES = {
     "pred": 1,
     "s8": 1,
@@ -42,8 +43,13 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 @dataclass(frozen=True)
 class Sent:
-    """Of one kind of collective in one run: how many, the bytes a device sends at least, and those of them that it
-    sends while it computes."""
+    """The collectives of one kind in one run.
+
+    Fields:
+        count: how many there are.
+        bytes: the bytes that a device sends at least.
+        hidden: the bytes among them that it sends while it computes.
+    """
 
     count: int = 0
     bytes: int = 0
@@ -51,14 +57,15 @@ class Sent:
 
 
 class Program:
-    """The text of a compiled program, HLO as `compiled.as_text()` gives it.
+    """The text of a compiled program: HLO, as `compiled.as_text()` returns it.
 
-    What stands in loops counts as often as they turn, where the text tells how often that is.
+    What stands in a loop counts as often as the loop runs, if the text shows how often that is.
     """
 
     def __init__(self, text: str) -> None:
-        """Takes the text apart."""
-        self._lines: dict[str, dict[str, str]] = defaultdict(dict)  # of each computation, by what they define
+        """Splits the text into computations."""
+        # For each computation, its lines by the names that they define.
+        self._lines: dict[str, dict[str, str]] = defaultdict(dict)
         self._entry = name = ""
         for line in text.splitlines():
             if match := _COMPUTATION.match(line):
@@ -68,14 +75,14 @@ class Program:
                 self._lines[name][match[1]] = line
 
     def collectives(self) -> dict[str, Sent]:
-        """What is sent, by kind; SLICES is what goes to other slices."""
+        """Returns what is sent, by kind; SLICES is what goes to other slices."""
         found: dict[str, Sent] = defaultdict(Sent)
         chains = set()
         for name, line, times in self._executed(self._entry, 1):
             kind, size = _sent(line, scatters=name.startswith("all-reduce-scatter"))
             if kind is None:
                 continue
-            # The parts of one that runs beside matmuls, fused with them, each name it whole.
+            # If a collective runs beside matrix products, its parts are fused with them, and each names all of it.
             chain = _CHAIN.search(line)
             if chain and chain[1] in chains:
                 continue
@@ -86,10 +93,10 @@ class Program:
         return {kind: found[kind] for kind in (*KINDS, SLICES) if kind in found}
 
     def cycles(self) -> dict[str, int]:
-        """Cycles by the compiler's own estimate, of "matmuls" (with what is fused to them) and of "other".
+        """Returns the compiler's estimate of cycles for "matmuls" (with what is fused to them) and for "other".
 
-        Only a TPU's compiler tells them; its estimate holds what an instruction waits for memory, but neither
-        collectives nor kernels.
+        Only a TPU's compiler gives one. It includes an instruction's waits for memory, but neither collectives nor
+        kernels.
         """
         found = Counter({"matmuls": 0, "other": 0})
         for _, line, times in self._executed(self._entry, 1):
@@ -98,7 +105,7 @@ class Program:
         return dict(found)
 
     def kernels(self) -> int:
-        """How many kernels of our own a run calls."""
+        """Returns how many kernels of our own a run calls."""
         return sum(
             times
             for _, line, times in self._executed(self._entry, 1)
@@ -106,7 +113,7 @@ class Program:
         )
 
     def _executed(self, name: str, times: int) -> Iterator[tuple[str, str, int]]:
-        """(computation, instruction, how often it is run) of all that a computation runs, itself `times`."""
+        """Yields (computation, instruction, number of runs) for all that a computation runs when it runs `times`."""
         for line in self._lines[name].values():
             yield name, line, times
             called = _CALLED.findall(line)
@@ -115,9 +122,9 @@ class Program:
                 yield from self._executed(inner, turns)
 
     def _turns(self, name: str, line: str) -> int:
-        """How often an instruction of a computation runs what it calls: 1, or a loop's number of turns.
+        """Returns how often an instruction runs what it calls: once, or as often as a loop repeats.
 
-        In a TPU's program that is told by its counter alone: by where it begins and what it stays below.
+        In a TPU's program only the loop's counter shows that: its initial value and its upper limit.
         """
         if match := _TRIPS.search(line):
             return int(match[1])
@@ -134,7 +141,7 @@ class Program:
         return 1 if start is None or stop is None else stop - start
 
     def _constant(self, name: str, value: str) -> int | None:
-        """The number that a value of a computation is, or is a copy of; None where it is none."""
+        """Returns the number that a value of a computation is or copies, or None."""
         line = self._lines[name].get(value, "")
         if match := _CONSTANT.search(line):
             return int(match[1])
@@ -142,7 +149,7 @@ class Program:
         return self._constant(name, source[0]) if source else None
 
     def _multiplies(self, line: str) -> bool:
-        """Whether an instruction is a matmul, or one is fused into it."""
+        """Returns whether an instruction is a matrix product, or has one fused into it."""
         return any(word in line for word in (" convolution(", " dot(")) or any(
             self._multiplies(inner)
             for called in _CALLED.findall(line)
@@ -151,10 +158,10 @@ class Program:
 
 
 def _sent(line: str, scatters: bool) -> tuple[str | None, int]:
-    """(kind, bytes that a device sends at least) of an instruction; None where it is no collective.
+    """Returns (kind, least bytes that a device sends) of an instruction, or None if it is not a collective.
 
     Args:
-        scatters: whether an all-reduce is followed by a slice at once, and so is a reduce-scatter.
+        scatters: whether a slice follows an all-reduce directly, which makes it a reduce-scatter.
     """
     if match := _SEND.search(line):
         return SLICES, _size(match[1])
@@ -162,7 +169,8 @@ def _sent(line: str, scatters: bool) -> tuple[str | None, int]:
         return None, 0
     result, kind = match[1], match[2]
     shapes = [shape[0] for shape in _SHAPE.finditer(result)]
-    if match[3] and kind != "all-reduce":  # a pair: what goes in, what comes out
+    # A pair consists of what goes in and what comes out.
+    if match[3] and kind != "all-reduce":
         shapes = shapes[len(shapes) // 2 :]
     size, devices = sum(map(_size, shapes)), _group_size(line)
     others = (devices - 1) / devices
@@ -174,19 +182,20 @@ def _sent(line: str, scatters: bool) -> tuple[str | None, int]:
 
 
 def _size(shape: str) -> int:
-    """Bytes of a shape such as f32[8,128]."""
+    """Returns the bytes of a shape such as f32[8,128]."""
     dtype, sizes = shape.rstrip("]").split("[")
     return _BYTES.get(dtype, 4) * math.prod(map(int, filter(None, sizes.split(","))))
 
 
 def _group_size(line: str) -> int:
-    """How many devices take part in a collective together; 2 where the line does not tell."""
+    """Returns how many devices take part in a collective together; 2 if the line does not show it."""
     if match := _LISTED_GROUP.search(line):
         return match[1].count(",") + 1
     if match := _SHAPED_GROUPS.search(line):
         return int(match[1])
     if match := _MESH_GROUPS.search(line):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
-        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2])  # an axis, or a part of one
+        # Each part is an axis, or a part of one.
+        parts = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2])
         return math.prod(int(part or sizes[axis]) for axis, part in parts)
     return 2

@@ -1,1 +1,1 @@
-"""What a finished run can do, in Python and behind the commands."""
+"""What can be done with a finished run, in Python and by the commands."""

@@ -1,4 +1,4 @@
-"""What a run writes behind its prompts: the prompts' ids, the texts of samples, and what `generate` returns."""
+"""Continuations of prompts: the prompts' ids, the texts of samples, and what `generate` returns."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,14 +14,14 @@ _LAST_WORD = re.compile(r"\s*\S*\Z")
 
 
 class SampledText(TypedDict):
-    """A continuation.
+    """A continuation of a prompt.
 
-    Attributes:
-        token_ids: the new ones, a stop that ended them included.
-        text: theirs, without such a stop; empty where the run has no tokenizer.
-        logprobs: of each, by the model itself, before temperature and the like.
-        finish_reason: why it ends.
-        score: of beam search.
+    Fields:
+        token_ids: the new ids, including a stop that ended them.
+        text: their text without such a stop; "" if the run has no tokenizer.
+        logprobs: the log-probability of each id under the model itself, before temperature and truncation.
+        finish_reason: why the continuation ends.
+        score: the score of beam search.
     """
 
     token_ids: list[int]
@@ -32,7 +32,7 @@ class SampledText(TypedDict):
 
 
 class Continued(TypedDict):
-    """A prompt and what follows it."""
+    """A prompt and its continuations."""
 
     prompt: str
     prompt_token_ids: list[int]
@@ -47,7 +47,7 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(tokenizer: Tokenizer, given: object) -> tuple[list[Prompt], bool]:
-    """The prompts that `generate` is given, and whether they are a list of texts.
+    """Reads the prompts that `generate` was given, and says whether they are a list of texts.
 
     Raises:
         UserError: they are neither a text, nor ids, nor a list of texts.
@@ -66,7 +66,7 @@ def read_prompts(tokenizer: Tokenizer, given: object) -> tuple[list[Prompt], boo
 def describe(
     tokenizer: Tokenizer, prompt: Prompt, samples: Iterable[Sample], stop: Sequence[int]
 ) -> Continued:
-    """A prompt's samples as `generate` returns them."""
+    """Returns a prompt's samples in the form that `generate` returns."""
     described: list[SampledText] = []
     for sample in samples:
         described.append(
@@ -83,7 +83,7 @@ def describe(
 
 
 def sample_text(tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int], stop: Sequence[int]) -> str:
-    """What new tokens say behind a prompt: with the space between the two, without a stop that ended them."""
+    """Returns the text of new tokens after a prompt, with the space between the two, without a stop that ended them."""
     if isinstance(tokenizer, NoTokenizer):
         return ""
     spoken = [*tokens[:-1]] if tokens and tokens[-1] in stop else [*tokens]
@@ -92,15 +92,17 @@ def sample_text(tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int], sto
 
 
 def growing_text(tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int], stop: Sequence[int]) -> str:
-    """The beginning of `sample_text` that further tokens leave as it is."""
+    """Returns the beginning of `sample_text` that further tokens cannot change."""
     text = sample_text(tokenizer, prompt, tokens, stop)
-    if isinstance(tokenizer, OpenAITokenizer):  # which sets a word by what follows, as in "he 's" and "he's"
+    # This tokenizer spaces a word by what follows it, as in "he 's" and "he's".
+    if isinstance(tokenizer, OpenAITokenizer):
         return _LAST_WORD.sub("", text)
-    return text.rstrip("\N{REPLACEMENT CHARACTER}")  # the first bytes of a character
+    # The replacement character stands for the first bytes of an unfinished character.
+    return text.rstrip("\N{REPLACEMENT CHARACTER}")
 
 
 def _read_text(tokenizer: Tokenizer, text: str, name: str) -> Prompt:
-    """A prompt's ids; where it is empty, the piece that ends a document, as a document's beginning."""
+    """Returns a prompt's ids; an empty prompt becomes the piece that ends a document, as at a document's beginning."""
     ids = tokenizer.encode(check_text(text, name))
     end = tokenizer.end_id
     return Prompt(text, [end] if not ids and end is not None else ids)

@@ -1,4 +1,4 @@
-"""Measuring a run that is done: on text, on its task, or on a task it never saw an example of."""
+"""Measures a finished run: on text, on its task, or on a task of which it saw no example."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,15 +28,15 @@ TEXT_SOURCES = ("text:", "tfds:")
 
 
 def evaluate(workdir: str, source: str | None, step: int | None) -> dict[str, float]:
-    """Measures a run: a pre-trained one on text, a fine-tuned one on its task, or on text where that is named.
+    """Measures a run: on text if it was pre-trained or a text is named, otherwise on the task of its fine-tuning.
 
     Args:
         workdir: the run directory.
-        source: a text source, or for its task `tfds` or `files:DIR`; None is the run's own held-out part.
-        step: the checkpoint; None is the newest.
+        source: a text source, or for the task `tfds` or `files:DIR`; None means the run's own held-out part.
+        step: the step of a checkpoint; None means the newest.
 
     Raises:
-        UserError: no run or checkpoint there, or nothing fitting behind the source.
+        UserError: there is no run or no checkpoint, or the source has nothing suitable.
     """
     trained = TrainedRun(workdir, step)
     on_text = source is not None and (source == "demo" or source.startswith(TEXT_SOURCES))
@@ -46,12 +46,12 @@ def evaluate(workdir: str, source: str | None, step: int | None) -> dict[str, fl
 
 
 def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
-    """The scores of what was held out, or of what another source has to score, see `score_predictions`."""
+    """Returns the scores on what was held out, or on another source, see `score_predictions`."""
     settings, data, task = trained.config.finetune, trained.config.data, trained.task
     assert settings is not None and task is not None
     examples = read_validation(task, settings, data, source)
     if source is not None and is_training_file(data, source):
-        warn_once(f"{source} is the file that the run was fine-tuned on: most of its rows were learned from.")
+        warn_once(f"{source} is the file that the run was fine-tuned on: most of its rows were trained on.")
     if "f1" in task.metrics:
         warn_once(f"f1 is that of the class {task.labels[task.positive]!r}")
     for line in describe_judged(task, examples, "scored examples"):
@@ -61,7 +61,7 @@ def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
 
 
 def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
-    """What `score_text` tells of a text, all of it, and its "tokens" and "bytes"."""
+    """Returns what `score_text` finds on a whole text, with the text's "tokens" and "bytes"."""
     run, config, tokenizer = trained.run, trained.config, trained.tokenizer
     if source is None:
         splits = [_own_corpus(config, run).validation]
@@ -82,7 +82,7 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
 
 
 def _own_corpus(config: Config, run: Run) -> corpora.Corpus:
-    """The text that a run was trained on, as its cache has it, or from where it lay.
+    """Returns the text that a run was trained on, from its cache or from its source.
 
     Raises:
         UserError: it is in neither place.
@@ -106,21 +106,21 @@ def _own_corpus(config: Config, run: Run) -> corpora.Corpus:
 
 
 def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None) -> dict[str, float]:
-    """The score of a task whose labels the language model is never shown (the paper's section 5).
+    """Scores a task whose labels the language model has never seen (the paper's section 5).
 
     Only the threshold of cola is fitted, on its training split.
 
     Args:
         workdir: the run directory.
         task_name: cola, sst2, dprd or a multiple-choice task.
-        source: `tfds` or `files:DIR`; None is `tfds`, or `demo` for an embedded task.
-        step: the checkpoint; None is the newest.
+        source: `tfds` or `files:DIR`; None means `tfds`, or `demo` for an embedded task.
+        step: the step of a checkpoint; None means the newest.
 
     Returns:
-        "step", and what `score_predictions` gives of the validation split.
+        "step", and what `score_predictions` returns for the validation split.
 
     Raises:
-        UserError: no run or checkpoint there, a task without a zero-shot form, or no data behind the source.
+        UserError: there is no run or no checkpoint, the task has no zero-shot form, or the source has no data.
     """
     trained = TrainedRun(workdir, step)
     task = find_task(task_name, named="--zero_shot=")
@@ -138,7 +138,9 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
 
     validation = read_split(task, data, "validation")
     if not validation:
-        raise UserError(f"--source={data.source} has no example of {task.name} to score; name one that has.")
+        raise UserError(
+            f"--source={data.source} has no example of {task.name} to score; name a source that has one."
+        )
     for line in describe_judged(task, validation, "scored examples"):
         warn_once(line)
     found, counts = measure(validation)
@@ -153,7 +155,11 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
 
 
 def checkpoint_steps(workdir: str, steps: str) -> Sequence[int | None]:
-    """What --steps names: "" the newest, "all", or numbers with commas; raises UserError for anything else."""
+    """Returns the steps that --steps names: "" means the newest, "all" means all, and numbers stand for themselves.
+
+    Raises:
+        UserError: --steps has another form.
+    """
     run = Run(workdir)
     run.config()
     if not steps:

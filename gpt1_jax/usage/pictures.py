@@ -1,4 +1,4 @@
-"""Curves of what was measured, as PNG files."""
+"""Draws curves of measurements as PNG files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ def draw_scores(path: epath.Path, title: str, found: Sequence[dict[str, float]])
     """Draws each metric against the pre-training step.
 
     Args:
-        path: of the PNG.
-        title: above it.
-        found: {"step", metric: value} of each checkpoint.
+        path: the PNG to write.
+        title: the title above the picture.
+        found: {"step", metric: value} for each checkpoint.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes: Any = figure.subplots()

@@ -1,4 +1,4 @@
-"""The files that predict reads and writes: a record a line in, an answer a line out."""
+"""The files that predict reads and writes: one record per line in, one answer per line out."""
 
 import errno
 import os
@@ -12,12 +12,13 @@ from gpt1_jax.errors import UserError
 
 
 def read_records(path: epath.Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line; empty lines may follow the last one.
+    """Reads the JSON objects of a file, one per line; empty lines may follow the last one.
+
+    An empty line among the others would get no prediction, and would shift all that follow, so it is an error.
 
     Raises:
-        UserError: there is no such file, it has no end, it is not UTF-8, or a line, told by its number, is no JSON
-            object; an empty line among the others would be one without a prediction, and all that follow would be one
-            off.
+        UserError: the file does not exist, is too large, or is not UTF-8; or a line is empty or not a JSON object,
+            which the error gives by its number.
     """
     records, empty, size = [], 0, 0
     with open_input(path, "--input", pipe=True) as file:
@@ -42,10 +43,10 @@ def read_records(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def check_output(output: epath.Path, source: epath.Path) -> None:
-    """Refuses what could not be written, before there is any work, and what would be lost.
+    """Checks, before any work is done, that the output can be written and destroys nothing.
 
     Raises:
-        UserError: the output is a directory or the input, or has no directory to lie in.
+        UserError: the output is a directory or the input, or its directory does not exist.
         OSError: its links or its name lead nowhere, or writing is not allowed.
     """
     if "://" in str(output):
@@ -53,7 +54,8 @@ def check_output(output: epath.Path, source: epath.Path) -> None:
     path = Path(output)
     try:
         path.stat()
-    except FileNotFoundError:  # it is made, where a link that hangs in the air leads
+    # The file will be made; a broken link is followed to where it leads.
+    except FileNotFoundError:
         parent = Path(os.path.realpath(path)).parent
         if not parent.is_dir():
             raise UserError(f"--output={output} lies in no directory; make {parent}.") from None
@@ -70,5 +72,5 @@ def check_output(output: epath.Path, source: epath.Path) -> None:
 
 
 def exists_otherwise(output: epath.Path) -> bool:
-    """Whether the output is there and no regular file."""
+    """Returns whether the output exists and is not a regular file."""
     return "://" not in str(output) and Path(output).exists() and not Path(output).is_file()

@@ -1,4 +1,4 @@
-"""A run directory opened to be used: what `gpt1_jax.load` returns, and what the commands share.
+"""An opened run directory: what `gpt1_jax.load` returns, and what the commands share.
 
 Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the head.
 """
@@ -54,16 +54,16 @@ _Values = TypeVar("_Values", np.ndarray, list[float])
 
 
 class TrainedRun:
-    """A trained model with its tokenizer, on the mesh of its config where the devices at hand allow it.
+    """A trained model with its tokenizer, on the mesh of its config if the available devices allow that.
 
-    Otherwise each device has a copy of the parameters.
+    If they do not, each device has a copy of the parameters.
     """
 
     def __init__(self, directory: str | os.PathLike[str], step: SupportsIndex | None = None) -> None:
-        """Opens the checkpoint of `step`, or the newest sound one.
+        """Opens the checkpoint at `step`, or the newest sound one.
 
         Raises:
-            UserError: there is no run, no such checkpoint, or none that is sound.
+            UserError: there is no run, no such checkpoint, or no sound one.
         """
         self.run = Run(check_path(directory, "directory"))
         step = None if step is None else check_integer(step, "step")
@@ -87,7 +87,7 @@ class TrainedRun:
         self.step, self.params = int(restored["step"]), restored["params"]
 
     def __repr__(self) -> str:
-        """What the run is: `TrainedRun(runs/books: pre-trained, 4,240,384 parameters, step 1,500, …)`."""
+        """Describes the run: `TrainedRun(runs/books: pre-trained, 4,240,384 parameters, step 1,500, …)`."""
         stage = "pre-trained" if self.task is None else f"fine-tuned on {self.task.name} ({self.task.kind})"
         pieces = self.tokenizer.vocab_size
         parameters = parameter_count(self.params, pieces if self.task is None else pieces + SPECIALS)
@@ -102,25 +102,34 @@ class TrainedRun:
         return self.params if self.classifier is None else self.params["trunk"]
 
     def on_mesh(self) -> AbstractContextManager[Any]:
-        """The context in which the model's functions are called."""
+        """The context for calling the model's functions."""
         stack = ExitStack()
         stack.enter_context(use(self.mesh))
-        stack.enter_context(jax.enable_x64(False))  # for which all here is made, whatever the caller has set
+        # Everything here is made for 32 bits, whatever the caller has set.
+        stack.enter_context(jax.enable_x64(False))
         return stack
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; raises UserError where it is none."""
+        """Returns the ids of a text.
+
+        Raises:
+            UserError: it is not a text.
+        """
         return self.tokenizer.encode(check_text(text, "text"))
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """The text of ids; raises UserError where they are none."""
+        """Returns the text of ids.
+
+        Raises:
+            UserError: they are not ids.
+        """
         return self.tokenizer.decode(check_ids(ids, "ids", self.tokenizer.vocab_size))
 
     def logits(self, ids: Iterable[SupportsIndex]) -> np.ndarray:
-        """The logits of what follows each of the ids, float32 [T, V].
+        """Returns the logits of what follows each of the ids, float32 [T, V].
 
         Raises:
-            UserError: more ids than the context holds, none, or one that is no piece.
+            UserError: there are no ids, or more than the context holds, or one is not a piece.
         """
         length = self.config.model.context_length
         ids = check_ids(ids, "ids", self.tokenizer.vocab_size)
@@ -172,19 +181,19 @@ class TrainedRun:
         watch: Callable[[list[str]], None] | None = None,
         number: int = 0,
     ) -> Continued | list[Continued]:
-        """Continues a text, or each of several. The settings are those of `decoding.settings.Generation`.
+        """Continues a text or several texts. The settings are those of `decoding.settings.Generation`.
 
         Args:
-            prompt: a text or its token ids, or a list of texts that are continued side by side.
-            watch: is shown the texts of all samples so far, as they grow; not by beam search.
-            number: the place of the first prompt in a longer list, where it is part of one: the seed draws for each
-                place anew, and `generate(texts[i:], number=i)` gives what follows `generate(texts[:i])`.
+            prompt: a text or its token ids, or a list of texts, which are continued side by side.
+            watch: called with the texts of all samples so far, as they grow; not used by beam search.
+            number: the place of the first prompt within a longer list. Each place draws random numbers of its own, so
+                `generate(texts[i:], number=i)` continues as `generate(texts)` does from place i on.
 
         Returns:
-            A dictionary as `Continued` describes it, or for a list of texts a list of such.
+            A dictionary as described by `Continued`, or for a list of texts a list of them.
 
         Raises:
-            UserError: a setting is out of range, or a prompt is no text, or does not fit.
+            UserError: a setting is out of range, or a prompt is not a text, or does not fit.
         """
         settings = Generation(
             max_new_tokens=max_new_tokens,
@@ -225,14 +234,15 @@ class TrainedRun:
         """Labels new examples with a fine-tuned run.
 
         Args:
-            records: each an example's texts by the names of its task's kind (`tasks.task.ROLES`), or by the data
-                set's own.
+            records: the texts of each example, by the names of the task's kind (`tasks.task.ROLES`) or by the data
+                set's own names.
 
         Returns:
-            For each a dictionary as `Prediction` describes it.
+            For each record a dictionary as described by `Prediction`.
 
         Raises:
-            UserError: the run was not fine-tuned, or a record is no example of its task: told by its number from 1.
+            UserError: the run was not fine-tuned, or a record is not an example of its task; the error gives the
+                record's number, from 1.
         """
         if self.task is None:
             raise UserError(f"{self.run.directory} was not fine-tuned on a task; name a run that was.")
@@ -242,13 +252,19 @@ class TrainedRun:
             try:
                 examples.append(parse_example(self.task, record, columns))
             except ValueError as error:
-                raise UserError(f"Line {number} is no example of task {self.task.name}: {error}.") from error
+                raise UserError(
+                    f"Line {number} is not an example of task {self.task.name}: {error}."
+                ) from error
         assert self.config.finetune is not None
         scores = self.config.finetune.scores
         return [describe_prediction(self.task, logits, scores) for logits in self.predict_logits(examples)]
 
     def predict_logits(self, examples: Sequence[Example]) -> np.ndarray:
-        """The head's logits, float32 [N, C], of a fine-tuned run; raises UserError where an example is too long."""
+        """Returns the head's logits of a fine-tuned run, float32 [N, C].
+
+        Raises:
+            UserError: an example is too long.
+        """
         assert self.task is not None and self.config.finetune is not None
         scores, length = self.config.finetune.scores, self.config.model.context_length
         encoded = encode_examples(self.task, examples, self.tokenizer, length, scores)
@@ -292,7 +308,7 @@ class TrainedRun:
         except Damaged as error:
             if step not in checkpoints.steps():
                 raise UserError(
-                    f"Checkpoint {step} of {self.run.directory} was removed just now, by a training that goes on; name "
+                    f"Checkpoint {step} of {self.run.directory} was removed just now by a running training; name "
                     "a newer one, or none for the newest."
                 ) from error
             raise UserError(
@@ -302,12 +318,16 @@ class TrainedRun:
 
 @lru_cache
 def warn_once(sentence: str) -> None:
-    """Tells a sentence on standard error, however often it comes up."""
+    """Prints a sentence to standard error, once however often it comes up."""
     logging.warning(sentence)
 
 
 def _check_finite(values: _Values) -> _Values:
-    """The values; raises UserError where one is none, as the parameters of a training that diverged give."""
+    """Returns the values after checking that they are finite.
+
+    Raises:
+        UserError: one is not finite, as with the parameters of a training that diverged.
+    """
     if not np.isfinite(values).all():
         raise UserError(
             "The parameters of this checkpoint give numbers that are not finite: its training diverged; name an "
@@ -330,6 +350,6 @@ def _task(run: Run) -> Task:
     if task is None:
         raise UserError(
             f"{run.directory / 'task.json'} is missing or damaged; restore it from a copy, or run the fine-tuning "
-            "command again, which makes it again."
+            "command again, which restores it."
         )
     return task

@@ -231,9 +231,7 @@ def test_a_search_without_a_mesh_that_divides_says_why() -> None:
 
 @pytest.mark.parametrize("topology", ["v5p-8", "v9:2x2", "v5e", "v5e:4", "2x2"])
 def test_an_unknown_topology_is_told(topology: str) -> None:
-    with pytest.raises(
-        UserError, match=f"--topology={topology} is none that is known; write GENERATION:SHAPE"
-    ):
+    with pytest.raises(UserError, match=f"--topology={topology} is unknown; write GENERATION:SHAPE"):
         compiling.find_devices(topology, 1)
 
 
@@ -266,7 +264,7 @@ def test_the_compiler_is_loaded_with_variables_that_do_not_stay(
 
 def test_finetuning_is_refused() -> None:
     config = tiny_config(**{"finetune.task": "cola"})
-    with pytest.raises(UserError, match="name one of pre-training"):
+    with pytest.raises(UserError, match="name one for pre-training"):
         compiling.compile_step(config, "v5e:2x2", [])
 
 
