@@ -20,7 +20,7 @@ from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.fold import fold_bias, narrow, widen
 from gpt1_jax.interop.json_files import is_size, read_json, shown
-from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, make_config, weight_shapes
+from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, imported, weight_shapes
 from gpt1_jax.interop.tensors import (
     DTYPES,
     SAFETENSORS,
@@ -137,7 +137,7 @@ def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
         )
     sizes: dict[str, Any] = {ours: size(key) for key, ours in _SIZES.items()}
     rates: dict[str, Any] = {ours: rate(key) for key, ours in _DROPOUTS.items()}
-    return make_config(d_ff=wide, **sizes, **rates), size("vocab_size"), hidden
+    return imported(ModelConfig(d_ff=wide, **sizes, **rates)), size("vocab_size"), hidden
 
 
 def _find_tensors(

@@ -17,7 +17,7 @@ from gpt1_jax.data.tokenizers.gpt1 import OPENAI_FILES
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.json_files import is_size, read_json, shown
-from gpt1_jax.interop.published import TOKENS, LanguageModel, make_config, weight_shapes
+from gpt1_jax.interop.published import TOKENS, LanguageModel, imported, weight_shapes
 from gpt1_jax.interop.tokenizers import find_tokenizer, write_tokenizer
 
 SHAPES = "params_shapes.json"
@@ -111,12 +111,14 @@ def _find_config(listed: list[list[int]], num_heads: int | None) -> ModelConfig:
             f"The width {width} is not a multiple of {HEAD_WIDTH}, the width of a head in the published model, and the "
             "format openai does not record the number of heads; set it by --num_heads."
         )
-    return make_config(
-        num_layers=(len(listed) - _TABLES) // _BLOCK,
-        num_heads=num_heads or width // HEAD_WIDTH,
-        d_model=width,
-        d_ff=hidden_bias[0],
-        context_length=listed[0][0],
+    return imported(
+        ModelConfig(
+            num_layers=(len(listed) - _TABLES) // _BLOCK,
+            num_heads=num_heads or width // HEAD_WIDTH,
+            d_model=width,
+            d_ff=hidden_bias[0],
+            context_length=listed[0][0],
+        )
     )
 
 

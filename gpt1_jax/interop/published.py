@@ -3,6 +3,7 @@
 Letters: L layers, D width, F hidden, C context length, V the tokenizer's pieces.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,38 +84,18 @@ def weight_shapes(config: ModelConfig, rows: int) -> Iterator[tuple[str, tuple[i
         yield f"h.{layer}.ln_2.bias", (width,)
 
 
-def make_config(
-    *,
-    num_layers: int,
-    num_heads: int,
-    d_model: int,
-    d_ff: int,
-    context_length: int,
-    embedding_dropout: float = 0.1,
-    attention_dropout: float = 0.1,
-    residual_dropout: float = 0.1,
-) -> ModelConfig:
-    """Makes the config of another program's model, which computes in float32 like its weights.
+def imported(config: ModelConfig) -> ModelConfig:
+    """Returns the config of another program's model as a run has it: it computes in float32, like its weights.
 
     Raises:
         UserError: the width is not a multiple of the number of heads.
     """
-    if d_model % num_heads:
+    if config.d_model % config.num_heads:
         raise UserError(
-            f"The width {d_model} does not divide into {num_heads} heads; set the number of heads that the model was "
-            "trained with."
+            f"The width {config.d_model} does not divide into {config.num_heads} heads; set the number of heads that "
+            "the model was trained with."
         )
-    return ModelConfig(
-        num_layers=num_layers,
-        num_heads=num_heads,
-        d_model=d_model,
-        d_ff=d_ff,
-        context_length=context_length,
-        embedding_dropout=embedding_dropout,
-        attention_dropout=attention_dropout,
-        residual_dropout=residual_dropout,
-        dtype="float32",
-    )
+    return dataclasses.replace(config, dtype="float32")
 
 
 def check_finite(model: LanguageModel) -> None:

@@ -9,10 +9,8 @@ import optax
 from gpt1_jax.config import OptimizerConfig
 from gpt1_jax.cpu import clip_by_global_norm
 
-Schedule = optax.Schedule
 
-
-def make_schedule(config: OptimizerConfig, num_steps: int) -> Schedule:
+def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     """The learning rate of an update, counted from 0, so that the first update has rate 0 under a warm-up.
 
     "cosine" (pre-training, the paper's section 4.1): linear warm-up, then half a cosine to 0. "linear" (fine-tuning,
@@ -40,7 +38,7 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def openai_adam(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+def openai_adam(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The authors' Adam "with weight decay fix" (their opt.py), for t counted from 1:
 
     rate = schedule(t − 1) · √(1 − β₂ᵗ) / (1 − β₁ᵗ); p ← p − rate · (m / (√v + ε) + decay · p).
@@ -70,7 +68,7 @@ def openai_adam(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTr
     return optax.GradientTransformation(init, update)
 
 
-def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The named update rule behind clipping by the global norm of all gradients."""
     if config.name == "openai_adam":
         rule = openai_adam(config, schedule)

@@ -17,7 +17,7 @@ from gpt1_jax.cpu import after, give_back_memory
 from gpt1_jax.devices.compiler_options import compiler_options
 from gpt1_jax.devices.mesh import batch_sharding, replicated, use
 from gpt1_jax.training.objectives import Objective
-from gpt1_jax.training.optimizers import Schedule, applied_updates, make_optimizer, make_schedule
+from gpt1_jax.training.optimizers import applied_updates, make_optimizer, make_schedule
 from gpt1_jax.training.state import State, abstract_state, initial_state
 
 Metrics = dict[str, jax.Array]
@@ -58,7 +58,7 @@ class Trainer:
     model: nn.Module
     objective: Objective
     optimizer: optax.GradientTransformation
-    schedule: Schedule
+    schedule: optax.Schedule
     accumulation: int = 1
 
     @classmethod
