@@ -181,7 +181,10 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
         return float(metrics["loss"])
 
     def theirs(batch: TaskBatch) -> float:
-        return update(peer({name: torch.tensor(x) for name, x in batch._asdict().items() if name != "noise"}))
+        seeds = ("noise", "update")
+        return update(
+            peer({name: torch.tensor(x) for name, x in batch._asdict().items() if name not in seeds})
+        )
 
     return ours, theirs
 

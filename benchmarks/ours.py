@@ -41,7 +41,9 @@ class Training:
     def _batch(self, ids: np.ndarray, targets: np.ndarray) -> Batch:
         noise = hash_numbers(0, self._taken, np.arange(len(ids))[:, None], np.arange(1))
         weights = np.full((len(ids), 1, ids.shape[1]), 1 / ids.size, np.float32)
-        return Batch(ids[:, None].astype(np.int32), targets[:, None].astype(np.int32), weights, noise)
+        return Batch(
+            ids[:, None].astype(np.int32), targets[:, None].astype(np.int32), weights, noise, noise[:, 0]
+        )
 
 
 def initial_weights(config: Config) -> dict[str, np.ndarray]:

@@ -43,7 +43,14 @@ class ModelConfig:
     context_length: Annotated[int, Range(2, below=2**20)] = setting(
         512, PAPER, "positions of a sequence", architecture=True
     )
-    embedding_dropout: Rate = setting(0.1, PAPER, "on the sum of token and position")
+    embedding_dropout: Rate = setting(0.1, PAPER, "on embeddings")
+    embedding_dropout_form: Literal["vectors", "matrix"] = setting(
+        "vectors",
+        OURS,
+        "drops entries of each sequence's summed vectors or, as the authors' program does, of the tables of tokens and "
+        "positions, once an update, which the output then reads too",
+        before="vectors",
+    )
     attention_dropout: Rate = setting(0.1, PAPER, "on the weights of attention")
     residual_dropout: Rate = setting(0.1, PAPER, "on what attention and MLP add")
     dtype: Literal["float32", "bfloat16"] = setting(

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
@@ -173,12 +173,9 @@ def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
     train = dataclasses.replace(config.train, num_steps=config.train.num_steps or 1)
     config = dataclasses.replace(config, train=train)
     trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
-    shape = (1, 1, config.model.context_length)
-    ids, weights, noise = (
-        jax.ShapeDtypeStruct(shape[:axes], dtype)
-        for axes, dtype in ((3, jnp.int32), (3, jnp.float32), (2, jnp.uint32))
-    )
-    return trainer.lower(cast(Any, Batch)(ids, ids, weights, noise), config.train.batch_size)
+    ids = np.zeros((1, 1, config.model.context_length), np.int32)
+    noise = np.zeros((1, 1), np.uint32)
+    return trainer.lower(Batch(ids, ids, ids.astype(np.float32), noise, noise[0]), config.train.batch_size)
 
 
 def _estimate(

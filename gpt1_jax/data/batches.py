@@ -22,12 +22,14 @@ class Batch(NamedTuple):
         targets: int32 [B, S, T], the token after each input.
         weights: float32 [B, S, T], the weight of each target in the language-model loss.
         noise: uint32 [B, S], the seeds of the dropout masks.
+        update: uint32 [B], in each row the same, the seed of masks that all sequences share.
     """
 
     tokens: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
     noise: np.ndarray
+    update: np.ndarray
 
 
 class PretrainingBatches:
@@ -62,7 +64,8 @@ class PretrainingBatches:
         tokens, targets = windows[:, None, :-1], windows[:, None, 1:]
         weights = np.full(tokens.shape, 1 / (self.batch_size * self.context_length), np.float32)
         noise = hash_numbers(self._seed, step, np.arange(start, stop)[:, None], np.arange(1))
-        return Batch(tokens, targets, weights, noise)
+        update = np.full(stop - start, hash_numbers(self._seed, step))
+        return Batch(tokens, targets, weights, noise, update)
 
     def _locate(self, examples: np.ndarray) -> np.ndarray:
         """Returns where in the stream the window of each example begins, [B]."""
@@ -103,7 +106,7 @@ class EvaluationBatches:
         positions = starts[:, None] + np.arange(1, self.context_length + 1)
         weights = (positions < len(self._split)).astype(np.float32)
         noise = np.zeros((len(starts), 1), np.uint32)
-        return Batch(windows[:, None, :-1], windows[:, None, 1:], weights[:, None], noise)
+        return Batch(windows[:, None, :-1], windows[:, None, 1:], weights[:, None], noise, noise[:, 0])
 
     def _locate(self, example: int) -> int:
         """Returns where in the stream an example's window begins: at the end for a row that only fills the batch."""

@@ -8,7 +8,7 @@ Letters: B sequences, T positions, D width, H heads, Q queries, S keys, C contex
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,8 +71,9 @@ class LayerDropouts(NamedTuple):
 
 
 def embedding_dropout(config: ModelConfig, noise: jax.Array | None) -> Dropout:
-    """The dropout of the summed embeddings, at site 0."""
-    return Dropout(noise, 0, config.embedding_dropout, config.context_length)
+    """The dropout of the summed embeddings, at site 0; none where entries of the tables are dropped instead."""
+    rate = config.embedding_dropout if config.embedding_dropout_form == "vectors" else 0.0
+    return Dropout(noise, 0, rate, config.context_length)
 
 
 def layer_dropouts(config: ModelConfig, noise: jax.Array | None, layer: jax.Array | int) -> LayerDropouts:
@@ -81,6 +82,30 @@ def layer_dropouts(config: ModelConfig, noise: jax.Array | None, layer: jax.Arra
     return LayerDropouts(
         *(Dropout(noise, 3 * layer + 1 + i, rate, config.context_length) for i, rate in enumerate(rates))
     )
+
+
+def drop_tables(params: Any, update: jax.Array, config: ModelConfig) -> Any:
+    """A trunk's parameters with entries of its tables dropped where the config's form is "matrix", else as they are.
+
+    So does the authors' `model`, to the one matrix of tokens, specials and positions: all sequences of an update look
+    up the same dropped rows, and the output reads them too.
+
+    Args:
+        params: "tokens" [V, D] and, of the Transformer, "positions" [C, D], which is counted behind it.
+        update: uint32 [], the seed of the update.
+        config: of the trunk.
+    """
+    if config.embedding_dropout_form == "vectors":
+        return params
+    dropout = Dropout(update[None], 0, config.embedding_dropout, config.context_length)
+    dropped, first = {}, 0
+    for name in ("tokens", "positions"):
+        if name in params:
+            rows, width = params[name].shape
+            index = grid_index((first + jnp.arange(rows), width), (jnp.arange(width), 1))
+            dropped[name] = dropout.elements(params[name][None], index)[0]
+            first += rows
+    return {**params, **dropped}
 
 
 def keep_mask(noise: jax.Array, site: jax.Array | int, index: jax.Array, rate: float) -> jax.Array:

@@ -28,6 +28,7 @@ class TaskBatch(NamedTuple):
         targets: int32 [B, S, T], the token after each input.
         weights: float32 [B, S, T], the weights of the targets in the auxiliary language-model loss.
         noise: uint32 [B, S], the seeds of the dropout masks.
+        update: uint32 [B], in each row the same, the seed of masks that all sequences share.
         labels: float32 [B, C].
         label_weights: float32 [B], the weights of the examples in the task's loss.
     """
@@ -36,6 +37,7 @@ class TaskBatch(NamedTuple):
     targets: np.ndarray
     weights: np.ndarray
     noise: np.ndarray
+    update: np.ndarray
     labels: np.ndarray
     label_weights: np.ndarray
 
@@ -66,9 +68,9 @@ class TaskBatches:
             self._seed, step, np.arange(start, stop)[:, None], np.arange(self._examples.sequences)
         )
         width = _smallest_width(self.widths, int(self._lengths[batch].max()))
-        return assemble(self._examples, batch[start:stop], stop - start, width, len(batch))._replace(
-            noise=noise
-        )
+        update = np.full(stop - start, hash_numbers(self._seed, step))
+        rows = assemble(self._examples, batch[start:stop], stop - start, width, len(batch))
+        return rows._replace(noise=noise, update=update)
 
     def sample(self, width: int) -> TaskBatch:
         """Returns one empty row with the shape of batches of a width."""
@@ -159,7 +161,7 @@ def assemble(
     labels[: len(numbers)] = examples.labels[numbers]
     label_weights[: len(numbers)] = 1 / batch_examples
     noise = np.zeros((rows, sequences), np.uint32)
-    return TaskBatch(tokens[:, :, :-1], tokens[:, :, 1:], weights, noise, labels, label_weights)
+    return TaskBatch(tokens[:, :, :-1], tokens[:, :, 1:], weights, noise, noise[:, 0], labels, label_weights)
 
 
 def _smallest_width(widths: list[int], length: int) -> int:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gpt1_jax.model.dropout import drop_tables
 from gpt1_jax.model.embedding import TABLE_MULTIPLE
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import tied_cross_entropy
@@ -23,12 +24,14 @@ def language_model_loss(model: Trunk, dropout: bool) -> Objective:
         dropout: whether the batch's noise is applied.
 
     Returns:
-        A function of the parameters and a Batch (tokens, targets, weights [B, S, T]; noise [B, S]): Σ w · ℓ, and no
-        parts.
+        A function of the parameters and a Batch (tokens, targets, weights [B, S, T]; noise [B, S]; update [B]): the
+        loss Σ w · ℓ, and no parts.
     """
 
     def loss(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
+        if dropout:
+            params = drop_tables(params, batch.update[0], model.config)
         hidden = model.apply({"params": params}, tokens, batch.noise.reshape(-1) if dropout else None)
         return _next_tokens(model, params, hidden, batch), {}
 
@@ -55,6 +58,7 @@ def finetuning_loss(
     """
 
     def loss(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        params = {**params, "trunk": drop_tables(params["trunk"], batch.update[0], model.trunk.config)}
         outputs: Any = model.apply({"params": params}, batch.tokens, batch.noise)
         logits, hidden = outputs
         if regression:

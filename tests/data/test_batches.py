@@ -39,7 +39,7 @@ def test_targets_are_the_next_tokens_also_across_shards() -> None:
         batch = batches.rows(step, 0, 4)
         assert batch.tokens.shape == batch.targets.shape == batch.weights.shape == (4, 1, 8)
         assert batch.noise.shape == (4, 1)
-        assert [array.dtype for array in batch] == [np.int32, np.int32, np.float32, np.uint32]
+        assert [array.dtype for array in batch] == [np.int32, np.int32, np.float32, np.uint32, np.uint32]
         np.testing.assert_array_equal(batch.targets, batch.tokens + 1)
         np.testing.assert_array_equal(np.diff(batch.tokens), 1)
 
@@ -84,6 +84,10 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert (one.rows(5, 0, 4).tokens != other.rows(5, 0, 4).tokens).any()
     assert (one.rows(5, 0, 4).noise != other.rows(5, 0, 4).noise).all()
     assert (one.rows(5, 0, 4).noise != one.rows(6, 0, 4).noise).all()
+    updates = [
+        (a.rows(step, 0, 4).update, a.rows(step, 2, 3).update) for a in (one, other) for step in (5, 6)
+    ]
+    assert len({int(seed) for both in updates for rows in both for seed in rows}) == len(updates)
 
 
 def test_the_order_does_not_depend_on_the_batch_size() -> None:
@@ -115,7 +119,7 @@ def test_evaluation_has_every_token_but_the_first_as_target_once(length: int, ba
         assert ((batch.weights == 0) | real).all() and real.any()
         np.testing.assert_array_equal(batch.targets[real], batch.tokens[real] + 1)
         assert not batch.targets[~real].any() and not batch.noise.any()
-        assert [array.dtype for array in batch] == [np.int32, np.int32, np.float32, np.uint32]
+        assert [array.dtype for array in batch] == [np.int32, np.int32, np.float32, np.uint32, np.uint32]
         targets += batch.targets[real].tolist()
     assert sorted(targets) == list(range(1, length))
 

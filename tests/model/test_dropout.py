@@ -3,12 +3,22 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from support import tiny_model, use_mesh
 
 from gpt1_jax.hashing import mix
-from gpt1_jax.model.dropout import Dropout, embedding_dropout, grid_index, keep_mask, layer_dropouts
+from gpt1_jax.model.dropout import (
+    Dropout,
+    drop_tables,
+    embedding_dropout,
+    grid_index,
+    keep_mask,
+    layer_dropouts,
+)
+from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.training.state import initial_state
 
 WIDTH, LENGTH = 64, 1024
 INDEX = grid_index((jnp.arange(LENGTH), WIDTH), (jnp.arange(WIDTH), 1))
@@ -153,3 +163,24 @@ def test_masks_are_the_same_on_every_mesh(axes: tuple[int, int, int]) -> None:
         )
         assert len(mask.sharding.device_set) == 8
     np.testing.assert_array_equal(mask, expected)
+
+
+def test_entries_of_the_tables_are_dropped_alike_on_every_mesh() -> None:
+    """One mask an update for the token table and the positions behind it; the same update drops the same."""
+    config = tiny_model(embedding_dropout_form="matrix", embedding_dropout=0.25)
+    found = []
+    for shape in [(1, 1, 1), (2, 2, 2)]:
+        with use_mesh(*shape) as mesh:
+            params = initial_state(Transformer(config, 101), optax.identity(), mesh, seed=0).params
+            params = jax.tree.map(lambda leaf: leaf + 1, params)
+            drop = jax.jit(lambda params, update: drop_tables(params, update, config))
+            found.append([jax.device_get(drop(params, jnp.uint32(update))) for update in (1, 1, 2)])
+    (one, same, other), meshed = found[0], found[1][0]
+    for name in ("tokens", "positions"):
+        assert abs((one[name] == 0).mean() - 0.25) < 0.05
+        np.testing.assert_array_equal(one[name], same[name])
+        np.testing.assert_array_equal(one[name], meshed[name])
+        assert (one[name] != other[name]).any()
+    np.testing.assert_array_equal(one["blocks"]["qkv_kernel"], same["blocks"]["qkv_kernel"])
+    length = len(one["positions"])
+    assert ((one["tokens"][:length] == 0) != (one["positions"] == 0)).any()

@@ -75,7 +75,7 @@ def test_rows_are_padded_sequences_with_the_next_token_as_target() -> None:
         [[1, e, 0, 0, 0, 0], [1, 1, 1, e, 0, 0]],
         [[0] * 6, [0] * 6],
     ]
-    dtypes = [np.int32, np.int32, np.float32, np.uint32, np.float32, np.float32]
+    dtypes = [np.int32, np.int32, np.float32, np.uint32, np.uint32, np.float32, np.float32]
     assert [array.dtype for array in batch] == dtypes
 
 
