@@ -14,7 +14,8 @@ from gpt1_jax.model.dropout import Dropout
 # Queries are taken this many at a time, each chunk against the keys up to its own end: the masked half of the
 # scores is never computed. Measured on CPU (docs/measured.md).
 CHUNK = 128
-MASKED = -1e9  # the authors' score of a masked position
+# The authors' score of a masked position.
+MASKED = -1e9
 
 
 def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:

@@ -29,7 +29,8 @@ def token_table(module: nn.Module, vocab_size: int, specials: int, width: int) -
 
     def init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
         real = jnp.arange(shape[0])[:, None] < vocab_size + specials
-        return jnp.where(real, normal(key, shape, dtype), 0)  # padding stays exactly zero
+        # Padding stays exactly zero.
+        return jnp.where(real, normal(key, shape, dtype), 0)
 
     return parameter(module, "tokens", ("vocab", "embed"), init, table_rows(vocab_size), width)
 

@@ -13,7 +13,8 @@ from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.layers import normal, parameter, zeros
 from gpt1_jax.model.trunk import Trunk
 
-CLASSIFIER_SITE = 2**31 - 1  # no layer's
+# A dropout site that no layer has.
+CLASSIFIER_SITE = 2**31 - 1
 Pooling = Literal["one", "sum", "each"]
 
 
@@ -56,11 +57,16 @@ class Head(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A trunk with a head on it: its parameters are {"trunk": …, "head": …}."""
+    """A trunk with a head on it.
+
+    Fields:
+        trunk, head: whose parameters are {"trunk": …, "head": …}.
+        extract: the token whose state the head reads.
+    """
 
     trunk: Trunk
     head: Head
-    extract: int  # the token whose state the head reads
+    extract: int
 
     def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """The task's logits, and the states for the auxiliary language model.

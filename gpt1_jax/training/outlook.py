@@ -9,8 +9,10 @@ from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.optimizers import make_schedule
 
-MOST_EPOCHS = 100  # the paper's own; beyond, a model learns its text by heart
-REACHED = 0.9  # of the peak, below which a schedule is said not to arrive
+# The paper's own; beyond, a model learns its text by heart.
+MOST_EPOCHS = 100
+# The part of the peak below which a schedule is said not to arrive.
+REACHED = 0.9
 
 
 def look_ahead(config: Config, run: Run, tokens: int | None = None) -> list[str]:

@@ -44,7 +44,11 @@ class Generator:
     """A trained language model that continues sequences. Call it under the mesh."""
 
     def __init__(self, model: Trunk, mesh: Mesh, params: Any) -> None:
-        """Raises UserError for an LSTM, which has no cache to go on from."""
+        """Prepares the parameters for decoding.
+
+        Raises:
+            UserError: the model is an LSTM, which has no cache to go on from.
+        """
         if not isinstance(model, Transformer):
             raise UserError("model.kind=lstm cannot continue text; name a run of a transformer.")
         self._model, self._mesh = model, mesh

@@ -15,12 +15,16 @@ from gpt1_jax.errors import UserError
 
 BeyondContext = Literal["stop", "slide", "refuse"]
 
-_MOST_TOKENS = 2**31 - 1  # int32
+# What int32 holds.
+_MOST_TOKENS = 2**31 - 1
 _MOST_SAMPLES = 100_000
-_LEAST_TEMPERATURE = float(np.finfo(np.float32).tiny)  # devices take what is smaller for zero
+# Devices treat smaller numbers as zero.
+_LEAST_TEMPERATURE = float(np.finfo(np.float32).tiny)
 _MOST_TEMPERATURE = float(np.finfo(np.float32).max)
-_LARGEST_PENALTY = 1e30  # times or over any logit, it stays within float32
-_LARGEST_POWER = 5.0  # 2**20 tokens to this power stay within float32, and so does a score over that
+# Any logit times or over this stays within float32.
+_LARGEST_PENALTY = 1e30
+# 2**20 tokens to this power stay within float32, and so does a score over that.
+_LARGEST_POWER = 5.0
 
 
 class Settings(TypedDict, total=False):
@@ -132,7 +136,8 @@ class Generation:
                 )
             return
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
-            greedy = name == "temperature" and self.temperature == 0  # which draws nothing either
+            # Greedy sampling draws nothing either.
+            greedy = name == "temperature" and self.temperature == 0
             if getattr(self, name) != getattr(plain, name) and not greedy:
                 raise UserError(
                     f"{name}={getattr(self, name)} does not go with num_beams={self.num_beams}: beam search draws "

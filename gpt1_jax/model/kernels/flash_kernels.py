@@ -18,8 +18,9 @@ from gpt1_jax.hashing import mix
 from gpt1_jax.model.dropout import threshold
 
 LOG2_E = 1.4426950408889634
-FEATURES, POSITIONS = 0, 1  # axes of a head's arrays
-KEYS, QUERIES = 0, 1  # axes of its scores
+# Axes of a head's arrays, and of its scores.
+FEATURES, POSITIONS = 0, 1
+KEYS, QUERIES = 0, 1
 
 
 class Settings(NamedTuple):
@@ -76,7 +77,8 @@ def forward(
 
     row = jnp.zeros((1, settings.block), jnp.float32)
     start = (row - jnp.inf, row, jnp.zeros(q.shape, jnp.float32))
-    start = step(i, start, diagonal=True)  # first, because it sees a key of every query
+    # The diagonal is first, because it sees a key of every query.
+    start = step(i, start, diagonal=True)
     top, total, sums = _loop(0, i, step, start, settings)
     output[...] = (sums / (total * (1 - settings.rate))).astype(output.dtype)
     logsumexp[...] = top + jnp.log2(total)
@@ -179,7 +181,7 @@ def _mask(stream: Any, settings: Settings) -> Callable[[Any, Any, bool], jax.Arr
         keys = (j * block + _iota(KEYS, (block, 1))).astype(jnp.uint32)
         queries = (head + queries * jnp.uint32(length)) * multiplier + offset
         kept = mix(queries + keys * multiplier) >= threshold(settings.rate)
-        # the future has no weight in any case, but a compiler that sees this hashes only half of the block
+        # The future has no weight in any case, but a compiler that sees this hashes only half of the block.
         return kept & _visible(kept.shape) if diagonal else kept
 
     return keep
