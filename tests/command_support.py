@@ -1,7 +1,6 @@
 """Commands run as a user runs them, with small settings."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from faults.commands import Commands, Ended, plain_environment
 from orbax.checkpoint import v1 as ocp
 
 ROOT = Path(__file__).parents[1]
@@ -30,11 +30,6 @@ SMALL = {
     "train.checkpoint_every": 4,
     "optimizer.warmup_steps": 5,
 }
-# How the variables begin by which a cluster tells a process of others.
-CLUSTERS = (
-    "CUDA_VISIBLE", "JAX_COORDINATOR", "JAX_LOCAL_DEVICE_IDS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION",
-    "KUBERNETES_", "MEGASCALE_", "OMPI_", "SLURM_", "TPU_",
-)  # fmt: skip
 WORDS = [
     "river",
     "stone",
@@ -58,40 +53,41 @@ def make_text(seed: int, words: int) -> str:
 class Runner:
     """Runs the command with small settings, on texts and a cache shared by all tests of this file."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, commands: Commands | None = None) -> None:
+        """With `commands` those that run to their end begin where all is imported, which spares seconds of each."""
+        self.directory, self.commands = directory, commands
         (directory / "texts").mkdir()
         for i in range(21):
             (directory / "texts" / f"{i:02}.txt").write_text(make_text(i, 300))
         self.source = f"text:{directory}/texts/*.txt"
-        # Compiled without LLVM's optimizations: three times faster, and what is proved is the same.
-        self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith((*CLUSTERS, "XLA_FLAGS"))
-        } | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        self.environment = plain_environment()
 
     def start(self, workdir: Path, **overrides: Any) -> subprocess.Popen[str]:
-        values = SMALL | {"data.source": self.source, "data.cache_dir": self.directory / "cache"} | overrides
-        flags = [f"--config.{key}={value}" for key, value in values.items()]
         return subprocess.Popen(
-            [sys.executable, "-m", "gpt1_jax.main", "--config=configs/pretrain.py:tiny",
-             f"--workdir={workdir}", *flags],
+            [sys.executable, "-m", "gpt1_jax.main", *self._flags(workdir, overrides)],
             cwd=ROOT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def run(self, workdir: Path, expect: int = 0, **overrides: Any) -> str:
         """Runs to the end; returns standard output, or standard error where failure is expected."""
-        process = self.start(workdir, **overrides)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == expect, out + err
+        code, out, err = self.call("main", *self._flags(workdir, overrides))
+        assert code == expect, out + err
         return err if expect else out
 
-    def call(self, module: str, *flags: str, text: str = "") -> tuple[int, str, str]:
-        """Exit code, standard output and standard error of a command, `text` being its standard input."""
+    def call(self, module: str, *flags: str, text: str = "") -> Ended:
+        """How a command ends, `text` being its standard input."""
+        if self.commands is not None:
+            return self.commands.run(module, *flags, stdin=text.encode())
         done = subprocess.run(
             [sys.executable, "-m", f"gpt1_jax.{module}", *flags],
             cwd=ROOT, env=self.environment, input=text.encode(), capture_output=True, timeout=300,
         )  # fmt: skip
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
+        return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def _flags(self, workdir: Path, overrides: dict[str, Any]) -> list[str]:
+        values = SMALL | {"data.source": self.source, "data.cache_dir": self.directory / "cache"} | overrides
+        flags = [f"--config.{key}={value}" for key, value in values.items()]
+        return ["--config=configs/pretrain.py:tiny", f"--workdir={workdir}", *flags]
 
     def interrupt(self, workdir: Path, number: int, step: int, delay: float) -> tuple[int, str]:
         """Runs until `step` is logged and `delay` seconds more, then sends the signal.

@@ -92,7 +92,9 @@ def test_no_zeros_wait_for_the_gradients_of_the_token_table(monkeypatch: pytest.
         jax.clear_caches()
         with use_mesh():
             tokens = jnp.ones((1, 1), jnp.int32)
-            params = jax.eval_shape(lambda key: nn.unbox(model.init(key, tokens)["params"]), jax.random.key(0))
+            params = jax.eval_shape(
+                lambda key: nn.unbox(model.init(key, tokens)["params"]), jax.random.key(0)
+            )
             objective = language_model_loss(model, dropout=False)
             compiled = jax.jit(jax.grad(objective, has_aux=True)).lower(params, batch).compile()
         analysis: Any = compiled.memory_analysis()

@@ -1,5 +1,6 @@
 """What only shows how a training goes: where it fails, that is told once, and the training goes on without it."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -71,16 +72,15 @@ class Board:
 
     def _write(self, directory: str, first: int) -> None:
         directory_check(directory)
-        writer = EventsWriter(f"{directory}/events")
-        writer.write_event(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
-        flushed = time.monotonic()
-        while (event := self._next()) is not None:
-            if event is not _NONE_YET:
-                writer.write_event(event)
-            if time.monotonic() - flushed > _FLUSH_SECONDS:
-                writer.flush()
-                flushed = time.monotonic()
-        writer.close()
+        with contextlib.closing(EventsWriter(f"{directory}/events")) as writer:
+            writer.write_event(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
+            flushed = time.monotonic()
+            while (event := self._next()) is not None:
+                if event is not _NONE_YET:
+                    writer.write_event(event)
+                if time.monotonic() - flushed > _FLUSH_SECONDS:
+                    writer.flush()
+                    flushed = time.monotonic()
 
     def _next(self) -> Event | None:
         try:

@@ -334,9 +334,11 @@ def test_a_worker_leaves_when_its_parent_does_or_has_no_work() -> None:
     assert worker._process.stdin is not None
     worker._process.stdin.close()
     assert worker._process.wait(60) == 0
-    process = subprocess.Popen([sys.executable, "-c", program.format(0.1)], stdin=subprocess.PIPE, cwd=ROOT)
-    gpt1_workers._send(process.stdin, ({"<unk>": 0}, []))
-    assert process.wait(60) == 0  # with its input still open
+    worker.close()
+    command = [sys.executable, "-c", program.format(0.1)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as process:
+        gpt1_workers._send(process.stdin, ({"<unk>": 0}, []))
+        assert process.wait(60) == 0  # with its input still open
 
 
 # --------------------------------------------------------------------------------------- back to text

@@ -5,7 +5,7 @@ import os
 import jax
 import numpy as np
 import pytest
-from command_support import CLUSTERS
+from faults.commands import CLUSTERS
 
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.places import Place, find_place

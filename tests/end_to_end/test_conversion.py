@@ -1,29 +1,20 @@
 """A model that went through another program's format and came back, used as a user uses any run."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_support import ROOT, SMALL, Runner, read_metrics
+from command_support import SMALL, Runner, read_metrics
 
 SIZES = {key: value for key, value in SMALL.items() if key.startswith("model.")}
 FEW = {"train.num_steps": 3, "train.eval_batches": 1}
 
 
-def command(runner: Runner, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"gpt1_jax.{module}", *arguments],
-        cwd=ROOT, env=runner.environment, text=True, capture_output=True, timeout=300,
-    )  # fmt: skip
-
-
 def convert(runner: Runner, source_format: str, target_format: str, source: Path, target: Path) -> str:
     flags = [f"--from={source_format}", f"--to={target_format}"]
-    done = command(runner, "convert", *flags, str(source), str(target))
-    assert done.returncode == 0, done.stderr
+    done = runner.call("convert", *flags, str(source), str(target))
+    assert done.code == 0, done.stderr
     return done.stdout
 
 
@@ -63,7 +54,7 @@ def finetune(runner: Runner, reviews: Path, start: Path, workdir: Path, **overri
         "train.log_every": 1,
     } | overrides
     flags = [f"--config.{key}={value}" for key, value in values.items()]
-    return command(runner, "main", "--config=configs/finetune.py:custom", f"--workdir={workdir}", *flags)
+    return runner.call("main", "--config=configs/finetune.py:custom", f"--workdir={workdir}", *flags)
 
 
 def losses(workdir: Path) -> list[float]:
@@ -83,7 +74,7 @@ def test_fine_tuning_starts_from_it_and_exports(
     runner: Runner, converted: Path, reviews: Path, tmp_path: Path
 ) -> None:
     done = finetune(runner, reviews, converted, tmp_path / "run")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     assert len(losses(tmp_path / "run")) == 3
     said = convert(runner, "gpt1_jax", "openai", tmp_path / "run", tmp_path / "published")
     assert "The head of task custom is left out" in said and "--num_heads=2" in said
@@ -93,8 +84,8 @@ def test_fine_tuning_starts_from_it_and_exports(
 def test_evaluate_measures_it_on_a_text(runner: Runner, pretrained: Path, converted: Path) -> None:
     found = []
     for workdir in (pretrained, converted):
-        done = command(runner, "evaluate", f"--workdir={workdir}", f"--source={runner.source}")
-        assert done.returncode == 0, done.stderr
+        done = runner.call("evaluate", f"--workdir={workdir}", f"--source={runner.source}")
+        assert done.code == 0, done.stderr
         found.append(json.loads(done.stdout))
     assert found[1] == found[0] | {"step": 0, "loss": pytest.approx(found[0]["loss"], rel=1e-6)} | {
         name: pytest.approx(found[0][name], rel=1e-6) for name in ("perplexity", "bits_per_byte")
@@ -102,8 +93,8 @@ def test_evaluate_measures_it_on_a_text(runner: Runner, pretrained: Path, conver
 
 
 def test_it_has_no_text_of_its_own(runner: Runner, converted: Path) -> None:
-    done = command(runner, "evaluate", f"--workdir={converted}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    done = runner.call("evaluate", f"--workdir={converted}")
+    assert done.code == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "converted from huggingface" in done.stderr and "text:GLOB" in done.stderr
 
 
@@ -118,7 +109,7 @@ def test_it_is_not_gone_on_with_in_place(
     said = runner.run(converted, expect=2, **SIZES, **paper, **{"data.source": "converted from huggingface"})
     assert "converted from huggingface" in said and said.count("\n") == 1
     done = finetune(runner, reviews, pretrained, converted)
-    assert done.returncode == 2 and "--workdir" in done.stderr and done.stderr.count("\n") == 1
+    assert done.code == 2 and "--workdir" in done.stderr and done.stderr.count("\n") == 1
     assert [path.name for path in (converted / "checkpoints").iterdir()] == ["0"]
 
 
@@ -133,7 +124,7 @@ def test_without_a_tokenizer_training_refuses_text(
         (hub / name).unlink()
     assert "has no tokenizer" in convert(runner, "huggingface", "gpt1_jax", hub, tmp_path / "mute")
     done = finetune(runner, reviews, tmp_path / "mute", tmp_path / "run")
-    assert done.returncode == 2 and "--tokenizer=openai:DIR" in done.stderr and done.stderr.count("\n") == 1
+    assert done.code == 2 and "--tokenizer=openai:DIR" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
     said = runner.run(tmp_path / "run", expect=2, init_from=tmp_path / "mute")
     assert "--tokenizer=openai:DIR" in said and "Traceback" not in said

@@ -1,13 +1,11 @@
 """Fine-tuning as a user does it: from a pre-trained run to a score, predictions, and labels for new examples."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_support import ROOT, Runner, read_metrics
+from command_support import Runner, read_metrics
 
 import gpt1_jax
 
@@ -36,13 +34,6 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def command(runner: Runner, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT, env=runner.environment, text=True, capture_output=True, timeout=300,
-    )  # fmt: skip
-
-
 def finetune(runner: Runner, workdir: Path, start: Path, task: str, **overrides: Any) -> Any:
     values = {
         "init_from": start,
@@ -52,9 +43,7 @@ def finetune(runner: Runner, workdir: Path, start: Path, task: str, **overrides:
         "optimizer.learning_rate": 1e-2,
     } | overrides
     flags = [f"--config.{key}={value}" for key, value in values.items()]
-    return command(
-        runner, "gpt1_jax.main", f"--config=configs/finetune.py:{task}", f"--workdir={workdir}", *flags
-    )
+    return runner.call("main", f"--config=configs/finetune.py:{task}", f"--workdir={workdir}", *flags)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +53,7 @@ def finetuned(runner: Runner, pretrained: Path, reviews: Path) -> Path:
         runner, workdir, pretrained, "custom",
         **{"finetune.kind": "classification", "data.source": f"files:{reviews}"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.stdout + done.stderr
     return workdir
 
 
@@ -90,13 +79,13 @@ def test_it_ends_with_scores_of_every_epoch_predictions_and_checkpoints(finetune
 def test_evaluate_gives_the_score_again_and_the_perplexity_of_a_text(
     runner: Runner, finetuned: Path, reviews: Path
 ) -> None:
-    done = command(runner, "gpt1_jax.evaluate", f"--workdir={finetuned}")
-    assert done.returncode == 0, done.stderr
+    done = runner.call("evaluate", f"--workdir={finetuned}")
+    assert done.code == 0, done.stderr
     found = json.loads(done.stdout)
     results = json.loads((finetuned / "results.json").read_text())
     assert found == {"step": 90, **results["validation"]}
-    done = command(runner, "gpt1_jax.evaluate", f"--workdir={finetuned}", f"--source={runner.source}")
-    assert done.returncode == 0 and json.loads(done.stdout)["perplexity"] > 1, done.stderr
+    done = runner.call("evaluate", f"--workdir={finetuned}", f"--source={runner.source}")
+    assert done.code == 0 and json.loads(done.stdout)["perplexity"] > 1, done.stderr
 
 
 def test_evaluate_scores_all_rows_of_a_file_that_lacks_a_class(
@@ -106,8 +95,8 @@ def test_evaluate_scores_all_rows_of_a_file_that_lacks_a_class(
     bad = [row for row in rows if row["label"] == "bad"]
     file = runner.directory / "bad.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in bad) + "\n")
-    done = command(runner, "gpt1_jax.evaluate", f"--workdir={finetuned}", f"--source=files:{file}")
-    assert done.returncode == 0, done.stderr
+    done = runner.call("evaluate", f"--workdir={finetuned}", f"--source=files:{file}")
+    assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["examples"] == len(bad)
     assert "f1 is that of the class 'good'" in done.stderr
     assert "all scored examples have the label 'bad'" in done.stderr
@@ -120,8 +109,8 @@ def test_predict_labels_each_line_in_order_and_python_says_the_same(
     given, written = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     given.write_text("".join(json.dumps({"text": text, "id": 3}) + "\n" for text in texts) + "\n \n")
     flags = [f"--workdir={finetuned}", f"--input={given}", f"--output={written}"]
-    done = command(runner, "gpt1_jax.predict", *flags)
-    assert done.returncode == 0, done.stderr
+    done = runner.call("predict", *flags)
+    assert done.code == 0, done.stderr
     found = [json.loads(line) for line in written.read_text().splitlines()]
     assert [entry["label"] for entry in found[:2]] == ["good", "bad"] and len(found) == len(texts)
     for entry in found:
@@ -130,8 +119,8 @@ def test_predict_labels_each_line_in_order_and_python_says_the_same(
 
     given.write_text(given.read_text().rstrip() + '\n{"txt": "no such field"}\n')
     written.unlink()
-    done = command(runner, "gpt1_jax.predict", *flags)
-    assert done.returncode == 2 and "Line 6" in done.stderr and done.stderr.count("\n") == 1
+    done = runner.call("predict", *flags)
+    assert done.code == 2 and "Line 6" in done.stderr and done.stderr.count("\n") == 1
     assert not written.exists()
 
     run = gpt1_jax.load(str(finetuned))
@@ -156,18 +145,15 @@ def test_a_run_that_goes_on_repeats_the_very_losses_of_an_undisturbed_one(
         "data.source": f"files:{reviews}",
         "optimizer.total_steps": 90,
     }
-    assert (
-        finetune(runner, tmp_path, pretrained, "custom", **settings, **{"train.num_epochs": 1}).returncode
-        == 0
-    )
+    assert finetune(runner, tmp_path, pretrained, "custom", **settings, **{"train.num_epochs": 1}).code == 0
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
     validation = reviews / "validation.jsonl"
     lines = validation.read_text().splitlines(keepends=True)
     validation.write_text("".join(lines[1:]))
     done = finetune(runner, tmp_path, pretrained, "custom", **settings)
     validation.write_text("".join(lines))
-    assert done.returncode == 2 and "does not have the validation part" in done.stderr, done.stderr
-    assert finetune(runner, tmp_path, pretrained, "custom", **settings).returncode == 0
+    assert done.code == 2 and "does not have the validation part" in done.stderr, done.stderr
+    assert finetune(runner, tmp_path, pretrained, "custom", **settings).code == 0
 
     def losses(workdir: Path) -> list[float]:
         return [entry["loss"] for entry in read_metrics(workdir) if entry["kind"] == "train"]
@@ -201,7 +187,7 @@ def test_a_run_of_earlier_days_goes_on_with_its_split_and_its_classes(
         path.write_text(json.dumps(values))
     (runs["early"] / "history.json").unlink()
     done = finetune(runner, runs["early"], pretrained, "custom", **settings, **{"train.num_epochs": 2})
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     one, other = (
         [entry.get("loss", entry.get("accuracy")) for entry in read_metrics(run)] for run in runs.values()
     )
@@ -211,8 +197,8 @@ def test_a_run_of_earlier_days_goes_on_with_its_split_and_its_classes(
 
 def test_zero_shot_over_the_checkpoints_is_told_and_drawn(runner: Runner, pretrained: Path) -> None:
     flags = [f"--workdir={pretrained}", "--zero_shot=demo_next_verse", "--steps=all"]
-    done = command(runner, "gpt1_jax.evaluate", *flags)
-    assert done.returncode == 0, done.stderr
+    done = runner.call("evaluate", *flags)
+    assert done.code == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [entry["step"] for entry in found] == [10, 20]
     assert all(0 < entry["accuracy"] < 1 for entry in found)
@@ -243,7 +229,7 @@ def test_wrong_input_is_told_in_a_sentence(
 ) -> None:
     workdir = tmp_path / "run"
     done = finetune(runner, workdir, pretrained, task, **{"data.source": f"files:{reviews}"} | overrides)
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.code == 2, done.stdout + done.stderr
     assert told in done.stderr and done.stderr.count("\n") == 1 and not (workdir / "config.json").exists()
 
 
@@ -255,5 +241,5 @@ def test_another_tokenizer_is_refused(
     model = other / "tokenizer" / "sentencepiece.model"
     overrides = CUSTOM | {"data.source": f"files:{reviews}", "data.tokenizer": f"sentencepiece:{model}"}
     done = finetune(runner, tmp_path / "run", pretrained, "custom", **overrides)
-    assert done.returncode == 2 and "--config.data.tokenizer=sentencepiece:" in done.stderr
+    assert done.code == 2 and "--config.data.tokenizer=sentencepiece:" in done.stderr
     assert "to read with that run's own" in done.stderr and not (tmp_path / "run").exists()

@@ -69,7 +69,9 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(runner: Runne
     assert_same_end(workdir, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(
     runner: Runner, undisturbed: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -23,6 +23,21 @@ import gpt1_jax
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 300
+# How the variables begin by which a cluster tells a process of others.
+CLUSTERS = (
+    "CUDA_VISIBLE", "JAX_COORDINATOR", "JAX_LOCAL_DEVICE_IDS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JOB_COMPLETION",
+    "KUBERNETES_", "MEGASCALE_", "OMPI_", "SLURM_", "TPU_",
+)  # fmt: skip
+
+
+def plain_environment() -> dict[str, str]:
+    """The variables for a command of one process, on the CPU.
+
+    It compiles without LLVM's optimizations: three times faster, and what is proved is the same.
+    """
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith((*CLUSTERS, "XLA_FLAGS"))
+    } | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 class Ended(NamedTuple):
@@ -37,13 +52,10 @@ class Commands:
     """Starts commands of the package; a context, whose end is the server's."""
 
     def __enter__(self) -> "Commands":
-        environment = os.environ | {
+        environment = plain_environment() | {
             "PYTHONPATH": str(ROOT),
-            "JAX_PLATFORMS": "cpu",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",
         }
-        environment.pop("XLA_FLAGS", None)
         self._server = subprocess.Popen(
             [sys.executable, __file__],
             env=environment,

@@ -154,7 +154,8 @@ def test_a_tensorboard_that_cannot_be_written_is_told_once_and_keeps_nobody_wait
 
 def test_a_full_disk_is_an_error_that_names_the_log(tmp_path: Path) -> None:
     log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
-    with Path("/dev/full").open("ab", buffering=0) as full:
+    assert log._file._file is not None
+    with log._file._file, Path("/dev/full").open("ab", buffering=0) as full:
         log._file._file = full
         with pytest.raises(OSError, match=r"No space left on device.*metrics\.jsonl"):
             log.write(1, "train", {"loss": 1.0})

@@ -143,7 +143,9 @@ def assert_same(one: Left, other: Left) -> None:
     assert (other.predictions, other.written, other.widths) == (one.predictions, one.written, one.widths)
 
 
-@pytest.mark.parametrize("axes", MESHES, ids=name)
+@pytest.mark.parametrize(
+    "axes", [pytest.param(x, marks=[pytest.mark.slow] * (x[0] > 2)) for x in MESHES], ids=name
+)
 def test_pretraining_leaves_what_one_device_leaves(train: Train, axes: Axes) -> None:
     one, other = train("pretrain", ONE_DEVICE), train("pretrain", axes)
     assert (one.devices, other.devices) == (1, 8)
