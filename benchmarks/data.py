@@ -64,7 +64,7 @@ def main(_: list[str]) -> None:
     conclude(preset=_PRESET.value, source=_SOURCE.value, vocab_size=vocab_size, text=text, rows=facts)
 
 
-# ------------------------------------------------------------------------------------------------ batches
+# ── Batches ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
@@ -96,7 +96,7 @@ def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
     return rows
 
 
-# ------------------------------------------------------------------------------------------- tokenization
+# ── Tokenization ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _measure_tokenization(corpus: Corpus, data: DataConfig, megabytes: float) -> list[Row]:

@@ -159,7 +159,7 @@ def _check(
             raise Fault(f"{name} has other losses than gpt1_jax; the sides are not the same.")
 
 
-# -------------------------------------------------------------------------------------------------- sides
+# ── Sides ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step]:

@@ -17,7 +17,7 @@ from gpt1_jax.training.trainer import Trainer
 class Training:
     """The step that pre-training takes, with dropout where the config has any.
 
-    Fields:
+    Attributes:
         bytes: what the compiled step holds at once: state, batch, and all between.
     """
 

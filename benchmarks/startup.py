@@ -79,7 +79,7 @@ def _settings() -> Config:
     )
 
 
-# ------------------------------------------------------------------------------------------------ imports
+# ── Imports ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _measure_imports() -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def _measure_imports() -> list[dict[str, Any]]:
     return [dataclasses.asdict(row) for row in rows]
 
 
-# ------------------------------------------------------------------------------------------------- starts
+# ── Starts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _measure_starts(config: Config, place: Path) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def _start(config: Config, unroll: int, cache: Path, workdir: Path) -> Iterator[
         yield name, ended - began
 
 
-# -------------------------------------------------------------------------------------------------- steps
+# ── Steps ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _measure_steps(config: Config) -> list[dict[str, Any]]:

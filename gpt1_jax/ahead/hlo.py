@@ -45,7 +45,7 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 class Sent:
     """The collectives of one kind in one run.
 
-    Fields:
+    Attributes:
         count: how many there are.
         bytes: the bytes that a device sends at least.
         hidden: the bytes among them that it sends while it computes.

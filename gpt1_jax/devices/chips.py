@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Chip(NamedTuple):
     """The figures of a chip.
 
-    Fields:
+    Attributes:
         flops: dense bfloat16 FLOP/s.
         memory: bytes of memory.
         link_speed: bytes/s that it sends to the other chips of its slice, over all its links.

@@ -41,7 +41,7 @@ _LONGEST = 65536
 class Line:
     """A connection that carries messages, each a line of JSON.
 
-    Fields:
+    Attributes:
         number, host: those of the process at the other end, once they are known.
         left: whether that process has said goodbye.
     """

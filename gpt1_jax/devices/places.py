@@ -22,7 +22,7 @@ _DIGITS = re.compile(r"[0-9]{1,9}")
 class Place:
     """The place of a process among several.
 
-    Fields:
+    Attributes:
         host, port: where process 0 listens.
         count: the number of processes.
         number: the number of this process, from 0.

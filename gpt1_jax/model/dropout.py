@@ -26,7 +26,7 @@ from gpt1_jax.hashing import mix
 class Dropout:
     """What drops elements of an activation at one site of the network, and scales the rest by 1/(1 − rate).
 
-    Fields:
+    Attributes:
         noise: uint32 [B], one seed a sequence; None drops nothing.
         site: the place in the network, from 0.
         rate: the probability that an element is dropped, in [0, 1).

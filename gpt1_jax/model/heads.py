@@ -59,7 +59,7 @@ class Head(nn.Module):
 class Classifier(nn.Module):
     """A trunk with a head on it.
 
-    Fields:
+    Attributes:
         trunk, head: whose parameters are {"trunk": …, "head": …}.
         extract: the token whose state the head reads.
     """

@@ -57,7 +57,7 @@ class Layer(nn.Module):
 class LSTM(nn.Module):
     """Tokens to the states that predict the next; the output weights are the token table itself.
 
-    Fields:
+    Attributes:
         config, vocab_size, specials: as in `Transformer`.
     """
 

@@ -93,7 +93,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Tokens to the final block's states; the output weights are the token table itself.
 
-    Fields:
+    Attributes:
         config: the sizes and rates.
         vocab_size: the tokenizer's pieces; the token table has more rows, for the specials.
         specials: how many of those rows are in use.

@@ -16,7 +16,7 @@ _LAST_WORD = re.compile(r"\s*\S*\Z")
 class SampledText(TypedDict):
     """A continuation of a prompt.
 
-    Fields:
+    Attributes:
         token_ids: the new ids, including a stop that ended them.
         text: their text without such a stop; "" if the run has no tokenizer.
         logprobs: the log-probability of each id under the model itself, before temperature and truncation.

@@ -77,7 +77,7 @@ def read_ids(encoder: bytes) -> dict[str, int]:
     return dict(sorted(json.loads(encoder).items(), key=lambda entry: entry[1]))
 
 
-# ----------------------------------------------------------------------------------- the authors' ids
+# ── The authors' ids ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @needs_packages
@@ -165,7 +165,7 @@ def test_merges_apply_in_their_order(merges: list[str], text: str, pieces: list[
     assert spell(tokenizer, tokenizer.encode(text)) == pieces
 
 
-# -------------------------------------------------------------------------------- the same on every path
+# ── The same on every path ───────────────────────────────────────────────────────────────────────────────────
 
 
 class Plain:
@@ -341,7 +341,7 @@ def test_a_worker_leaves_when_its_parent_does_or_has_no_work() -> None:
         assert process.wait(60) == 0  # with its input still open
 
 
-# --------------------------------------------------------------------------------------- back to text
+# ── Back to text ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_no_word_of_the_vocabulary_loses_by_standing_closer(published: OpenAITok
         assert [published.encode(published.decode(pair)) for pair in pairs] == pairs
 
 
-# ---------------------------------------------------------------------------------------- kept and found
+# ── Kept and found ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_saved_tokenizer_is_the_same(tokenizer: OpenAITokenizer, tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_hugging_face_names_the_same_files_otherwise(tokenizer: OpenAITokenizer,
     assert open_openai(tmp_path).fingerprint() == tokenizer.fingerprint()
 
 
-# ------------------------------------------------------------------------------------------ what is amiss
+# ── What is amiss ────────────────────────────────────────────────────────────────────────────────────────────
 
 ENCODER, GOOD_MERGES = make_files()
 
@@ -510,7 +510,7 @@ def test_a_corpus_that_cannot_be_encoded_is_refused_before_it_is_read(
     assert not cache.exists()
 
 
-# ---------------------------------------------------------------------------------------------- in use
+# ── In use ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @needs_packages

@@ -21,7 +21,7 @@ NEVER = -jnp.inf
 class Beams(NamedTuple):
     """Sequences of one prompt side by side, the best first.
 
-    Fields:
+    Attributes:
         tokens: int32 [B, W, N].
         log_probabilities: float32 [B, W, N], of each token.
         lengths: int32 [B, W], how many tokens count.
@@ -37,7 +37,7 @@ class Beams(NamedTuple):
 class _State(NamedTuple):
     """A search underway.
 
-    Fields:
+    Attributes:
         caches: of each layer.
         step: int32, new tokens so far.
         running: the beams that go on; their scores are sums.

@@ -23,7 +23,7 @@ from gpt1_jax.model.transformer import Block, Transformer
 class Weights(NamedTuple):
     """A Transformer's parameters as decoding reads them, cast to the dtype of activations.
 
-    Fields:
+    Attributes:
         around: those outside the blocks, by their names.
         blocks: a tree for each layer: a stacked array would be sliced, and so copied, for each layer of each token.
     """
@@ -35,7 +35,7 @@ class Weights(NamedTuple):
 class Prompts(NamedTuple):
     """What is continued.
 
-    Fields:
+    Attributes:
         tokens: int32 [B, P], right-aligned.
         first: int32 [B], the slot at which each begins.
         limits: int32 [B], how many new tokens each may get, at least 1.
@@ -57,7 +57,7 @@ class Prompts(NamedTuple):
 class State(NamedTuple):
     """Sequences underway.
 
-    Fields:
+    Attributes:
         caches: of each layer.
         slot: int32, where the last token goes, which is not in the caches yet.
         last: int32 [B], that token.

@@ -13,7 +13,7 @@ import optax
 class Sampling(NamedTuple):
     """How a token is drawn; each field is a float32 or int32 scalar, or None where that is off.
 
-    Fields:
+    Attributes:
         temperature: divides the logits; None takes the most probable token.
         top_k: only so many of the most probable ones are drawn from.
         top_p: only the fewest most probable ones that together have this probability.
