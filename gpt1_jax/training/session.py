@@ -48,7 +48,7 @@ def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
 class Session:
     """Where a stage takes place.
 
-    Fields:
+    Attributes:
         run: its directory.
         mesh: the devices.
         lines: on what runs there, to be told.
@@ -107,7 +107,7 @@ def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
 class Opened:
     """A run directory that this process holds.
 
-    Fields:
+    Attributes:
         lines: what has changed since it was begun, to be told.
         record: step → writes what the steps behind it are trained with, on process 0; nothing is written before there
             is something to do.

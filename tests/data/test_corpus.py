@@ -19,7 +19,7 @@ import sentencepiece
 from data_support import data_config, prepare
 from large_data import LARGE, needs_large
 
-from gpt1_jax.data import building, shards, sources
+from gpt1_jax.data import building, shards, text_files
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.corpus import Corpus, Split, load
 from gpt1_jax.data.sources import open_source, read_documents
@@ -93,7 +93,7 @@ def test_any_cut_into_parts_and_batches_gives_the_same_stream(
     expected = whole.train.read(0, len(whole.train))
     held_out = whole.validation.read(0, len(whole.validation))
     shutil.rmtree(whole.directory)
-    monkeypatch.setattr(sources, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(text_files, "PART_BYTES", part_bytes)
     shards._open.cache_clear()
     monkeypatch.setattr(shards, "_BATCH_CHARACTERS", 300)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # all in this process

@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 import tensorflow_datasets as tfds
 
-from gpt1_jax.data import demo, sources
+from gpt1_jax.data import demo, text_files
 from gpt1_jax.data.sources import open_source, read_documents
 from gpt1_jax.data.splits import SplitName, select_split
 from gpt1_jax.errors import UserError
@@ -158,7 +158,7 @@ def test_json_lines_may_be_cut_anywhere(
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in documents]
     (tmp_path / "a.jsonl").write_text("\n\n".join(lines), encoding="utf-8")
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    monkeypatch.setattr(sources, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(text_files, "PART_BYTES", part_bytes)
     source = open_source(f"text:{tmp_path}/*")
     parts = [list(source.read("train", part)) for part in range(source.parts("train"))]
     assert [document for part in parts for document in part] == documents * 2
@@ -169,14 +169,14 @@ def test_a_bad_line_of_a_later_part_is_named_by_its_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 10 + "{\n")
-    monkeypatch.setattr(sources, "PART_BYTES", 20)
+    monkeypatch.setattr(text_files, "PART_BYTES", 20)
     with pytest.raises(UserError, match=r"the line at byte 140 of .*a\.jsonl is not JSON"):
         read(f"text:{tmp_path}/a.jsonl")
 
 
 def test_a_large_text_has_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PART_BYTES", 1)
-    monkeypatch.setattr(sources, "_PARTS", 10)
+    monkeypatch.setattr(text_files, "PART_BYTES", 1)
+    monkeypatch.setattr(text_files, "_PARTS", 10)
     for i in range(100):
         (tmp_path / f"{i:03}.txt").write_text("a" * 10)
     assert open_source(f"text:{tmp_path}/*").parts("train") == 10
@@ -244,7 +244,7 @@ def test_endings_may_be_upper_case_and_gzip_is_known_by_its_content(
     (tmp_path / "b.JSONL").write_bytes(gzip.compress(lines))
     (tmp_path / "c.jsonl.GZ").write_bytes(gzip.compress(lines))
     (tmp_path / "d.Jsonl").write_bytes(lines)
-    monkeypatch.setattr(sources, "PART_BYTES", 50)
+    monkeypatch.setattr(text_files, "PART_BYTES", 50)
     source = open_source(f"text:{tmp_path}/*")
     documents = [text for part in range(source.parts("train")) for text in source.read("train", part)]
     assert documents == ["a", *[*map(str, range(100))] * 3]

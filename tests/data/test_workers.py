@@ -15,7 +15,7 @@ import pytest
 from data_support import data_config
 from large_data import write_books
 
-from gpt1_jax.data import shards, sources, workers
+from gpt1_jax.data import shards, text_files, workers
 from gpt1_jax.data.building import tokenize
 from gpt1_jax.data.corpus import load
 from gpt1_jax.data.progress import Progress
@@ -47,7 +47,7 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "text" / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     for i, document in enumerate(documents[40:]):
         (tmp_path / "text" / f"b{i}.txt").write_text(document, encoding="utf-8")
-    monkeypatch.setattr(sources, "PART_BYTES", 1000)
+    monkeypatch.setattr(text_files, "PART_BYTES", 1000)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     shards._open.cache_clear()
     spec = f"text:{tmp_path}/text/*"
@@ -145,7 +145,7 @@ def test_a_process_of_workers_ends_with_the_one_that_started_it() -> None:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "FEW", 1)
-    monkeypatch.setattr(sources, "PART_BYTES", 16 * 2**20)
+    monkeypatch.setattr(text_files, "PART_BYTES", 16 * 2**20)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     shards._open.cache_clear()
 
