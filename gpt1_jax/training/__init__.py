@@ -1,1 +1,1 @@
-"""The one loop and what it turns: the trainer, objectives, optimizers, evaluation, checkpoints, the log."""
+"""The training loop and its parts: the trainer, objectives, optimizers, evaluation, checkpoints and the log."""

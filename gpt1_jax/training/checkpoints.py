@@ -17,54 +17,58 @@ from gpt1_jax.training.checksums import checksums, seal, unseal
 from gpt1_jax.training.literal_paths import LiteralPath, check_storable
 from gpt1_jax.training.noise import keep_back
 
-# Beside the checkpoints: those found unsound, and those of a training that diverged, are moved here, not deleted.
+# Unsound checkpoints, and those of a training that diverged, are moved to these siblings of RUN/checkpoints, not
+# deleted.
 DAMAGED = "damaged"
 DIVERGED = "diverged"
 
-# In the names of checkpoints that orbax is writing.
+# Part of the names of checkpoints that orbax is still writing.
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
-# What errors say that are the storage's or the network's, not the checkpoint's.
+# Errors with these words come from the storage or the network, not from the checkpoint.
 _PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
 
-# A trainer beside us may replace a checkpoint while we read it; so often we look for a newer one.
+# A trainer may replace a checkpoint while it is read; a newer one is looked for this many times.
 _LOOKS = 20
 
 keep_back()
 
 
 class Damaged(Exception):
-    """A checkpoint on disk is not what was saved."""
+    """A checkpoint on disk differs from what was saved."""
 
 
 class LeftAlone(Damaged):
-    """Another process did not come along in reading it; that one knows why."""
+    """Another process failed to read a checkpoint, and reports why."""
 
 
 class Checkpoints:
     """The checkpoints of one run directory: RUN/checkpoints/STEP/."""
 
-    best: int | None = None  # the step that stays however old it grows
-    proven: int | None = None  # from this one on all stay: a divergence goes back to it
+    # This step stays however old it grows.
+    best: int | None = None
+    # All from this step on stay, since a divergence goes back to it.
+    proven: int | None = None
 
     def __init__(self, directory: epath.Path, keep: int | None = None) -> None:
-        """Opens RUN/checkpoints; saving keeps the newest `keep` and the best, without it they are only read.
+        """Opens RUN/checkpoints; saving keeps the newest `keep` and the best, and without `keep` nothing is saved.
 
         Raises:
-            UserError: the directory has a name that checkpoints cannot be stored below.
+            UserError: the directory has a name below which checkpoints cannot be stored.
         """
-        directory = directory if directory.is_absolute() else directory.resolve()  # for orbax
+        # orbax needs an absolute path.
+        directory = directory if directory.is_absolute() else directory.resolve()
         self._remote = "://" in str(directory)
         if not self._remote:
             check_storable(directory)
         self.directory = directory if self._remote else LiteralPath(directory)
         self._keep = keep
-        # The last save's step, and what its thread makes of it.
+        # The step of the last save, and the result of its thread.
         self._saving: tuple[int, Future[None]] | None = None
         self._thread: ThreadPoolExecutor | None = None
 
     def steps(self) -> list[int]:
-        """The steps of the complete checkpoints, ascending."""
+        """Returns the steps of the complete checkpoints, ascending."""
         if not self.directory.exists():
             return []
         found = [path for path in self.directory.iterdir() if re.fullmatch("[0-9]+", path.name)]
@@ -73,26 +77,28 @@ class Checkpoints:
     def save(self, step: int, state: Any) -> None:
         """Starts to save; training may go on and donate the state's buffers.
 
-        The first save of a process is waited for and looked at, so that checkpoints that cannot be read, for whatever
-        reason, are noticed while little is lost.
+        The first save of a process is waited for and read again, so that unreadable checkpoints are noticed while
+        little is lost.
 
         Args:
-            step: a new one.
+            step: a step without a checkpoint.
             state: a NamedTuple or a dictionary with `step` among its arrays.
 
         Raises:
-            Fault: it cannot be saved, or the save before could not.
+            Fault: the state cannot be saved, or the save before failed.
         """
         self.wait()
-        hosts.wait()  # the first may still have removed old ones
+        # Process 0 may still be removing old ones.
+        hosts.wait()
         sums = checksums(state)
         first = self._thread is None
-        with self._told(step):
+        with self._explained(step):
             if self._thread is None:
                 hosts.on_first(self._clear)
                 self._thread = ThreadPoolExecutor(1, "save")
             surplus = self._surplus([*self.steps(), step])
-            # Not orbax' Checkpointer: where a save fails on one process, that waits for the others before it tells.
+            # orbax's Checkpointer is not used: if a save fails on one process, it waits for the others before it says
+            # so.
             saved = ocp.save_async(self.directory / str(step), state, custom_metadata=seal(sums))
             self._saving = step, self._thread.submit(self._finish, saved, surplus)
         if first:
@@ -100,7 +106,7 @@ class Checkpoints:
             self._look_at(step, state)
 
     def _clear(self) -> None:
-        """Makes the directory, and removes what saves have left in it that were killed."""
+        """Makes the directory, and removes what killed saves have left in it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for path in self.directory.iterdir():
             half_written = self._remote and path.name.isdecimal() and not _is_committed(path)
@@ -108,35 +114,35 @@ class Checkpoints:
                 path.rmtree()
 
     def _surplus(self, steps: list[int]) -> list[int]:
-        """Which of the checkpoints are to go; `steps` ascend."""
+        """Returns which of the ascending steps have checkpoints to be removed."""
         older = [step for step in steps if step not in steps[-self._keep :]] if self._keep else []
         return [step for step in older if step != self.best and (self.proven is None or step < self.proven)]
 
     def _finish(self, saved: ocp.AsyncResponse[None], surplus: Sequence[int]) -> None:
-        """Waits for a save, then removes older ones."""
+        """Waits for a save, and then removes older ones."""
         saved.result()
         if hosts.first():
             for step in surplus:
                 (self.directory / str(step)).rmtree()
 
     def watch(self) -> None:
-        """Looks, without waiting, whether the save in the background has failed on this process.
+        """Checks, without waiting, whether the save in the background has failed on this process.
 
         Raises:
-            Fault: it has.
+            Fault: it has failed.
         """
         if self._saving is not None and self._saving[1].done():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when every save that was started is on disk.
+        """Waits until every save that was started is on disk.
 
         Raises:
             Fault: the last one failed.
         """
         saving, self._saving = self._saving, None
         if saving is not None:
-            with self._told(saving[0]):
+            with self._explained(saving[0]):
                 saving[1].result()
 
     def close(self) -> None:
@@ -148,41 +154,43 @@ class Checkpoints:
                 self._thread.shutdown()
 
     @contextmanager
-    def _told(self, step: int) -> Iterator[None]:
-        """What fails in saving becomes a sentence."""
+    def _explained(self, step: int) -> Iterator[None]:
+        """Turns errors in saving into sentences."""
         try:
             yield
-        except (MemoryError, jax.errors.JaxRuntimeError):  # the machine's fault, not the storage's
+        # These are the machine's fault, not the storage's.
+        except (MemoryError, jax.errors.JaxRuntimeError):
             raise
-        except Exception as error:  # orbax and tensorstore raise everything
+        # orbax and tensorstore raise all kinds of errors.
+        except Exception as error:
             older = [other for other in self.steps() if other != step]
             left = f"checkpoint {older[-1]} is the newest whole one" if older else "there is none before it"
             raise Fault(
-                f"Checkpoint {step} could not be saved in {self.directory} ({_reason(error)}); {left}. Mend that, and "
+                f"Checkpoint {step} could not be saved in {self.directory} ({_reason(error)}); {left}. Fix that, and "
                 "run the same command again to go on."
             ) from error
 
     def _look_at(self, step: int, state: Any) -> None:
-        """Reads the smallest array of a new checkpoint, for which all of its descriptions are needed."""
+        """Reads the smallest array of a new checkpoint, which requires all of the checkpoint's descriptions."""
         array = state["step"] if isinstance(state, dict) else state.step
         like = jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
         try:
             self.restore(step, {"step": like})
         except Damaged as error:
             raise Fault(
-                f"Checkpoint {step}, just saved in {self.directory}, cannot be read again ({error}), so that training "
-                "on would be lost; try another --workdir."
+                f"Checkpoint {step}, just saved in {self.directory}, cannot be read again ({error}), so further "
+                "training would be lost; try another --workdir."
             ) from error
 
     def restore(self, step: int, abstract: Any) -> Any:
-        """What was saved at a step, with the shapes, dtypes and shardings of `abstract`.
+        """Returns what was saved at a step, with the shapes, dtypes and shardings of `abstract`.
 
         Args:
             step: one of `steps()`.
             abstract: a dictionary or NamedTuple of the saved parts, or of some of them.
 
         Raises:
-            Damaged: it cannot be read, or a bit of it differs from what was saved.
+            Damaged: the checkpoint cannot be read, or differs in some bit from what was saved.
             Fault: the storage fails, which says nothing about the checkpoint.
         """
         path = self.directory / str(step)
@@ -204,15 +212,16 @@ class Checkpoints:
         return state
 
     def restore_newest(self, abstract: Any, tell: Callable[[str], None]) -> Any | None:
-        """What the newest sound checkpoint holds of `abstract`, see `restore`; None where there is none yet.
+        """Returns the parts in `abstract` from the newest sound checkpoint, see `restore`; None if there is none yet.
 
-        Damaged ones are named, and once an older one is found sound they are moved aside to RUN/damaged, unless
-        the checkpoints are only read. Then a trainer may remove one while we read it: that one is not damaged, and
+        Damaged checkpoints are named. Once an older one is found sound, they are moved to RUN/damaged, unless
+        checkpoints are only read. In that case a trainer may remove one during reading; that one is not damaged, and
         the newest is looked for again.
 
         Raises:
             UserError: there are checkpoints, and all are damaged.
-            Fault: as `restore`, the processes lost each other, or a trainer replaces them faster than they are read.
+            Fault: as in `restore`, the processes lost each other, or checkpoints are replaced faster than they are
+                read.
         """
         damaged: list[int] = []
         for _ in range(_LOOKS):
@@ -248,7 +257,7 @@ class Checkpoints:
     def go_back(self, step: int) -> list[int]:
         """Moves the checkpoints after a step to RUN/diverged, before anything is saved; returns their steps.
 
-        On several processes, called by all of them.
+        If there are several processes, all of them must call this.
         """
         newer = [other for other in self.steps() if other > step]
         hosts.on_first(lambda: [self._set_aside(other, DIVERGED) for other in newer])
@@ -262,7 +271,7 @@ class Checkpoints:
 
     def _keep_apart(self, damaged: list[int], tell: Callable[[str], None]) -> None:
         for bad in damaged:
-            tell(f"checkpoint {bad} is moved to {self.directory.parent / DAMAGED / str(bad)}")
+            tell(f"checkpoint {bad} has been moved to {self.directory.parent / DAMAGED / str(bad)}")
         hosts.on_first(lambda: [self._set_aside(bad, DAMAGED) for bad in damaged])
 
     def _set_aside(self, step: int, where: str) -> None:
@@ -274,7 +283,7 @@ class Checkpoints:
 
 
 def _is_committed(path: epath.Path) -> bool:
-    """Whether a checkpoint is whole on a store that cannot rename: orbax writes this file last."""
+    """Returns whether a checkpoint is complete on a store that cannot rename: orbax writes this file last."""
     return (path / "commit_success.txt").exists()
 
 
@@ -285,7 +294,7 @@ def _partial_loading() -> ocp.Context:
 
 
 def _check_form(state: Any, abstract: Any) -> None:
-    """Whether all is there, in its shape: orbax leaves out what a checkpoint does not name."""
+    """Checks that everything is there with its shape, since orbax leaves out what a checkpoint lacks."""
     for (path, like), leaf in zip(
         jax.tree_util.tree_flatten_with_path(abstract)[0], jax.tree.leaves(state), strict=True
     ):
@@ -294,7 +303,7 @@ def _check_form(state: Any, abstract: Any) -> None:
 
 
 def _judged(error: BaseException, step: int) -> Exception:
-    """What an error in reading a checkpoint means."""
+    """Returns what an error in reading a checkpoint means."""
     if isinstance(error, Damaged):
         return error
     reason = _reason(error)
@@ -315,6 +324,7 @@ def _first(error: BaseException) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     error = _first(error)
-    if number := re.search(r"os_error_code='(\d+)'", str(error)):  # as tensorstore ends its long lines
+    # tensorstore's long lines end this way.
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(number[1]))
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""What tells that a checkpoint is what was saved: a checksum of each array, made where the array lies."""
+"""A checksum of each array shows whether a checkpoint is what was saved; it is computed where the array lies."""
 
 import json
 import zlib
@@ -14,7 +14,8 @@ from gpt1_jax.hashing import mix
 def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
     def one(x: jax.Array) -> jax.Array:
         bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-        index = jnp.uint32(0)  # row-major; made without a reshape, which would gather a sharded array
+        # The row-major index is made without a reshape, which would gather a sharded array.
+        index = jnp.uint32(0)
         for axis, size in enumerate(x.shape):
             index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         return mix(bits + mix(index + 1)).sum(dtype=jnp.uint32)
@@ -23,9 +24,10 @@ def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
 
 
 def checksums(state: Any) -> dict[str, int]:
-    """A checksum of each array, by its path, made on the devices that hold it and equal on every mesh.
+    """Returns a checksum of each array by its path, computed on the devices that hold it and equal on every mesh.
 
-    Σ mix(bits + mix(index + 1)) modulo 2³² over arrays of 32-bit numbers: sees swapped rows and flipped bits.
+    It is Σ mix(bits + mix(index + 1)) modulo 2³² over arrays of 32-bit numbers, and detects swapped rows and flipped
+    bits.
     """
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     sums = jax.device_get(_checksums([leaf for _, leaf in leaves]))
@@ -36,13 +38,17 @@ def checksums(state: Any) -> dict[str, int]:
 
 
 def seal(sums: dict[str, int]) -> dict[str, Any]:
-    """Checksums as the metadata of a checkpoint, with a checksum of their own."""
+    """Returns checksums as the metadata of a checkpoint, with a checksum of their own."""
     text = json.dumps(sums, sort_keys=True)
     return {"checksums": text, "crc32": zlib.crc32(text.encode())}
 
 
 def unseal(metadata: Any) -> dict[str, int]:
-    """The checksums in what `seal` made; raises ValueError where they are missing or changed."""
+    """Returns the checksums from what `seal` made.
+
+    Raises:
+        ValueError: they are missing or changed.
+    """
     if not isinstance(metadata, dict) or "checksums" not in metadata:
         raise ValueError("its metadata is missing")
     if zlib.crc32(metadata["checksums"].encode()) != metadata.get("crc32"):

@@ -1,4 +1,4 @@
-"""What metrics.jsonl tells when a run goes on: the sound lines of a file that a crash may have damaged."""
+"""Reads metrics.jsonl when a run is resumed: the sound lines of a file that a crash may have damaged."""
 
 import json
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ class Entry(NamedTuple):
 
 
 def read_entries(path: epath.Path, step: int) -> tuple[list[Entry], list[int]]:
-    """The entries up to a step, in order, and the numbers of damaged lines.
+    """Returns the entries up to a step, in order, and the numbers of damaged lines.
 
-    What stands behind the last entry of that step was written before a crash, and will be written again: it is left
-    out. So is a line before it that tells of a later step: it is damaged.
+    Entries after the last one of that step were written before a crash and will be written again, so they are left
+    out. A line before it that has a later step is damaged, and left out too.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -42,11 +42,11 @@ def read_entries(path: epath.Path, step: int) -> tuple[list[Entry], list[int]]:
 
 
 def make_results(entries: Sequence[Entry], score: str) -> dict[str, Any]:
-    """What results.json says of the last and the best evaluation, from the log; empty where there was none.
+    """Returns the content of results.json, the last and the best evaluation, from the log; nothing if there is none.
 
     Args:
         entries: the log.
-        score: the metric by which the best is told: a loss, or else the higher the better.
+        score: the metric that decides which evaluation is the best: a loss, or one where higher is better.
     """
     found = [
         {name: value for name, value in entry.values.items() if name != "kind"}
@@ -63,7 +63,7 @@ def make_results(entries: Sequence[Entry], score: str) -> dict[str, Any]:
 
 
 def mend_results(run: Run, stage: Stage, step: int) -> None:
-    """Makes results.json again from the log, up to a step, where it is damaged or missing."""
+    """Rebuilds results.json from the log, up to a step, if it is damaged or missing."""
     if run.results():
         return
     entries, _ = read_entries(run.directory / "metrics.jsonl", step)

@@ -1,4 +1,4 @@
-"""Held-out text and labeled examples, exactly counted: each once, however ragged the last batch, on any mesh."""
+"""Exact measurements on held-out text and labeled examples: each counts once, on any mesh and for any batch size."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,15 +24,16 @@ from gpt1_jax.training.objectives import Objective
 def make_evaluate(
     loss: Objective, batches: EvaluationBatches, num_batches: int, mesh: Mesh
 ) -> Callable[[Any], float]:
-    """A function of the parameters that measures them on held-out windows.
+    """Returns a function of the parameters that measures them on held-out windows.
 
     Args:
-        loss: without dropout; the batches' weights are 0 and 1, so it returns sums.
-        batches: every window once, in an order whose first batches are a fair sample.
-        num_batches: how many to look at; 0 is all.
+        loss: a loss without dropout; since batches have weights 0 and 1, it returns sums.
+        batches: has every window once, in an order whose first batches are a fair sample.
+        num_batches: the number of batches to look at; 0 means all.
 
     Returns:
-        params → mean loss in nats a token; it raises Stopped between batches where a signal asked for it.
+        A function from parameters to the mean loss in nats per token; it raises Stopped between batches if a signal
+        asked for that.
     """
     place = replicated(mesh)
     sums = jax.jit(
@@ -49,7 +50,8 @@ def make_evaluate(
             )
             parts.append(sums(params, batch))
             if step >= 2:
-                parts[step - 2].block_until_ready()  # a few batches in flight at most: memory stays flat
+                # Only a few batches are in flight, which limits memory.
+                parts[step - 2].block_until_ready()
         total, tokens = (math.fsum(column) for column in zip(*jax.device_get(parts), strict=True))
         return total / tokens
 
@@ -60,7 +62,7 @@ Predict = Callable[[Any, EncodedExamples, int], np.ndarray]
 
 
 def make_predict(model: Classifier, mesh: Mesh) -> Predict:
-    """A function (parameters, examples, batch size) → the head's logits [N, C], float32, in the examples' order."""
+    """Returns a function (parameters, examples, batch size) → the head's logits [N, C], float32, in order."""
 
     def logits(params: Any, batch: Any) -> jax.Array:
         found, _ = cast(Any, model.apply({"params": params}, batch.tokens))
@@ -70,9 +72,9 @@ def make_predict(model: Classifier, mesh: Mesh) -> Predict:
 
 
 def make_score(model: Trunk, mesh: Mesh) -> Predict:
-    """A function (parameters, queries, batch size) → the log-probability of what each sequence is scored by, [N, S].
+    """Returns a function (parameters, queries, batch size) → the log-probability that scores each sequence, [N, S].
 
-    Queries are as `tasks.zero_shot.encode_queries` makes them: `labels` tells how many tokens at the end count.
+    Queries come from `tasks.zero_shot.encode_queries`; their `labels` say how many tokens at the end count.
     """
 
     def score(params: Any, batch: Any) -> jax.Array:
@@ -88,7 +90,7 @@ def make_score(model: Trunk, mesh: Mesh) -> Predict:
 
 
 def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Predict:
-    """Applies (parameters, batch) → [B, C] to all examples; it compiles for each width of their buckets, once."""
+    """Applies (parameters, batch) → [B, C] to all examples; it is compiled once for each width of their batches."""
     compiled = jax.jit(function, out_shardings=replicated(mesh))
 
     def predict(params: Any, examples: EncodedExamples, batch_size: int) -> np.ndarray:
@@ -103,7 +105,8 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Pre
             batch = place_rows(lambda start, stop, step=step: batches.rows(step, start, stop), rows, mesh)
             parts.append(compiled(params, batch))
             if step >= 2:
-                parts[step - 2].block_until_ready()  # so that a stop is not far behind
+                # This keeps a stop from being far behind.
+                parts[step - 2].block_until_ready()
         predicted[batches.order] = np.concatenate(jax.device_get(parts))[: len(examples)]
         return predicted
 
@@ -111,11 +114,11 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Pre
 
 
 def score_text(loss: float, splits: Sequence[Split]) -> dict[str, float]:
-    """What a loss over all tokens of some splits is in other measures.
+    """Returns what a loss over all tokens of some splits is in other measures.
 
     Returns:
-        "loss" (nats a token), "perplexity", and "bits_per_byte", which is left out where decoding does not give the
-        text back: the bytes count what the tokenizer lost, of which the model was asked nothing.
+        "loss" (nats per token), "perplexity", and "bits_per_byte". The latter is left out if decoding does not give the
+        text back: the bytes then include what the tokenizer lost, which the model never had to predict.
     """
     scores = {"loss": loss, "perplexity": perplexity(loss)}
     if not any(split.lost for split in splits):
@@ -125,7 +128,7 @@ def score_text(loss: float, splits: Sequence[Split]) -> dict[str, float]:
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss), infinite where that overflows."""
+    """Returns exp(loss), or infinity if that overflows."""
     try:
         return math.exp(loss)
     except OverflowError:
@@ -133,5 +136,5 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:
-    """A loss in nats a token as bits a UTF-8 byte of the text, comparable between tokenizers."""
+    """Returns a loss in nats per token as bits per UTF-8 byte of the text, which compares across tokenizers."""
     return loss / math.log(2) / bytes_per_token

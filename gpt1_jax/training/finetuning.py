@@ -40,14 +40,14 @@ from gpt1_jax.training.transfer import check_start, load_trunk, transfer
 
 
 def finetune(config: Config, workdir: str) -> None:
-    """Fine-tunes in the run directory `workdir`, going on from its newest checkpoint where it has one.
+    """Fine-tunes in the run directory `workdir`, resuming from its newest checkpoint if it has one.
 
-    Leaves scores, predictions and checkpoints.
+    Leaves scores, predictions and checkpoints behind.
 
     Raises:
         Stopped: a signal asked for it; the state is saved.
-        UserError: something in the config, the task's data or the directories is not as it must be.
-        Diverged, DivergedAgain: the loss stayed without finite values.
+        UserError: something is wrong with the config, the task's data or the directories.
+        Diverged, DivergedAgain: too many steps in a row were not finite.
     """
     settings, init_from = config.finetune, config.init_from
     assert settings is not None and init_from is not None
@@ -126,7 +126,7 @@ def finetune(config: Config, workdir: str) -> None:
             predictions = predict(final.params, split)
         if hosts.first():
             write_predictions(run.directory / "predictions", split, task, predictions, data.splits()[split])
-    # There are no scores where the run was stopped before, and is called done.
+    # A run that was stopped before its last evaluation may count as done, without scores.
     scores = run.results().get("validation", {}) if hosts.first() else {}
     if scores:
         tell(f"{task.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
@@ -135,9 +135,9 @@ def finetune(config: Config, workdir: str) -> None:
 def _describe(
     data: TaskData, encoded: Mapping[str, EncodedExamples], tokenizer: Tokenizer, length: int
 ) -> list[str]:
-    """What there is to learn from, and what of it is lost."""
+    """Returns sentences on the examples to train on, and on what is lost of them."""
     about = [
-        f"{len(data.train):,} examples to learn from, {len(data.validation):,} to validate on, "
+        f"{len(data.train):,} examples to train on, {len(data.validation):,} to validate on, "
         f"{len(data.test):,} to test on",
         *describe_labels(data.task, data.train, data.validation),
         *describe_loss(tokenizer, data.train),
@@ -149,7 +149,7 @@ def _describe(
 
 
 def _open_tokenizer(name: str, run: Run, init_from: str) -> Tokenizer:
-    """The tokenizer of the run that goes on or is started from, unless `data.tokenizer` names a file of its own."""
+    """Opens the tokenizer of the run to resume or to start from, unless `data.tokenizer` names a file of its own."""
     if (kept := kept_tokenizer(run, name)) is not None:
         return kept
     start = Run(init_from, "init_from")
@@ -161,7 +161,7 @@ def _open_tokenizer(name: str, run: Run, init_from: str) -> Tokenizer:
 
 
 def draw_examples(examples: list[Example], count: int, seed: int) -> list[Example]:
-    """`count` of the examples, in their order; all where it is 0 or not below their number."""
+    """Returns `count` of the examples, in their order; all of them if it is 0 or not below their number."""
     if not 0 < count < len(examples):
         return examples
     chosen = np.random.default_rng(seed).permutation(len(examples))[:count]

@@ -1,4 +1,4 @@
-"""What a run keeps of its data, and reads again: its tokenizer, its text, its task."""
+"""The parts of its data that a run keeps and reads again: its tokenizer, its text, its task."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,10 +12,10 @@ from gpt1_jax.tasks.task import Task
 
 
 def sound_tokenizer(run: Run) -> Tokenizer:
-    """The tokenizer of a run, which must be the one it was begun with.
+    """Loads the tokenizer of a run and checks that the run was begun with it.
 
     Raises:
-        UserError: it is no run, or the tokenizer's files are missing, damaged or others.
+        UserError: there is no run, or the tokenizer's files are missing, damaged or different.
     """
     run.config()
     found = load_tokenizer(run.tokenizer)
@@ -23,15 +23,15 @@ def sound_tokenizer(run: Run) -> Tokenizer:
     if known not in (None, found.fingerprint()):
         raise UserError(
             f"{run.tokenizer} is damaged: it is not the tokenizer that the run was begun with; restore it from a "
-            "copy, or run the training command again, which makes it again."
+            "copy, or run the training command again, which restores it."
         )
     return found
 
 
 def kept_tokenizer(run: Run, name: str) -> Tokenizer | None:
-    """A run's own copy of the tokenizer that `data.tokenizer` names, so that the original may be replaced or gone.
+    """Loads a run's own copy of the tokenizer that `data.tokenizer` names, so that the original may change or vanish.
 
-    None where no run was begun yet, another tokenizer is named now, or the copy is damaged.
+    The result is None if no run was begun yet, the config now names another tokenizer, or the copy is damaged.
     """
     if run.exists() and run.config().data.tokenizer == name:
         with suppress(UserError):
@@ -42,32 +42,32 @@ def kept_tokenizer(run: Run, name: str) -> Tokenizer | None:
 def open_corpus(
     data: DataConfig, run: Run, init_from: str | None, progress: Callable[[str], None] | None = None
 ) -> corpora.Corpus:
-    """The tokenized text a run reads, made now or found in the cache.
+    """Returns the tokenized text that a run reads, made now or found in the cache.
 
-    The run's own copy of its tokenizer serves, whatever became of the file, or of the text that it was trained on.
+    The run's own copy of its tokenizer is used, whatever became of the original or of the text it was trained on.
 
     Args:
         data: what the config names.
-        run: begun or not.
+        run: the run, begun or not.
         init_from: the run that this one starts from.
-        progress: gets lines on the work.
+        progress: receives lines on the work.
 
     Raises:
-        UserError: as `corpora.prepare`.
+        UserError: as in `corpora.prepare`.
     """
     trained = data.tokenizer == "sentencepiece"
     tokenizer = kept_tokenizer(run, data.tokenizer)
     if trained and init_from is not None:
-        # The parameters know no other.
+        # The parameters fit no other tokenizer.
         tokenizer = tokenizer or sound_tokenizer(Run(init_from, "init_from"))
     elif trained and tokenizer is not None and corpora.is_prepared(data, tokenizer):
-        # It is found under the name it was made by: by training, not with a tokenizer at hand.
+        # The corpus was made by training the tokenizer, not with one at hand, and is found under that name.
         tokenizer = None
     return corpora.prepare(data, tokenizer, progress)
 
 
 def kept_task(run: Run) -> Task | None:
-    """The task of a run that goes on, whose classes keep their numbers; None where it has to be found again."""
+    """Returns the task of a resumed run, so that classes keep their numbers; None if it has to be found again."""
     try:
         return Task.from_dict(run.read_file("task.json") or {})
     except (ValueError, TypeError, KeyError, AttributeError):

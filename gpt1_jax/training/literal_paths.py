@@ -1,4 +1,4 @@
-"""Paths of this machine as orbax needs them, which etils' are not everywhere."""
+"""Local paths as orbax needs them; etils' paths do not always work."""
 
 import glob
 import os
@@ -13,18 +13,18 @@ from gpt1_jax.errors import UserError
 
 
 class LiteralPath(PosixGPath):
-    """A path whose own characters are no pattern, and whose file's owner needs no name.
+    """A path whose characters are never taken for a pattern, and whose file's owner needs no name.
 
-    What is derived from it, by `/` or `parent`, is one too.
+    Paths derived from it, by `/` or `parent`, are such paths too.
     """
 
     def glob(self, pattern: str) -> Iterator["LiteralPath"]:
-        """The paths below this one that a pattern fits."""
+        """Yields the paths below this one that match a pattern."""
         for found in glob.glob(os.path.join(glob.escape(str(self)), pattern)):  # noqa: PTH118, PTH207
             yield LiteralPath(found)
 
     def stat(self) -> StatResult:
-        """What orbax asks of a file; etils asks for the owner's name as well, which a container may not know."""
+        """Returns what orbax asks about a file; etils also looks up the owner's name, which a container may lack."""
         found = os.stat(self)  # noqa: PTH116
         return StatResult(
             is_directory=stat.S_ISDIR(found.st_mode),
@@ -35,10 +35,10 @@ class LiteralPath(PosixGPath):
 
 
 def check_storable(directory: epath.Path) -> None:
-    """Refuses a directory whose name tensorstore does not take as it is.
+    """Checks that tensorstore takes the name of a directory literally.
 
     Raises:
-        UserError: there is a backslash in it, a byte that is no UTF-8, or a scheme in the middle.
+        UserError: the name has a backslash, bytes that are not UTF-8, or a scheme in the middle.
     """
     name = str(directory)
     try:
@@ -48,6 +48,6 @@ def check_storable(directory: epath.Path) -> None:
         odd = True
     if odd:
         raise UserError(
-            f"Checkpoints cannot be stored in {ascii(name)[1:-1]}: its name has a backslash, ':/' or bytes that are no "
-            "UTF-8; rename the directory, or name another --workdir."
+            f"Checkpoints cannot be stored in {ascii(name)[1:-1]}: its name has a backslash, ':/' or bytes that are "
+            "not UTF-8; rename the directory, or name another --workdir."
         )

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, and a progress bar on a terminal or plain lines elsewhere."""
+"""The log of a run: metrics.jsonl, TensorBoard, and a progress bar on a terminal or plain lines elsewhere."""
 
 import json
 import math
@@ -23,13 +23,13 @@ class MetricsLog:
     def __init__(self, directory: epath.Path, step: int, num_steps: int, unevaluated: bool = False) -> None:
         """Opens the log of a run at `step`.
 
-        Entries of later steps, from before a crash, are dropped, and the evaluation at `step` where it is to be
+        Entries of later steps, from before a crash, are dropped, and so is the evaluation at `step` if it has to be
         made up.
         """
         self._writes = jax.process_index() == 0
         self._path = directory / "metrics.jsonl"
         self._num_steps = num_steps
-        # A notebook asks for colours, and so for a bar, though it shows plain lines only.
+        # A notebook asks for colours, and would get a bar, but it shows only plain lines.
         self._console = Console(force_terminal=sys.stdout.isatty())
         self._progress = None
         if not self._writes:
@@ -57,7 +57,7 @@ class MetricsLog:
             numbers = ", ".join(map(str, damaged[:10])) + ", …" * (len(damaged) > 10)
             self.tell(f"{self._path}: {len(damaged)} damaged line(s) are left out: {numbers}")
         elif step and not entries:
-            self.tell(f"{self._path} is missing or empty: what it told of the steps up to {step} is lost")
+            self.tell(f"{self._path} is missing or empty: the log of the steps up to {step} is lost")
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
         """Records a step's values of one kind, "train" or "eval"; numbers that are not finite become null."""
@@ -93,12 +93,12 @@ class MetricsLog:
             self.tell(f"step {step}  {name}  {' '.join(text.split())}")
 
     def advance(self, step: int) -> None:
-        """Moves the progress bar, where there is one."""
+        """Moves the progress bar, if there is one."""
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
 
     def tell(self, sentence: str) -> None:
-        """Prints a line for the person watching, if there still is one."""
+        """Prints a line, unless nobody can read it any more."""
         if not self._writes:
             return
         if self._progress is None:
@@ -109,7 +109,8 @@ class MetricsLog:
     def _draw(self, draw: Callable[[], object]) -> None:
         try:
             draw()
-        except (OSError, ValueError, SystemExit) as error:  # rich exits where nobody reads
+        # rich exits if nobody reads.
+        except (OSError, ValueError, SystemExit) as error:
             self._progress = None
             lose_output(error)
 
@@ -123,18 +124,22 @@ class MetricsLog:
 
 
 class LineFile:
-    """A file that grows by lines, also where files can only be replaced, as on gs://."""
+    """A file that grows by lines, even where files can only be replaced, as on gs://."""
 
     def __init__(self, path: epath.Path, lines: list[str], appends: bool) -> None:
-        """Begins with these lines, in the place of what was there; without `appends` the rest waits for `save`."""
+        """Begins with these lines instead of what was there; without `appends`, further lines wait for `save`."""
         self._path, self._lines = path, lines
         self.save = (lambda: None) if appends else self._replace
         self._replace()
-        # Without a buffer, of which a disk that is full would make an error once more in closing.
+        # With a buffer, closing would run into a full disk once more.
         self._file = Path(path).open("ab", buffering=0) if appends else None  # noqa: SIM115
 
     def add(self, line: str) -> None:
-        """Appends a line; raises OSError with the name of the file where that cannot be."""
+        """Appends a line.
+
+        Raises:
+            OSError: with the name of the file.
+        """
         if self._file is None:
             self._lines.append(line)
             return
@@ -147,7 +152,7 @@ class LineFile:
             raise
 
     def close(self) -> None:
-        """Saves what is not saved yet."""
+        """Saves the lines that are not saved yet."""
         self.save()
         if self._file is not None:
             self._file.close()

@@ -1,4 +1,4 @@
-"""The one loop that turns every stage; stages differ in their objective, batches and evaluation."""
+"""The one loop that runs every stage; stages differ in objective, batches and evaluation."""
 
 import contextlib
 from functools import partial
@@ -25,15 +25,15 @@ from gpt1_jax.training.trainer import Metrics, Step, Trainer
 
 
 def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> State:
-    """Carries a stage out in its run directory, from the newest sound checkpoint, or else the stage's start.
+    """Trains a stage in its run directory, from the newest sound checkpoint or from the stage's start.
 
-    Leaves metrics, results and checkpoints.
+    Leaves metrics, results and checkpoints behind.
 
     Args:
-        stage: what to learn from, and how it is judged.
+        stage: what to train on, and how to evaluate it.
         trainer: the step, and where it runs.
-        config: settled.
-        run: begun, and held by this process.
+        config: the settled settings.
+        run: the run, begun and held by this process.
 
     Returns:
         The state at the end.
@@ -52,7 +52,7 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
         state: State = stage.start() if restored is None else restored
         step, last = int(state.step), config.num_steps
         hosts.on_first(lambda: mend_results(run, stage, step))
-        # A disk may show hosts old files.
+        # A disk may show outdated files to some hosts.
         unevaluated = hosts.any_of(lacks_evaluation(run, config, step))
         if step > last or (step == last and not unevaluated):
             tell(
@@ -68,7 +68,7 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
             program = trainer.compile(stage.samples, config.batch_size, log.tell)
 
             # ── Train ────────────────────────────────────────────────────────────────────────────────────────
-            # Some processes compile faster than others.
+            # Some processes may compile faster than others.
             hosts.wait()
             with signals.something_to_save(), contextlib.closing(checkpoints):
                 record = Record(stage, config, run, checkpoints, log, step)
@@ -105,7 +105,7 @@ def _turn(
 
 
 def _introduce(stage: Stage, trainer: Trainer, step: int) -> list[str]:
-    """The lines before the first step."""
+    """Returns the lines that are printed before the first step."""
     mesh = trainer.mesh
     resuming = f"resuming at step {step}" if step else "from the beginning"
     return [

@@ -1,4 +1,4 @@
-"""Whether a model and its batch can be in memory at all, told before anything is compiled."""
+"""Checks before anything is compiled whether a model and its batch can fit into memory at all."""
 
 import math
 from typing import Any
@@ -12,46 +12,47 @@ from gpt1_jax.devices.memory import memory_at_hand
 from gpt1_jax.errors import UserError
 from gpt1_jax.training.state import abstract_params
 
-_KEPT = 4  # of each parameter, at the end of a step: itself, its gradient and Adam's two moments
+# At the end of a step, each parameter is there four times: itself, its gradient and Adam's two moments.
+_KEPT = 4
 
 
 def check_memory(model: nn.Module, sizes: ModelConfig, train: TrainConfig, mesh: Mesh, width: int) -> None:
-    """Refuses a plan that surely does not fit the devices.
+    """Checks that a plan could fit the devices.
 
     Args:
-        model: what is trained.
-        sizes: of its trunk.
-        train: how many sequences are learned from at once.
-        mesh: in use.
-        width: positions of a sequence.
+        model: the model to train.
+        sizes: the sizes of its trunk.
+        train: decides the number of sequences in a micro-batch.
+        mesh: the mesh in use.
+        width: the number of positions in a sequence.
 
     Raises:
-        UserError: with what is needed, what is there, and which setting makes it smaller.
+        UserError: it surely does not; the error says what is needed, what there is, and which setting to lower.
     """
     kept, passing = memory_needed(abstract_params(model, mesh), sizes, train, mesh, width)
     room = memory_at_hand(mesh)
     if room is not None and kept + passing > room:
         raise UserError(
-            f"This needs at least {_gigabytes(kept + passing)} a device, {_gigabytes(kept)} of them for parameters, "
-            f"gradients and moments, and {_gigabytes(room)} are there; {advise(kept > room)}."
+            f"This needs at least {_gigabytes(kept + passing)} per device, {_gigabytes(kept)} of that for parameters, "
+            f"gradients and moments, but there are {_gigabytes(room)}; {advise(kept > room)}."
         )
 
 
 def memory_needed(
     params: Any, sizes: ModelConfig, train: TrainConfig, mesh: Mesh, width: int
 ) -> tuple[int, int]:
-    """Bytes a device that a step takes at the very least.
+    """Returns the least bytes that a step needs on each device.
 
     Args:
-        params: as `abstract_params` gives them.
-        sizes: of the trunk.
-        train: how many sequences are learned from at once.
-        mesh: in use.
-        width: positions of a sequence.
+        params: what `abstract_params` returns.
+        sizes: the sizes of the trunk.
+        train: decides the number of sequences in a micro-batch.
+        mesh: the mesh in use.
+        width: the number of positions in a sequence.
 
     Returns:
-        (Of parameters, gradients and moments; of the batch and its activations.) Of the latter only what even full
-        remat keeps is counted, a state for each layer and position; a step takes several times that.
+        The bytes for parameters, gradients and moments, and those for the batch and its activations. Of the latter only
+        what even full remat keeps is counted, a state for each layer and position; a step needs several times that.
     """
     kept = _KEPT * sum(
         leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
@@ -65,7 +66,7 @@ def memory_needed(
 
 
 def advise(kept: bool) -> str:
-    """Which setting makes a step smaller; `kept` is whether parameters, gradients and moments alone are too much."""
+    """Returns which setting shrinks a step; `kept`: parameters, gradients and moments alone are too much."""
     if kept:
         return "set a smaller model, or split it over more devices with mesh.fsdp"
     return "set train.batch_size lower, or train.accumulation higher"

@@ -1,6 +1,6 @@
-"""What orbax and its helpers print of errors that they raise as well, in pages, is kept back.
+"""Suppresses the pages that orbax and its helpers print about errors that they raise as well.
 
-A checkpoint that is damaged or a disk that is full is told in a sentence where it matters.
+Where it matters, a sentence reports a damaged checkpoint or a full disk.
 """
 
 import logging
@@ -16,7 +16,7 @@ _LIBRARY = f"{os.sep}orbax{os.sep}"
 
 
 def keep_back() -> None:
-    """From now on, in this process."""
+    """Suppresses these messages from now on, in this process."""
     absl_logging.get_absl_logger().addFilter(_is_not_orbaxs)
     logging.getLogger("asyncio").addFilter(_is_not_orbaxs)
     sys.unraisablehook = _without_orbaxs(sys.unraisablehook)
@@ -28,7 +28,7 @@ def _is_not_orbaxs(record: logging.LogRecord) -> bool:
 
 
 def _without_orbaxs(hook: Callable[[Any], object]) -> Callable[[Any], None]:
-    """A hook for errors that cannot be raised, such as those of coroutines that nobody waits for any more."""
+    """A hook for errors that cannot be raised, such as those of coroutines that nobody awaits."""
 
     def filtered(unraisable: Any) -> None:
         if not _comes_from_orbax(unraisable.exc_value):
@@ -38,7 +38,7 @@ def _without_orbaxs(hook: Callable[[Any], object]) -> Callable[[Any], None]:
 
 
 def _comes_from_orbax(error: BaseException | None) -> bool:
-    """Whether orbax raised it, or a loop of events that orbax has closed already."""
+    """Returns whether orbax raised an error, or an event loop that orbax has already closed."""
     if error is None:
         return False
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""What is minimized: each objective is a function (parameters, batch) → (loss, its parts)."""
+"""What training minimizes: each objective is a function (parameters, batch) → (loss, its parts)."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,7 +17,7 @@ Objective = Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def language_model_loss(model: Trunk, dropout: bool) -> Objective:
-    """L1, the weighted sum of the next tokens' negative log-likelihoods (the paper's equation 1).
+    """Returns L1, the weighted sum of the next tokens' negative log-likelihoods (the paper's equation 1).
 
     Args:
         model: the trunk.
@@ -44,14 +44,14 @@ def finetuning_loss(
     regression: bool,
     softmax: Literal["tokens", "authors"] = "tokens",
 ) -> Objective:
-    """L3 = L2 + λ · L1, with dropout (the paper's equation 5).
+    """Returns L3 = L2 + λ · L1, with dropout (the paper's equation 5).
 
     Args:
         model: trunk and head. The specials in use are targets of L1 like any token.
         auxiliary_weight: λ; at 0 the language model's loss is not computed.
         regression: whether L2 is the squared error of the head's one output instead of the cross-entropy.
-        softmax: whether L1's softmax runs over the tokens in use, or over the positions' rows too, as in the authors'
-            `model`, where both are one table.
+        softmax: whether L1's softmax runs over the tokens in use only, or also over the positions' rows, as in the
+            authors' `model`, where both are one table.
 
     Returns:
         A function of the parameters and a TaskBatch: the loss, and its parts "task_loss" (L2) and "lm_loss" (L1).
@@ -75,7 +75,7 @@ def finetuning_loss(
 
 
 def _next_tokens(model: Trunk, params: Any, hidden: Any, batch: Any, positions: bool = False) -> jax.Array:
-    """Σ w · ℓ of the next tokens, among the tokens in use and, where `positions` says so, the positions' rows."""
+    """Returns Σ w · ℓ of the next tokens, among the tokens in use and, if `positions` says so, the positions' rows."""
     targets, weights = (x.reshape(-1, x.shape[-1]) for x in (batch.targets, batch.weights))
     table, used = params["tokens"], used_rows(model)
     if positions:

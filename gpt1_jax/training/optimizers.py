@@ -1,4 +1,4 @@
-"""The update rules: the authors' Adam, AdamW as it is known today, and their schedules."""
+"""The update rules, which are the authors' Adam and AdamW as it is known today, and their schedules."""
 
 from typing import Any, cast
 
@@ -11,16 +11,16 @@ from gpt1_jax.cpu import clip_by_global_norm
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """The learning rate of an update, counted from 0, so that the first update has rate 0 under a warm-up.
+    """Returns the learning rate of each update, counted from 0, so with a warm-up the first update has rate 0.
 
-    "cosine" (pre-training, the paper's section 4.1): linear warm-up, then half a cosine to 0. "linear" (fine-tuning,
-    the authors' `warmup_linear`): (x / w below w, else 1) · (1 − x) with x = update / total, where optax would begin
-    the decay from the peak only behind the warm-up.
+    "cosine" (pre-training, the paper's section 4.1) is a linear warm-up and then half a cosine to 0. "linear"
+    (fine-tuning, the authors' `warmup_linear`) is (x / w below w, else 1) · (1 − x) with x = update / total. optax
+    would begin that decay from the peak only after the warm-up.
     """
     total, peak = config.total_steps or num_steps, config.learning_rate
     warmup = config.warmup_steps or config.warmup_fraction * total
     if config.schedule == "cosine":
-        # A warm-up longer than the run leaves the cosine a step that is never taken.
+        # If the warm-up is longer than the run, the cosine gets one step, which is never taken.
         end: Any = max(total, warmup + 1)
         return optax.warmup_cosine_decay_schedule(0, peak, cast(Any, warmup), end)
     warm = optax.linear_schedule(0, 1, cast(Any, warmup)) if warmup else optax.constant_schedule(1)
@@ -29,7 +29,7 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 def decay_mask(params: Any) -> Any:
-    """True for the parameters that decay: all but biases and gains, told by name (stacking adds dimensions)."""
+    """Returns True for parameters that decay: all but biases and gains, by their names, as stacking adds dimensions."""
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:
         name = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)][-1]
@@ -39,11 +39,11 @@ def decay_mask(params: Any) -> Any:
 
 
 def openai_adam(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The authors' Adam "with weight decay fix" (their opt.py), for t counted from 1:
+    """Returns the authors' Adam "with weight decay fix" (their opt.py), for t counted from 1:
 
     rate = schedule(t − 1) · √(1 − β₂ᵗ) / (1 − β₁ᵗ); p ← p − rate · (m / (√v + ε) + decay · p).
 
-    Against optax.adamw, ε stands outside the bias correction and the decay carries it.
+    Unlike in optax.adamw, ε stands outside the bias correction, and the correction also scales the decay.
     """
     beta1, beta2 = config.beta1, config.beta2
 
@@ -69,7 +69,7 @@ def openai_adam(config: OptimizerConfig, schedule: optax.Schedule) -> optax.Grad
 
 
 def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The named update rule behind clipping by the global norm of all gradients."""
+    """Returns the named update rule, preceded by clipping to a global norm of all gradients."""
     if config.name == "openai_adam":
         rule = openai_adam(config, schedule)
     else:
@@ -82,12 +82,12 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
             mask=decay_mask,
         )
     clip = clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    # A chain in any case: a run may go on with another clip_norm.
+    # This is a chain even without clipping, since a resumed run may change clip_norm.
     return optax.chain(clip, rule)
 
 
 def applied_updates(optimizer_state: Any) -> jax.Array:
-    """How many updates an optimizer state has seen, int32."""
+    """Returns how many updates an optimizer state has seen, int32."""
     return optax.tree_utils.tree_get_all_with_path(optimizer_state, "count")[0][1]
 
 

@@ -1,4 +1,4 @@
-"""What can be told before the first step: schedules that do not arrive, and texts that are read too often."""
+"""Warnings before the first step: about schedules that do not get far, and texts that are read too often."""
 
 import math
 
@@ -9,19 +9,19 @@ from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.optimizers import make_schedule
 
-# The paper's own; beyond, a model learns its text by heart.
+# The paper reads its text this often; beyond that, a model learns a text by heart.
 MOST_EPOCHS = 100
-# The part of the peak below which a schedule is said not to arrive.
+# A schedule that stays below this share of its peak gets a warning.
 REACHED = 0.9
 
 
 def look_ahead(config: Config, run: Run, tokens: int | None = None) -> list[str]:
-    """Warnings about a run that begins or goes on.
+    """Returns warnings about a run that begins or is resumed.
 
     Args:
-        config: settled.
-        run: before its config is replaced.
-        tokens: of the training text; None for a task's examples.
+        config: the settled config.
+        run: the run, before its config is replaced.
+        tokens: the number of training tokens; None for a task's examples.
     """
     found = _of_schedule(config.optimizer, config.train.num_steps)
     if tokens is not None:
@@ -53,7 +53,7 @@ def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
     highest = max(rates)
     if not highest:
         found.append(
-            f"all of the {num_steps} updates have learning rate 0, so that nothing is learned: there are too few for "
+            f"all of the {num_steps} updates have learning rate 0, so nothing is learned: there are too few for "
             f"the schedule; raise train.num_steps or num_epochs, or take a smaller train.batch_size."
         )
     elif highest < REACHED * peak:
@@ -84,7 +84,7 @@ def _of_epochs(config: Config, tokens: int) -> list[str]:
 
 
 def _of_longer_run(before: Config, config: Config, step: int) -> list[str]:
-    """Whether another number of steps makes another schedule, so that the rate jumps where the run goes on."""
+    """Returns whether another number of steps makes another schedule, so that the rate jumps on resuming."""
     old, new = before.train.num_steps, config.train.num_steps
     if before.optimizer != config.optimizer or config.optimizer.total_steps or old == new:
         return []

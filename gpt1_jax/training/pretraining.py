@@ -33,12 +33,12 @@ from gpt1_jax.training.transfer import check_start, load_trunk
 
 
 def pretrain(config: Config, workdir: str) -> None:
-    """Pre-trains in the run directory `workdir`, going on from its newest checkpoint where it has one.
+    """Pre-trains in the run directory `workdir`, resuming from its newest checkpoint if it has one.
 
     Raises:
         Stopped: a signal asked for it; the state is saved.
-        UserError: something in the config, the text or the directory is not as it must be.
-        Diverged, DivergedAgain: the loss stayed without finite values.
+        UserError: something is wrong with the config, the text or the directory.
+        Diverged, DivergedAgain: too many steps in a row were not finite.
     """
     session = open_session(config, workdir)
     run, mesh = session.run, session.mesh
@@ -95,7 +95,7 @@ def pretrain(config: Config, workdir: str) -> None:
 def _make_evaluate(
     model: Trunk, corpus: Corpus, settings: TrainConfig, mesh: Mesh
 ) -> Callable[[Any], dict[str, float]]:
-    """Parameters → what `score_text` tells of the held-out text."""
+    """Returns a function from parameters to what `score_text` finds on the held-out text."""
     batches = EvaluationBatches(
         corpus.validation,
         batch_size=settings.rows,
@@ -111,7 +111,7 @@ def _make_evaluate(
 
 
 def _make_sample(model: Transformer, corpus: Corpus, mesh: Mesh) -> Callable[[Any], str]:
-    """Parameters → how the model continues the beginning of the held-out text, each time with the same seed."""
+    """Returns a function from parameters to a continuation of the held-out text's beginning, always with one seed."""
     given = min(16, model.config.context_length // 2)
     prompt = corpus.validation.read(0, given).tolist()
     settings = Generation(max_new_tokens=48, temperature=0.8)

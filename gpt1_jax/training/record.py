@@ -1,4 +1,4 @@
-"""What a training leaves in its run directory while it goes on: logged steps, evaluations, checkpoints."""
+"""What a training leaves in its run directory as it goes on: logged steps, evaluations and checkpoints."""
 
 import math
 from typing import Any, NamedTuple
@@ -22,17 +22,17 @@ from gpt1_jax.training.state import State
 
 
 def lacks_evaluation(run: Run, config: TrainConfig, step: int) -> bool:
-    """Whether a checkpoint was saved, and a stop or a crash left no time for the evaluation that was due then."""
+    """Returns whether a checkpoint was saved, but a stop or a crash left no time for the evaluation due then."""
     due = step > 0 and (step % config.eval_every == 0 or step == config.num_steps)
     return due and run.results().get("step") != step
 
 
 class Due(NamedTuple):
-    """What is to be done after a step.
+    """What to do after a step.
 
-    Attributes:
-        stop, save, evaluate: as they say.
-        look: only to see whether the step was finite, since too many before it were not.
+    Fields:
+        stop, save, evaluate: whether to do so.
+        look: whether to check that the step was finite, because too many before it were not.
     """
 
     stop: bool
@@ -42,10 +42,10 @@ class Due(NamedTuple):
 
 
 class Record:
-    """The log, the checkpoints and the evaluations of a run, from the step at which it goes on.
+    """The log, the checkpoints and the evaluations of a run, from the step at which it begins or is resumed.
 
-    Metrics of step n are on disk before checkpoint n is. Its evaluation comes after the checkpoint, since a stop may
-    leave no time for both: an evaluation that is missing is made up by the next start.
+    Metrics of step n are on disk before checkpoint n is. The evaluation comes after the checkpoint, since a stop may
+    leave no time for both; the next start makes up a missing evaluation.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Record:
         checkpoints.best = self._best["step"] if self._best else None
 
     def read(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Waits for a step that was dispatched, watches over it and the save at work, logs it where that is due."""
+        """Waits for a dispatched step, checks it and any running save, and logs it if that is due."""
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         self.watch.step()
         if not self.guard.look(step, values):
@@ -87,17 +87,17 @@ class Record:
         nats = values["loss"] if self._stage.task is None else values.get("lm_loss")
         shown = {"loss": values["loss"]} | ({} if nats is None else {"perplexity": perplexity(nats)})
         values = shown | values | {"tokens_per_second": speed, "seconds_per_step": seconds}
-        told = {
+        known = {
             "mfu": model_flops_utilization(speed, self._stage.flops_per_token, jax.device_count()),
             "memory_gb": device_memory(),
         }
-        self._log.write(step, "train", values | {name: x for name, x in told.items() if x is not None})
+        self._log.write(step, "train", values | {name: x for name, x in known.items() if x is not None})
 
     def save(self, step: int, state: State) -> None:
-        """Starts to save a step, unless it is saved; older checkpoints go only while steps are finite.
+        """Starts to save a step, unless it is saved already; older checkpoints go only while steps are finite.
 
         Raises:
-            Diverged, DivergedAgain: its update made numbers that are not finite.
+            Diverged, DivergedAgain: the step's update made numbers that are not finite.
         """
         if self._saved == step:
             return
@@ -108,7 +108,7 @@ class Record:
         self._saved = step
 
     def due(self, step: int, stop: bool) -> Due:
-        """What is to be done after a step that was dispatched; `stop` is whether a signal asked for it."""
+        """Returns what to do after a dispatched step; `stop` is whether a signal asked for a stop."""
         end = step == self._config.num_steps
         return Due(
             stop=stop,
@@ -118,7 +118,7 @@ class Record:
         )
 
     def act(self, step: int, state: State, due: Due) -> None:
-        """Does what is due after a step that was read.
+        """Does what is due after a step whose metrics have been read.
 
         Raises:
             Stopped: a signal asked for it; the step is saved.
@@ -127,7 +127,7 @@ class Record:
         self.watch.pause()
         if self.guard.lost(at_end=step == self._config.num_steps):
             raise divergence.give_up(self.guard, step, self._run, self._checkpoints)
-        # The first evaluation compiles, for minutes where the model is large: no stop can wait for that.
+        # The first evaluation is compiled, which takes minutes for a large model; no stop can wait for that.
         first = due.evaluate and not self._evaluated
         end = step == self._config.num_steps
         if due.stop or end or ((due.save or first) and not self.guard.failed):
@@ -139,7 +139,7 @@ class Record:
         self.watch.resume()
 
     def evaluate(self, step: int, state: State) -> None:
-        """Measures, logs and writes results.json; the best so far is saved, and stays when older ones go.
+        """Measures, logs and writes results.json; the checkpoint of the best score so far stays when older ones go.
 
         Raises:
             Stopped: a signal asked for it meanwhile; the step is saved.
@@ -166,13 +166,13 @@ class Record:
             self._log.write_text(step, "sample", sample(state.params))
 
     def _judge(self, step: int, values: dict[str, float]) -> None:
-        """Tells results.json the last and the best evaluation."""
+        """Writes the last and the best evaluation to results.json."""
         best, score = self._best, self._stage.score
         sign = 1 if score == "loss" else -1
         finite = {
             name: value if math.isfinite(value) else None for name, value in values.items()
         }  # as JSON has it
-        # A best of a later step was undone by a crash, and one without a score is none.
+        # A best of a later step was undone by a crash; a best without a score does not count.
         known = None if best is None or best["step"] >= step else best[score]
         new = finite[score]
         if best is None or known is None or (new is not None and sign * new < sign * known):

@@ -1,4 +1,4 @@
-"""What both stages of training do before the loop: look at the devices, settle the config, open the run."""
+"""What both stages of training do before the loop: inspect the devices, settle the config, open the run."""
 
 import dataclasses
 import math
@@ -23,10 +23,10 @@ from gpt1_jax.run import NO_FILES, Run
 
 
 def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
-    """The settings with what depends on the length of an epoch made numbers.
+    """Returns the settings with numbers in place of everything that depends on the length of an epoch.
 
     Raises:
-        UserError: the epochs are more steps than can be counted.
+        UserError: the epochs have more steps than can be counted.
     """
     epoch = math.ceil(steps_per_epoch)
     num_steps = math.ceil(train.num_epochs * steps_per_epoch) if train.num_epochs else train.num_steps
@@ -49,9 +49,9 @@ class Session:
     """Where a stage takes place.
 
     Attributes:
-        run: its directory.
+        run: the run directory.
         mesh: the devices.
-        lines: on what runs there, to be told.
+        lines: sentences on what runs there, to be printed.
     """
 
     run: Run
@@ -60,11 +60,11 @@ class Session:
 
 
 def open_session(config: Config, workdir: str) -> Session:
-    """Looks at the devices, the directory and the other processes, before any data is read.
+    """Checks the devices, the directory and the other processes, before any data is read.
 
     Raises:
-        UserError: the config does not fit the devices or the run in `workdir`; that directory cannot be written; or
-            the processes do not have the same config and code.
+        UserError: the config does not fit the devices or the run in `workdir`, the directory cannot be written, or
+            the processes differ in config or code.
     """
     keep_compiled(config.data.cache_dir)
     mesh = make_mesh(config.mesh)
@@ -76,7 +76,7 @@ def open_session(config: Config, workdir: str) -> Session:
     run = Run(workdir)
     if not hosts.alone():
         values = to_dict(config)
-        # A host may have its own.
+        # Each host may have its own.
         values["data"] |= {"cache_dir": None, "tfds_dir": None}
         hosts.check_same(**{"The config": values, "The code": hosts.code_version()})
 
@@ -90,10 +90,10 @@ def open_session(config: Config, workdir: str) -> Session:
 
 
 def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
-    """Refuses a mesh over which the token table does not divide.
+    """Checks that the token table divides over a mesh.
 
     Raises:
-        UserError: naming the axis and the rows.
+        UserError: it does not; the error names the axis and the rows.
     """
     rows, parts = table_rows(tokenizer.vocab_size), mesh.shape["tensor"]
     if rows % parts:
@@ -108,8 +108,8 @@ class Opened:
     """A run directory that this process holds.
 
     Attributes:
-        lines: what has changed since it was begun, to be told.
-        record: step → writes what the steps behind it are trained with, on process 0; nothing is written before there
+        lines: sentences on what has changed since the run was begun, to be printed.
+        record: step → writes, on process 0, what the steps after it are trained with. Nothing is written before there
             is something to do.
     """
 
@@ -124,16 +124,17 @@ def begin(
     tokenizer: Tokenizer,
     files: Mapping[str, Any] = NO_FILES,
 ) -> Opened:
-    """Makes or opens the run directory and locks it for this process; a new one gets what it begins with.
+    """Makes or opens the run directory and locks it for this process; a new one receives what it begins with.
 
     Args:
-        config: settled.
-        data: the fingerprints of "text", what is learned from, and of "validation" where that is apart.
-        tokenizer: is kept in the run.
+        run: the run directory.
+        config: the settled config.
+        data: the fingerprints of "text", the training data, and of "validation" if that is separate.
+        tokenizer: kept in the run.
         files: further JSON files of the run, by their names.
 
     Raises:
-        UserError: as `Run.lock` and `Run.check`; the processes have not the same data, or do not share the directory.
+        UserError: as in `Run.lock` and `Run.check`; or the processes differ in data, or do not share the directory.
     """
     identity = {**data, "tokenizer": tokenizer.fingerprint()}
     hosts.check_same(**{"The data": data, "The tokenizer": identity["tokenizer"]})
@@ -153,7 +154,7 @@ def begin(
             tokenizer.save(run.tokenizer)
             mended.append(run.tokenizer.name)
         for name in mended:
-            tell(f"{run.directory / name} was missing or damaged; it is made again")
+            tell(f"{run.directory / name} was missing or damaged; it has been restored")
         return lines
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""What only shows how a training goes: where it fails, that is told once, and the training goes on without it."""
+"""Everything that only shows how a training goes; if showing fails, a warning says so once, and training goes on."""
 
 import contextlib
 import queue
@@ -14,7 +14,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 
 from gpt1_jax import signals
 
-_WAITING = 10_000  # events; more are dropped where the disk does not follow
+# More events than this are dropped if the disk is too slow.
+_WAITING = 10_000
 _FLUSH_SECONDS = 30
 _CLOSE_SECONDS = 10
 _NONE_YET = Event()
@@ -24,7 +25,7 @@ class Showing:
     """Shows something until that fails for the first time."""
 
     def __init__(self, name: str) -> None:
-        """`name` is what a warning calls it."""
+        """Takes the name that a warning uses."""
         self._name = name
         self._failed = False
 
@@ -34,17 +35,18 @@ class Showing:
             return
         try:
             show()
-        except (Exception, SystemExit) as error:  # whatever it is, and rich exits where nobody reads
+        # Any failure counts; rich even exits if nobody reads.
+        except (Exception, SystemExit) as error:
             self._failed = True
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             signals.say(f"warning: {self._name} failed ({reason}) and is left out; the training goes on.")
 
 
 class Board:
-    """TensorBoard's events, written by a thread of its own, so that no disk keeps the training waiting."""
+    """TensorBoard's events, written by a separate thread, so that no disk delays the training."""
 
     def __init__(self, directory: epath.Path, first: int) -> None:
-        """Begins a file of events; those that other files have from step `first` on are void."""
+        """Begins a file of events, which replaces those of other files from step `first` on."""
         self._events: queue.Queue[Event | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._serve, args=(str(directory), first), daemon=True)
         self._thread.start()
@@ -58,7 +60,7 @@ class Board:
         self._put(summary.text(name, text), step)
 
     def close(self) -> None:
-        """Waits a moment for what is not written yet."""
+        """Waits a moment for events that are not written yet."""
         if self._thread.is_alive():
             self._events.put(None)
             self._thread.join(_CLOSE_SECONDS)

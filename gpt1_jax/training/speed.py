@@ -1,4 +1,4 @@
-"""How fast a training is: the FLOPs of a token, their share of the devices' peak, and a stopwatch."""
+"""How fast a training is: the FLOPs per token, their share of the devices' peak, and a stopwatch."""
 
 import time
 
@@ -9,10 +9,10 @@ from gpt1_jax.devices.chips import PEAK_FLOPS
 
 
 def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
-    """FLOPs of forward and backward a token: 6 a weight, and causal attention counted once, 6·L·T·D.
+    """Returns the FLOPs of forward and backward per token: 6 per weight, and for causal attention 6·L·T·D.
 
-    725 MFLOP for GPT-1 at T = 512. Embedding look-ups and position rows multiply nothing and do not count. An LSTM
-    has no attention; each of its U units has four gates that read D + U numbers, and is read by D outputs.
+    That is 725 MFLOP for GPT-1 at T = 512. Look-ups of embeddings and positions multiply nothing and do not count. An
+    LSTM has no attention; each of its U units has four gates that read D + U numbers, and is read by D outputs.
     """
     width, hidden = model.d_model, model.d_ff
     if model.kind == "lstm":
@@ -23,13 +23,13 @@ def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
 
 
 def model_flops_utilization(tokens_per_second: float, flops_per_token: float, devices: int) -> float | None:
-    """The share of the devices' bfloat16 peak that goes into the model; None where the peak is not known."""
+    """Returns the share of the devices' bfloat16 peak that the model uses, or None if the peak is unknown."""
     peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
     return tokens_per_second * flops_per_token / (peak * devices) if peak else None
 
 
 class Stopwatch:
-    """Seconds spent training, without evaluation and saving."""
+    """Measures the seconds spent on training, without evaluation and saving."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -41,7 +41,7 @@ class Stopwatch:
         self._seconds += time.perf_counter() - self._since
 
     def resume(self) -> None:
-        """Counts again."""
+        """Starts counting again."""
         self._since = time.perf_counter()
 
     def step(self) -> None:
@@ -49,7 +49,7 @@ class Stopwatch:
         self._steps += 1
 
     def lap(self) -> float:
-        """Mean seconds a step since the last lap."""
+        """Returns the mean seconds per step since the last lap."""
         self.pause()
         seconds = self._seconds / max(self._steps, 1)
         self._steps, self._seconds = 0, 0.0

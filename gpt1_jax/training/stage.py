@@ -9,21 +9,21 @@ from gpt1_jax.training.state import State
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage puts into the loop, beside the trainer.
+    """What a stage of training gives to the loop, besides the trainer.
 
-    Attributes:
-        kind: "pretrain" or "finetune", and `task` a task's name: told in results.json.
-        start: → the state that a new run begins with.
+    Fields:
+        kind: "pretrain" or "finetune", and `task` a task's name: both go into results.json.
+        start: returns the state of a new run.
         rows: (step, start, stop) → those rows of the step's global batch, as NumPy.
-        samples: some rows of each shape in which batches come.
+        samples: some rows of each shape that batches have.
         evaluate: parameters → held-out metrics.
-        score: the metric of `evaluate` by which the best is told: a loss, or else the higher the better.
-        record: step → writes into the run directory what the steps behind it are trained with.
-        parameters: how many are in use.
-        tokens_per_step, flops_per_token: what a step costs on average, for the speed figures.
-        lines: told before the first step.
-        positive_label: the class whose F1 is reported, where there is one.
-        sample: parameters → a text to look at after each evaluation; None for none.
+        score: the metric of `evaluate` that decides the best: a loss, or one where higher is better.
+        record: step → writes into the run directory what the steps after it are trained with.
+        parameters: the number of parameters in use.
+        tokens_per_step, flops_per_token: the mean costs of a step, for the speed figures.
+        lines: printed before the first step.
+        positive_label: the class whose F1 is reported, if there is one.
+        sample: parameters → a text to look at after each evaluation, or None.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""The training state: shapes and places of it on a mesh, and its beginning."""
+"""The training state: its shapes and its places on a mesh, and how it begins."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from gpt1_jax.devices.mesh import logical_shardings, use
 
 
 class State(NamedTuple):
-    """Everything a resumed run needs: batches seen, parameters, the optimizer's moments."""
+    """Everything that a resumed run needs: the number of batches seen, the parameters, the optimizer's moments."""
 
     step: jax.Array
     params: Any
@@ -20,7 +20,7 @@ class State(NamedTuple):
 
 
 def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh) -> State:
-    """Shapes, dtypes and shardings of the state, nothing allocated."""
+    """Returns the shapes, dtypes and shardings of the state, without allocating it."""
     initialize, key = _initializer(model, optimizer, mesh), jax.eval_shape(lambda: jax.random.key(0))
     with use(mesh):
         return jax.tree.map(
@@ -31,12 +31,12 @@ def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, me
 
 
 def abstract_params(model: nn.Module, mesh: Mesh) -> Any:
-    """Shapes, dtypes and shardings of a model's parameters."""
+    """Returns the shapes, dtypes and shardings of a model's parameters."""
     return abstract_state(model, optax.identity(), mesh).params
 
 
 def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int) -> State:
-    """A fresh state, the same on every mesh, each device making its own part."""
+    """Returns a fresh state, the same on every mesh; each device makes its own part."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(model, optimizer, mesh))
     initialize = _initializer(model, optimizer, mesh)
     with use(mesh):

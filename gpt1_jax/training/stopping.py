@@ -1,4 +1,4 @@
-"""The safe places of a training, at which it looks whether it is to stop; several processes stop at the same one."""
+"""The safe places at which a training checks whether to stop; several processes stop at the same one."""
 
 import itertools
 import signal
@@ -14,10 +14,10 @@ _agreed = False
 
 
 def asked() -> bool:
-    """Whether to stop here.
+    """Returns whether to stop here.
 
-    Several processes call it equally often, in the same order: of them any one may get the signal, and jax's
-    protocol then finds the first place that none of them has passed.
+    All processes must call this equally often and in the same order. Any of them may get the signal; jax's protocol
+    then finds the first place that none of them has passed.
     """
     global _agreed
     if hosts.alone():
@@ -27,12 +27,12 @@ def asked() -> bool:
 
 
 def stopped(how: str) -> Stopped:
-    """What to raise where it was asked, `how` telling how the work is left; another process' signal is a SIGTERM."""
+    """Returns the error to raise; `how` says how the work is left, and another process's signal counts as SIGTERM."""
     return signals.stopped(signals.requested() or signal.SIGTERM, how)
 
 
 def check() -> None:
-    """A safe place within work that has nothing to save itself, such as an evaluation.
+    """Marks a safe place within work that has nothing to save itself, such as an evaluation.
 
     Raises:
         Stopped: a signal asked for it.

@@ -24,7 +24,7 @@ Metrics = dict[str, jax.Array]
 
 
 class Step:
-    """The compiled step, (state, batch) → (state, metrics): a program for each shape in which batches come.
+    """The compiled step, (state, batch) → (state, metrics), with a program for each shape that batches have.
 
     The state is donated. The metrics are "loss", the objective's parts, "grad_norm" and "learning_rate".
     """
@@ -34,12 +34,12 @@ class Step:
         self._programs = programs
 
     def __call__(self, state: State, batch: Any) -> tuple[State, Metrics]:
-        """Dispatches the step; its results are not waited for."""
+        """Dispatches the step without waiting for its results."""
         return self._programs[batch.tokens.shape](state, batch)
 
     @property
     def bytes(self) -> int:
-        """What the largest program holds on a device at once: state, batch, and all between."""
+        """The most bytes that a program holds on a device at once: state, batch, and everything between."""
         return max(map(_bytes, self._programs.values()))
 
 
@@ -47,11 +47,11 @@ class Step:
 class Trainer:
     """A model, its objective and its update rule on a mesh: all that a step needs, and nothing of data or disk.
 
-    Attributes:
-        mesh, model: what is trained, and where.
+    Fields:
+        mesh, model: where training happens, and what is trained.
         objective: (parameters, batch) → (loss, its parts).
-        optimizer, schedule: the update rule, and the learning rate of an update for the log.
-        accumulation: how many micro-batches an update is split into.
+        optimizer, schedule: the update rule, and the learning rate of each update for the log.
+        accumulation: the number of micro-batches in an update.
     """
 
     mesh: Mesh
@@ -63,22 +63,22 @@ class Trainer:
 
     @classmethod
     def make(cls, config: Config, model: nn.Module, objective: Objective, mesh: Mesh) -> Self:
-        """The trainer of a settled config's `optimizer` and `train`."""
+        """Makes the trainer of a settled config's `optimizer` and `train`."""
         schedule = make_schedule(config.optimizer, config.train.num_steps)
         optimizer = make_optimizer(config.optimizer, schedule)
         return cls(mesh, model, objective, optimizer, schedule, config.train.accumulation)
 
     @cached_property
     def abstract(self) -> State:
-        """Shapes, dtypes and shardings of the state."""
+        """The shapes, dtypes and shardings of the state."""
         return abstract_state(self.model, self.optimizer, self.mesh)
 
     def init(self, seed: int) -> State:
-        """A fresh state, the same on every mesh."""
+        """Returns a fresh state, the same on every mesh."""
         return initial_state(self.model, self.optimizer, self.mesh, seed)
 
     def lower(self, sample: Any, batch_size: int) -> jax.stages.Lowered:
-        """The step for batches of `batch_size` rows like those of `sample`, ready to be compiled."""
+        """Lowers the step for batches of `batch_size` rows like those of `sample`, ready to be compiled."""
         place = batch_sharding(self.mesh)
         batch = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype, sharding=place), sample
@@ -89,12 +89,12 @@ class Trainer:
     def compile(
         self, samples: Iterable[Any], batch_size: int, tell: Callable[[str], None] | None = None
     ) -> Step:
-        """Compiles the step for each shape in which batches come.
+        """Compiles the step for each shape that batches have.
 
         Args:
             samples: some rows of each shape.
             batch_size: B of the batches.
-            tell: takes a line on each program's cost.
+            tell: receives a line on each program's cost.
         """
         programs = {}
         for sample in samples:
@@ -107,13 +107,13 @@ class Trainer:
                 gigabytes = _bytes(programs[shape]) / 1e9
                 tell(
                     f"compiled for {' × '.join(map(str, shape))} tokens in {seconds:.1f} s; "
-                    f"{gigabytes:.2f} GB a device"
+                    f"{gigabytes:.2f} GB per device"
                 )
         return Step(programs)
 
     @cached_property
     def step(self) -> Any:
-        """The jitted step, which compiles as it is called; see `Step`.
+        """Returns the jitted step, which is compiled when it is called; see `Step`.
 
         The weights of a batch sum to 1, so its loss and gradient are the sums over its micro-batches. A step whose
         loss or gradient norm is not finite leaves parameters and moments as they were.
@@ -128,7 +128,7 @@ class Trainer:
         )
 
     def train_step(self, state: State, batch: Any) -> tuple[State, Metrics]:
-        """The update, as a pure function; see `Step`."""
+        """Makes the update, as a pure function; see `Step`."""
         (loss, parts), gradients = self._gradients(state.params, batch)
         norm = optax.tree.norm(gradients)
         updates, moments = self.optimizer.update(gradients, state.optimizer, state.params)
@@ -138,19 +138,19 @@ class Trainer:
             (optax.apply_updates(state.params, updates), moments),
             (state.params, state.optimizer),
         )
-        # The new moments wait for the new parameters, which read the old ones: so all are updated in place.
+        # The new moments wait for the new parameters, which read the old moments, so everything is updated in place.
         moments = optax.tree_map_params(self.optimizer, after, moments, params)
         rate = self.schedule(applied_updates(state.optimizer))
         metrics = {"loss": loss, **parts, "grad_norm": norm, "learning_rate": rate}
         return State(state.step + 1, params, moments), metrics
 
     def _gradients(self, params: Any, batch: Any) -> tuple[tuple[jax.Array, Metrics], Any]:
-        """(Loss, its parts) and gradients of a batch, summed over its micro-batches."""
+        """Returns (loss, its parts) and the gradients of a batch, summed over its micro-batches."""
         gradient = jax.value_and_grad(self.objective, has_aux=True)
         if self.accumulation == 1:
             return gradient(params, batch)
 
-        # Interleaved: every device keeps rows of its own, and nothing moves.
+        # Interleaved splitting lets every device keep its own rows, so nothing moves.
         def split(x: jax.Array) -> jax.Array:
             return x.reshape(-1, self.accumulation, *x.shape[1:]).swapaxes(0, 1)
 

@@ -1,4 +1,4 @@
-"""Parameters of one run as the beginning of another."""
+"""Starts one run from the parameters of another."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ from gpt1_jax.training.kept import sound_tokenizer
 
 
 def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
-    """Refuses a run to start from whose parameters do not fit.
+    """Checks that the parameters of another run fit.
 
     Raises:
-        UserError: another architecture, another tokenizer, or no checkpoint.
+        UserError: that run has another architecture, another tokenizer, or no checkpoint.
     """
     start = Run(init_from, "init_from")
     mine, theirs = flatten(to_dict(config)), flatten(to_dict(start.config()))
@@ -39,15 +39,15 @@ def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
 
 
 def load_trunk(run: Run, abstract: Any, tell: Callable[[str], None]) -> Any:
-    """The trunk's parameters of a run's newest sound checkpoint, whether it was pre-trained or fine-tuned.
+    """Returns the trunk's parameters from the newest sound checkpoint of a pre-trained or fine-tuned run.
 
     Args:
         run: the run directory.
         abstract: shapes, dtypes and shardings of the parameters.
-        tell: is told of damaged checkpoints that are passed over.
+        tell: receives lines about damaged checkpoints that are skipped.
 
     Raises:
-        UserError: there is no checkpoint, or none is sound.
+        UserError: there is no checkpoint, or no sound one.
     """
     wrapped = run.config().finetune is not None
     parts = {"params": {"trunk": abstract} if wrapped else abstract}
@@ -58,14 +58,14 @@ def load_trunk(run: Run, abstract: Any, tell: Callable[[str], None]) -> Any:
 
 
 def transfer(fresh: Any, trained: Any, vocab_size: int, num_blocks: int | None) -> Any:
-    """A fresh trunk's parameters with those of a trained one in their place, as the authors' n_transfer has it.
+    """Returns a fresh trunk's parameters in which a trained trunk's take their place, like the authors' n_transfer.
 
-    The embeddings of the specials stay fresh. Runs under jit or not, on sharded arrays.
+    The embeddings of the specials stay fresh. This works under jit or outside, and on sharded arrays.
 
     Args:
         fresh, trained: parameters of two trunks of one architecture.
-        vocab_size: V, the rows of the token table that are the tokenizer's.
-        num_blocks: how many blocks are taken, from the first; None is all, 0 only the embeddings, −1 nothing.
+        vocab_size: V, the number of rows of the token table that belong to the tokenizer.
+        num_blocks: the number of blocks to take, from the first; None means all, 0 only embeddings, −1 nothing.
     """
     if num_blocks == -1:
         return fresh

@@ -142,7 +142,7 @@ def test_a_save_that_fails_on_one_process_ends_all_in_a_sentence_and_the_run_goe
     )
     sentence = (
         rf"Checkpoint \d+ could not be saved in {re.escape(str(run))}/checkpoints \(File too large\); {newest}. "
-        "Mend that, and run the same command again to go on."
+        "Fix that, and run the same command again to go on."
     )
     for number, text in enumerate(said):
         lines = [line for line in text.splitlines() if line.startswith("error: ")]
