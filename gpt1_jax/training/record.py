@@ -30,7 +30,7 @@ def lacks_evaluation(run: Run, config: TrainConfig, step: int) -> bool:
 class Due(NamedTuple):
     """What to do after a step.
 
-    Fields:
+    Attributes:
         stop, save, evaluate: whether to do so.
         look: whether to check that the step was finite, because too many before it were not.
     """

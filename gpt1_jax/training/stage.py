@@ -11,7 +11,7 @@ from gpt1_jax.training.state import State
 class Stage:
     """What a stage of training gives to the loop, besides the trainer.
 
-    Fields:
+    Attributes:
         kind: "pretrain" or "finetune", and `task` a task's name: both go into results.json.
         start: returns the state of a new run.
         rows: (step, start, stop) → those rows of the step's global batch, as NumPy.

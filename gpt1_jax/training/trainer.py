@@ -47,7 +47,7 @@ class Step:
 class Trainer:
     """A model, its objective and its update rule on a mesh: all that a step needs, and nothing of data or disk.
 
-    Fields:
+    Attributes:
         mesh, model: where training happens, and what is trained.
         objective: (parameters, batch) → (loss, its parts).
         optimizer, schedule: the update rule, and the learning rate of each update for the log.
