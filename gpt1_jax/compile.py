@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
 def _row(found: dict[str, Any]) -> str:
     mesh = " × ".join(f"{name} {size}" for name, size in found["mesh"].items())
     start = f"{found['topology']}  {mesh}  remat {found['remat']}  "
-    memory = f"{found['memory'] / 1e9:.1f} of {found['memory_limit'] / 1e9:.1f} GB a device"
+    memory = f"{found['memory'] / 1e9:.1f} of {found['memory_limit'] / 1e9:.1f} GB per device"
     if not found["fits"]:
         return f"{start}does not fit: {memory}; {found['advice']}"
     return f"{start}fits: {memory}; about {_ms(found['seconds'])} a step, MFU {found['mfu']:.0%}"

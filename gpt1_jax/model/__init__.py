@@ -1,1 +1,1 @@
-"""Arrays in, logits and losses out; this room knows nothing of text, files or training."""
+"""From arrays to logits and losses; this package knows nothing of text, files or training."""

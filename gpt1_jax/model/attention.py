@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gpt1_jax.cpu import recomputed
 from gpt1_jax.model.dropout import Dropout
 
-# Queries are taken this many at a time, each chunk against the keys up to its own end: the masked half of the
+# Queries are processed in chunks of this size, each against the keys up to its own end, so the masked half of the
 # scores is never computed. Measured on CPU (docs/measured.md).
 CHUNK = 128
 # The authors' score of a masked position.
@@ -19,11 +19,11 @@ MASKED = -1e9
 
 
 def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:
-    """softmax(q kᵀ / √K, masked) with dropout, times v, with all scores at once; the softmax is in float32.
+    """Returns softmax(q kᵀ / √K, masked) with dropout, times v, with all scores at once and a float32 softmax.
 
     Args:
         query, key, value: [B, T, H, K].
-        dropout: of the weights.
+        dropout: the dropout of the weights.
 
     Returns:
         [B, T, H, K].
@@ -32,7 +32,7 @@ def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, dropout:
 
 
 def chunked_attention(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:
-    """`plain_attention`, a chunk of queries at a time."""
+    """Computes `plain_attention` one chunk of queries at a time."""
     length = query.shape[1]
     outputs = []
     for start in range(0, length, CHUNK):
@@ -43,7 +43,7 @@ def chunked_attention(query: jax.Array, key: jax.Array, value: jax.Array, dropou
 
 @recomputed
 def _attend_last(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:
-    """The attention of the last positions: query [B, Q, H, K]; key and value [B, S, H, K] up to their end."""
+    """Returns the attention of the last Q positions: query [B, Q, H, K]; key and value [B, S, H, K] up to their end."""
     columns = jnp.arange(key.shape[1])
     rows = columns[-query.shape[1] :]
     scores = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
@@ -53,9 +53,9 @@ def _attend_last(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dr
 
 
 class Cache(NamedTuple):
-    """What a layer's attention keeps of the positions so far, so that none is computed twice.
+    """What a layer's attention keeps of past positions, so that nothing is computed twice.
 
-    All sequences stand at one slot: those whose beginning is shorter begin at a later slot.
+    All sequences are at the same slot; shorter ones begin at a later slot.
 
     Attributes:
         keys, values: [B, H, C, K].
@@ -68,11 +68,11 @@ class Cache(NamedTuple):
 def cached_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, cache: Cache, slot: jax.Array, first: jax.Array
 ) -> tuple[jax.Array, Cache]:
-    """`plain_attention` without dropout for positions that follow those in a cache, which are added to it.
+    """Computes `plain_attention` without dropout for positions that follow those in a cache, and adds them to it.
 
     Args:
         query, key, value: [B, T, H, K].
-        cache: of all slots before `slot`.
+        cache: holds all slots before `slot`.
         slot: int32, where the first of the T positions goes.
         first: int32 [B], the slot at which each sequence begins.
 

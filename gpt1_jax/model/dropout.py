@@ -1,7 +1,7 @@
-"""Dropout whose mask is a keyed hash of where an element is, not a stream of random keys.
+"""Dropout whose mask is a keyed hash of an element's place, not drawn from a stream of random keys.
 
-The noise of its sequence, the site in the network and its index there decide an element's fate. So masks are bit-equal
-on every mesh, in micro-batches, query chunks and shorter sequences, under scan and remat.
+The noise of the sequence, the site in the network and the index there decide whether an element stays. Masks are
+therefore bit-equal on every mesh, in micro-batches, query chunks and shorter sequences, under scan and remat.
 
 Letters: B sequences, T positions, D width, H heads, Q queries, S keys, C context length.
 """
@@ -24,10 +24,10 @@ from gpt1_jax.hashing import mix
 )
 @dataclass(frozen=True)
 class Dropout:
-    """What drops elements of an activation at one site of the network, and scales the rest by 1/(1 − rate).
+    """Drops elements of an activation at one site of the network, and scales the others by 1/(1 − rate).
 
     Attributes:
-        noise: uint32 [B], one seed a sequence; None drops nothing.
+        noise: uint32 [B], one seed per sequence; None drops nothing.
         site: the place in the network, from 0.
         rate: the probability that an element is dropped, in [0, 1).
         context_length: C, the stride of indices, so that a mask does not depend on how far a batch is padded.
@@ -44,18 +44,18 @@ class Dropout:
         return self.noise is not None and self.rate > 0
 
     def states(self, x: jax.Array) -> jax.Array:
-        """x [B, T, D] with elements dropped; an element's index is its position times D and its feature."""
+        """Drops elements of x [B, T, D]; an element's index is its position times D plus its feature."""
         length, width = x.shape[1:]
         return self.elements(x, grid_index((jnp.arange(length), width), (jnp.arange(width), 1)))
 
     def weights(self, x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-        """Attention weights x [B, H, Q, S] with elements dropped; the positions of their queries [Q] and keys [S]."""
+        """Drops elements of attention weights x [B, H, Q, S], given the positions of queries [Q] and keys [S]."""
         stride = self.context_length
         heads = jnp.arange(x.shape[1])
         return self.elements(x, grid_index((heads, stride * stride), (rows, stride), (columns, 1)))
 
     def elements(self, x: jax.Array, index: jax.Array) -> jax.Array:
-        """x [B, ...] with elements dropped by their index, uint32 of x's shape without B or such that broadcasts."""
+        """Drops elements of x [B, ...] by their index, uint32 in (or broadcasting to) x's shape without B."""
         if self.noise is None or self.rate == 0:
             return x
         kept = keep_mask(self.noise, self.site, index, self.rate)
@@ -63,7 +63,7 @@ class Dropout:
 
 
 class LayerDropouts(NamedTuple):
-    """Those of one layer: of its attention's weights, of its attention's output and of its MLP's output."""
+    """The dropouts of one layer: for its attention's weights, its attention's output and its MLP's output."""
 
     weights: Dropout
     attended: Dropout
@@ -71,13 +71,13 @@ class LayerDropouts(NamedTuple):
 
 
 def embedding_dropout(config: ModelConfig, noise: jax.Array | None) -> Dropout:
-    """The dropout of the summed embeddings, at site 0; none where entries of the tables are dropped instead."""
+    """Returns the dropout of the summed embeddings, at site 0; inactive if the tables have dropout instead."""
     rate = config.embedding_dropout if config.embedding_dropout_form == "vectors" else 0.0
     return Dropout(noise, 0, rate, config.context_length)
 
 
 def layer_dropouts(config: ModelConfig, noise: jax.Array | None, layer: jax.Array | int) -> LayerDropouts:
-    """The dropouts of a layer, counted from 0, at the three sites that are its own."""
+    """Returns the dropouts of a layer, counted from 0, at the three sites of its own."""
     rates = config.attention_dropout, config.residual_dropout, config.residual_dropout
     return LayerDropouts(
         *(Dropout(noise, 3 * layer + 1 + i, rate, config.context_length) for i, rate in enumerate(rates))
@@ -85,15 +85,15 @@ def layer_dropouts(config: ModelConfig, noise: jax.Array | None, layer: jax.Arra
 
 
 def drop_tables(params: Any, update: jax.Array, config: ModelConfig) -> Any:
-    """A trunk's parameters with entries of its tables dropped where the config's form is "matrix", else as they are.
+    """Drops entries of a trunk's tables if the config's form is "matrix"; otherwise returns the parameters unchanged.
 
-    So does the authors' `model`, to the one matrix of tokens, specials and positions: all sequences of an update look
-    up the same dropped rows, and the output reads them too.
+    The authors' `model` drops entries of its one matrix of tokens, specials and positions in this way: all sequences of
+    an update look up the same dropped rows, and the output reads them too.
 
     Args:
-        params: "tokens" [V, D] and, of the Transformer, "positions" [C, D], which is counted behind it.
+        params: "tokens" [V, D] and, of the Transformer, "positions" [C, D], whose rows are counted after it.
         update: uint32 [], the seed of the update.
-        config: of the trunk.
+        config: the trunk's config.
     """
     if config.embedding_dropout_form == "vectors":
         return params
@@ -109,9 +109,9 @@ def drop_tables(params: Any, update: jax.Array, config: ModelConfig) -> Any:
 
 
 def keep_mask(noise: jax.Array, site: jax.Array | int, index: jax.Array, rate: float) -> jax.Array:
-    """Which elements stay.
+    """Returns which elements stay.
 
-    The hash is keyed by an offset and an odd multiplier: with an offset alone the masks of two sites would be
+    The hash is keyed by an offset and an odd multiplier; with only an offset, the masks of two sites would be
     shifted copies of each other.
 
     Args:
@@ -128,18 +128,18 @@ def keep_mask(noise: jax.Array, site: jax.Array | int, index: jax.Array, rate: f
 
 
 def stream(noise: jax.Array, site: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-    """The offset and the odd multiplier, uint32 [B], that key the hash of each sequence at a site."""
+    """Returns the offset and the odd multiplier, uint32 [B], that key the hash of each sequence at a site."""
     offset = mix(noise + jnp.uint32(0x9E3779B9) * jnp.asarray(site).astype(jnp.uint32))
     return offset, mix(offset ^ jnp.uint32(0x85EBCA6B)) | 1
 
 
 def threshold(rate: float) -> jax.Array:
-    """The uint32 from which on a hash keeps its element."""
+    """Returns the least uint32 hash that keeps its element."""
     return jnp.uint32(round(rate * 2**32))
 
 
 def grid_index(*axes: tuple[jax.Array, int]) -> jax.Array:
-    """uint32 index of each element of a grid: the sum over axes of coordinate · stride, modulo 2³².
+    """Returns the uint32 index of each element of a grid: the sum over axes of coordinate · stride, modulo 2³².
 
     Args:
         *axes: for each axis its coordinates, an integer array [n], and its stride.

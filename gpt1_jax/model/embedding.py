@@ -20,12 +20,12 @@ TABLE_MULTIPLE = 128
 
 
 def table_rows(vocab_size: int) -> int:
-    """Rows of the token table: the pieces and the specials, padded so that they divide on any usual mesh."""
+    """Returns the number of rows of the token table: pieces and specials, padded to divide over any usual mesh."""
     return -(-(vocab_size + SPECIALS) // TABLE_MULTIPLE) * TABLE_MULTIPLE
 
 
 def token_table(module: nn.Module, vocab_size: int, specials: int, width: int) -> jax.Array:
-    """A trunk's parameter "tokens" [V, D], of which the rows beyond the specials are padding."""
+    """Makes a trunk's parameter "tokens" [V, D], whose rows after the specials are padding."""
 
     def init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
         real = jnp.arange(shape[0])[:, None] < vocab_size + specials
@@ -36,7 +36,7 @@ def token_table(module: nn.Module, vocab_size: int, specials: int, width: int) -
 
 
 def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
-    """Rows of a table that lies split over the mesh: each device finds those it holds, tensor adds them up.
+    """Looks up rows of a table that is split over the mesh: each device finds those it holds, and tensor sums them.
 
     Args:
         table: [V, D], split over (tensor, fsdp).
@@ -49,7 +49,7 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
     def local(table: jax.Array, tokens: jax.Array) -> jax.Array:
         table = whole_rows(table)
         rows = tokens - jax.lax.axis_index("tensor") * table.shape[0]
-        # Another device's rows are out of range either way: filled with 0, without a gradient.
+        # Rows of other devices are out of range, below or above; they are filled with 0 and get no gradient.
         rows = jnp.where(rows < 0, table.shape[0], rows)
         return jax.lax.psum(take_rows(table, rows), "tensor")
 
@@ -60,16 +60,16 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
 
 
 def whole_rows(table: jax.Array) -> jax.Array:
-    """A device's part of a table, [v, d] → [v, D]: what lies split over fsdp is gathered."""
-    # Gathering from one device would still copy.
+    """Gathers a device's part of a table over fsdp, [v, d] → [v, D]."""
+    # Gathering from a single device would still copy.
     return jax.lax.all_gather(table, "fsdp", axis=1, tiled=True) if jax.lax.axis_size("fsdp") > 1 else table
 
 
 def embedded(x: jax.Array, config: ModelConfig, noise: jax.Array | None) -> jax.Array:
-    """Embeddings [B, T, D] as a trunk's first layer reads them: in config.dtype, with dropout."""
+    """Returns embeddings [B, T, D] as a trunk's first layer reads them: in config.dtype, with dropout."""
     return batch_sharded(embedding_dropout(config, noise).states(x.astype(config.dtype)))
 
 
 def project(states: jax.Array, table: jax.Array) -> jax.Array:
-    """Logits through the table: states [..., D] and table [V, D] of one dtype → float32 [..., V]."""
+    """Returns logits by the table: states [..., D] and table [V, D] of the same dtype → float32 [..., V]."""
     return jnp.einsum("...d,vd->...v", states, table, preferred_element_type=jnp.float32)

@@ -1,6 +1,6 @@
-"""What fine-tuning puts on a trunk: one linear layer on the state at the extract token (the paper's section 3.2).
+"""What fine-tuning adds to a trunk: one linear layer on the state at the extract token (the paper's section 3.2).
 
-Letters: B examples, S sequences an example, T positions, D width, N outputs.
+Letters: B examples, S sequences per example, T positions, D width, N outputs.
 """
 
 from typing import Literal
@@ -22,10 +22,10 @@ class Head(nn.Module):
     """Dropout, then a linear layer.
 
     Attributes:
-        pooling: what becomes of an example's S states. "one": there is but one; "sum": they are added
+        pooling: how an example's S states are used. "one": there is only one; "sum": they are added
             (similarity); "each": the layer scores each (multiple choice).
-        outputs: N; 1 for "each".
-        dropout_rate: of the layer's input.
+        outputs: N, which is 1 for "each".
+        dropout_rate: the rate of dropout on the layer's input.
     """
 
     pooling: Pooling
@@ -34,12 +34,12 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, states: jax.Array, noise: jax.Array | None) -> jax.Array:
-        """The logits.
+        """Returns the logits.
 
         Args:
             states: [B, S, D], each sequence's final state at its extract token.
-            noise: uint32 [B], or None for no dropout. An example's states are dropped alike, as the authors'
-                code does it for multiple choice.
+            noise: uint32 [B], or None for no dropout. All states of an example get the same mask, as in the
+                authors' code for multiple choice.
 
         Returns:
             float32 [B, N], or [B, S] for "each".
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
     """A trunk with a head on it.
 
     Attributes:
-        trunk, head: whose parameters are {"trunk": …, "head": …}.
+        trunk, head: the two parts; the parameters are {"trunk": …, "head": …}.
         extract: the token whose state the head reads.
     """
 
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
     extract: int
 
     def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """The task's logits, and the states for the auxiliary language model.
+        """Returns the task's logits, and the states for the auxiliary language model.
 
         Args:
             tokens: int32 [B, S, T], each sequence with one extract token.

@@ -1,4 +1,4 @@
-"""What the trunks are built of: parameters with logical axes, layer norm, the MLP's product, ways to lie on a mesh.
+"""The building blocks of trunks: parameters with logical axes, layer norm, the MLP's product, placement on a mesh.
 
 Letters: B sequences, T positions, D width, F hidden.
 """
@@ -24,28 +24,28 @@ zeros, ones = nn.initializers.zeros, nn.initializers.ones
 def parameter(
     module: nn.Module, name: str, axes: tuple[str | None, ...], init: Any, *shape: int
 ) -> jax.Array:
-    """A float32 parameter of a module with named logical axes; call it where the module is called."""
+    """Returns a float32 parameter of a module, with named logical axes; for use while the module is being called."""
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
 
 
 def constrained(x: jax.Array, *axes: str | None) -> jax.Array:
-    """x, split over the mesh by its logical axes."""
+    """Returns x split over the mesh by its logical axes."""
     return cast(jax.Array, spmd.with_logical_constraint(x, axes))
 
 
 def batch_sharded(x: jax.Array) -> jax.Array:
-    """x [B, ...], split over the mesh by its sequences alone."""
+    """Returns x [B, ...] split over the mesh only by its sequences."""
     return constrained(x, "batch", *(None,) * (x.ndim - 1))
 
 
 def remat_policy(config: ModelConfig) -> Callable[..., bool] | None:
-    """What `config.remat`, where it is not "none", keeps for the backward pass: None is nothing."""
+    """Returns what `config.remat`, unless it is "none", keeps for the backward pass, as a policy; None keeps nothing."""
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
 
 
 @recomputed
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [..., D] normalized over D with the biased variance, computed in float32."""
+    """Normalizes x [..., D] over D with the biased variance, in float32."""
     dtype = x.dtype
     x = x.astype(jnp.float32)
     x = x - x.mean(-1, keepdims=True)
@@ -55,5 +55,5 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
 
 @recomputed
 def activated_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """gelu(x) · kernel, by the authors' approximation of GELU; x [B, T, F], kernel [F, D] → [B, T, D]."""
+    """Returns gelu(x) · kernel with the authors' approximation of GELU; x [B, T, F], kernel [F, D] → [B, T, D]."""
     return constrained(jax.nn.gelu(x, approximate=True), "batch", None, "mlp") @ kernel

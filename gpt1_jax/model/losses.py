@@ -1,4 +1,4 @@
-"""Cross-entropy through the tied output table, without ever holding all logits, on any mesh.
+"""Cross-entropy with the tied output table, on any mesh, without ever holding all logits.
 
 Letters: B sequences, T positions, D width, V rows of the token table, padding included.
 """
@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.cpu import late_zeros
 from gpt1_jax.model.embedding import project, whole_rows
 
-# Rows of logits held at once, a device. Measured on CPU (docs/measured.md).
+# Each device holds this many rows of logits at once. Measured on CPU (docs/measured.md).
 CHUNK_ROWS = 512
 MASKED = -1e30
 
@@ -29,17 +29,17 @@ _TARGETS = PartitionSpec(_BATCH, None)
 def tied_cross_entropy(
     hidden: jax.Array, table: jax.Array, targets: jax.Array, weights: jax.Array, vocab_size: int
 ) -> jax.Array:
-    """Σ weights · (−log softmax(hidden · tableᵀ)[targets]), the softmax over the first vocab_size rows.
+    """Returns Σ weights · (−log softmax(hidden · tableᵀ)[targets]), with a softmax over the first vocab_size rows.
 
     Runs under a mesh with the axes data, fsdp and tensor: B is split over data and fsdp, V over tensor, D of
-    the table over fsdp. Within the loop over T the only collectives are two over tensor.
+    the table over fsdp. The only collectives within the loop over T are two over tensor.
 
     Args:
         hidden: [B, T, D].
         table: float32 [V, D].
         targets: int32 [B, T], below vocab_size.
         weights: float32 [B, T].
-        vocab_size: rows of the table that are tokens; the rest are padding and take no probability.
+        vocab_size: the number of rows that are tokens; the others are padding and get no probability.
 
     Returns:
         float32 scalar.
@@ -48,7 +48,7 @@ def tied_cross_entropy(
 
 
 def _forward(hidden, table, targets, weights, vocab_size):
-    """Forms the gradient already: the loss is linear in its cotangent."""
+    """Computes the gradient along with the loss, which is linear in its cotangent."""
     loss, d_hidden, d_table = _sharded(vocab_size, gradient=True)(hidden, table, targets, weights)
     return loss, (d_hidden, d_table)
 
@@ -71,7 +71,7 @@ def _sharded(vocab_size: int, gradient: bool) -> Callable[..., Any]:
 
 
 def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: bool) -> tuple[Any, ...]:
-    """One device's part: hidden [b, T, D], table [v, d], targets and weights [b, T]."""
+    """Computes one device's part: hidden [b, T, D], table [v, d], targets and weights [b, T]."""
     dtype = hidden.dtype
     table = whole_rows(table.astype(dtype))
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
@@ -120,14 +120,14 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
 
 
 def _psum(x: jax.Array, axis: str) -> jax.Array:
-    """The sum over an axis; x itself where that is one device, which would still copy."""
+    """Returns the sum over an axis, or x itself for a single device, for which a sum would still copy."""
     return jax.lax.psum(x, axis) if jax.lax.axis_size(axis) > 1 else x
 
 
 def token_log_probabilities(
     hidden: jax.Array, table: jax.Array, targets: jax.Array, vocab_size: int
 ) -> jax.Array:
-    """log softmax(hidden · tableᵀ)[targets] of each position, for measuring.
+    """Returns log softmax(hidden · tableᵀ)[targets] at each position, for measurements.
 
     Args:
         hidden: [B, T, D].

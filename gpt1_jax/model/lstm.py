@@ -1,7 +1,7 @@
-"""The LSTM of the paper's ablation (section 5): one layer, in the Transformer's place and behind its call.
+"""The LSTM of the paper's ablation (section 5): one layer, which takes the Transformer's place and is called alike.
 
-The paper gives its 2048 units and no more. Here it reads and predicts through the Transformer's token table, for
-which the units are projected to the table's width, with dropout on embeddings and projection.
+The paper says only that it has 2048 units. Here it reads and predicts through the Transformer's token table. The units
+are projected to the table's width, and dropout is applied to embeddings and projection.
 
 Letters: B sequences, T positions, D width, U units. The gates are in the order of `recurrence`.
 """
@@ -22,7 +22,7 @@ normal = nn.initializers.normal
 
 
 def gate_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """1 for the forget gate, else 0: open from the start, so that gradients reach back beyond a few positions."""
+    """Returns 1 for the forget gate and 0 elsewhere; an open gate lets gradients reach back beyond a few positions."""
     return jnp.zeros(shape, dtype).at[..., FORGET, :].set(1)
 
 
@@ -33,13 +33,13 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, noise: jax.Array | None) -> jax.Array:
-        """x [B, T, D] → [B, T, D]; noise uint32 [B] or None for no dropout."""
+        """Maps x [B, T, D] → [B, T, D]; noise is uint32 [B], or None for no dropout."""
         config, dtype, width = self.config, x.dtype, x.shape[-1]
         units, gates = config.d_ff, ("layers", "embed", None, "mlp")
 
-        # A matmul of N inputs starts with deviation 1/√N, which is as large as its inputs are: no layer norm makes
-        # good for less. From tokens to gates it also lifts the embeddings to 1, where gates bend; at 0.02 the loss
-        # stays that of single words for hundreds of steps. At 2048 units 1/√U is the Transformer's 0.02.
+        # A matmul of N inputs starts with deviation 1/√N, so its outputs are as large as its inputs; there is no layer
+        # norm to correct smaller ones. From tokens to gates it also raises the embeddings to 1, where gates bend. At
+        # 0.02, the loss would stay that of single words for hundreds of steps. At 2048 units, 1/√U is about 0.02.
         to_gates, from_units = normal(width**-0.5 / INIT_STDDEV), normal(units**-0.5)
         input_kernel = parameter(self, "input_kernel", gates, to_gates, 1, width, 4, units)
         recurrent_kernel = parameter(self, "recurrent_kernel", gates, from_units, 1, units, 4, units)
@@ -55,7 +55,7 @@ class Layer(nn.Module):
 
 
 class LSTM(nn.Module):
-    """Tokens to the states that predict the next; the output weights are the token table itself.
+    """Maps tokens to the states that predict the next tokens; the output weights are the token table itself.
 
     Attributes:
         config, vocab_size, specials: as in `Transformer`.
@@ -67,7 +67,7 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> jax.Array:
-        """The final states.
+        """Returns the final states.
 
         Args:
             tokens: int32 [B, T], ids below the table's rows.

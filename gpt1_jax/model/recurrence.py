@@ -1,7 +1,7 @@
 """An LSTM's recurrence over positions, on any mesh.
 
 Letters: T positions, B sequences, U units. The gates [4, U] are in the order input, forget, cell candidate,
-output, which is torch.nn.LSTM's.
+output, as in torch.nn.LSTM.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ FORGET = 1
 
 
 def recurrence(inputs: jax.Array, kernel: jax.Array, config: ModelConfig) -> jax.Array:
-    """The states of an LSTM that starts from zeros.
+    """Returns the states of an LSTM that starts from zeros.
 
-    Runs under a mesh with the axes data, fsdp and tensor; the one collective within the loop over T gathers the
+    Runs under a mesh with the axes data, fsdp and tensor; the only collective within the loop over T gathers the
     states [B, U] over tensor.
 
     Args:
         inputs: [T, B, 4, U], what the tokens and the bias add to the gates; B split over data and fsdp, U over
             tensor.
         kernel: [U, 4, U], of inputs' dtype, split over fsdp and tensor.
-        config: of which remat is read.
+        config: only its remat is read.
 
     Returns:
         [T, B, U], split as inputs.
@@ -53,7 +53,7 @@ def _scan(inputs: jax.Array, kernel: jax.Array, config: ModelConfig) -> jax.Arra
 
     if config.remat != "none":
         step = jax.checkpoint(step, prevent_cse=False, policy=remat_policy(config))
-    # The cell stays float32: it adds up T positions.
+    # The cell stays in float32, since it sums over T positions.
     start = jnp.zeros((inputs.shape[1], inputs.shape[3]))
     return jax.lax.scan(step, (start.astype(inputs.dtype), start), inputs)[1]
 
@@ -64,7 +64,7 @@ def _forward(inputs: jax.Array, kernel: jax.Array, config: ModelConfig) -> tuple
 
 
 def _backward(config: ModelConfig, kept: Any, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The kernel's gradient is one matmul over all positions; the scan's own would be a sum of T in the loop."""
+    """Computes the kernel's gradient in one matmul over all positions; the scan's own would sum over T in the loop."""
     states, pullback = kept
     (d_gates,) = pullback(cotangent)
     before = jax.lax.all_gather(states[:-1], "tensor", axis=2, tiled=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Specials(NamedTuple):
-    """The ids of the three."""
+    """The ids of the three tokens."""
 
     start: int
     delimiter: int
@@ -18,5 +18,5 @@ SPECIALS = len(Specials._fields)
 
 
 def special_ids(vocab_size: int) -> Specials:
-    """V, V + 1 and V + 2: the rows right behind the pieces'."""
+    """Returns V, V + 1 and V + 2, the rows right after those of the pieces."""
     return Specials(*range(vocab_size, vocab_size + SPECIALS))

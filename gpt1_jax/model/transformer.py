@@ -33,7 +33,7 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 def parameter_count(params: Any, vocab_size: int) -> int:
-    """The number of parameters, of a trunk or one with a head, without the token table's padding."""
+    """Returns the number of parameters of a trunk, with or without a head, leaving out the token table's padding."""
     rows, width = params.get("trunk", params)["tokens"].shape
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     return total - (rows - vocab_size) * width
@@ -46,12 +46,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, attend: Attend, dropouts: LayerDropouts) -> tuple[jax.Array, Any]:
-        """x [B, T, D] → [B, T, D].
+        """Maps x [B, T, D] → [B, T, D].
 
         Args:
             x: the states.
             attend: the attention of the heads.
-            dropouts: of the layer; those of the weights are `attend`'s.
+            dropouts: the layer's dropouts; the one for the weights is left to `attend`.
 
         Returns:
             The states, and what `attend` keeps.
@@ -91,12 +91,12 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Tokens to the final block's states; the output weights are the token table itself.
+    """Maps tokens to the final block's states; the output weights are the token table itself.
 
     Attributes:
         config: the sizes and rates.
-        vocab_size: the tokenizer's pieces; the token table has more rows, for the specials.
-        specials: how many of those rows are in use.
+        vocab_size: the number of the tokenizer's pieces; the token table has further rows for the specials.
+        specials: the number of those rows that are in use.
     """
 
     config: ModelConfig
@@ -104,7 +104,7 @@ class Transformer(nn.Module):
     specials: int = 0
 
     def setup(self) -> None:
-        """Declares the parameters; a call that reads some of them needs no others."""
+        """Declares the parameters; a call needs only those that it reads."""
         config = self.config
         self.tokens = token_table(self, self.vocab_size, self.specials, config.d_model)
         self.positions = parameter(
@@ -113,7 +113,7 @@ class Transformer(nn.Module):
         self.blocks = Block(config)
 
     def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> jax.Array:
-        """The final states.
+        """Returns the final states.
 
         Args:
             tokens: int32 [B, T], T ≤ C, ids below the table's rows.
@@ -146,11 +146,11 @@ class Transformer(nn.Module):
     def embed(
         self, tokens: jax.Array, places: slice | jax.Array, noise: jax.Array | None = None
     ) -> jax.Array:
-        """What the first block reads: the embeddings of tokens and positions, summed, with dropout.
+        """Returns what the first block reads: the sum of the embeddings of tokens and positions, with dropout.
 
         Args:
             tokens: int32 [B, T].
-            places: which of the C positions they stand at, a slice of T or int32 [B, T].
+            places: the positions of the tokens among the C, a slice of length T or int32 [B, T].
             noise: as in a call.
 
         Returns:
@@ -160,6 +160,6 @@ class Transformer(nn.Module):
 
 
 def _attend(attention: Attention, dropouts: LayerDropouts, *qkv: jax.Array) -> tuple[jax.Array, None]:
-    """Training's `Attend`, which keeps nothing."""
+    """Makes the `Attend` of training, which keeps nothing."""
     query, key, value = qkv
     return attention(query, key, value, dropouts.weights), None

@@ -1,4 +1,4 @@
-"""The network between the token table and what reads its states, as config.kind names it.
+"""The network between the token table and the reader of its states, chosen by config.kind.
 
 Letters: B sequences, T positions, D width.
 """
@@ -11,17 +11,17 @@ Trunk = Transformer | LSTM
 
 
 def make_trunk(config: ModelConfig, vocab_size: int, specials: int = 0) -> Trunk:
-    """The trunk of a config: tokens int32 [B, T], noise uint32 [B] or None → states [B, T, D].
+    """Makes the trunk of a config: tokens int32 [B, T], noise uint32 [B] or None → states [B, T, D].
 
     Args:
         config: the sizes and rates.
-        vocab_size: the tokenizer's pieces.
-        specials: how many of the token table's further rows are in use.
+        vocab_size: the number of the tokenizer's pieces.
+        specials: the number of the token table's further rows that are in use.
     """
     kinds = {"transformer": Transformer, "lstm": LSTM}
     return kinds[config.kind](config, vocab_size, specials)
 
 
 def used_rows(trunk: Trunk) -> int:
-    """The rows of the token table that are tokens: the pieces, and the specials in use."""
+    """Returns the number of rows of the token table that are tokens: the pieces and the specials in use."""
     return trunk.vocab_size + trunk.specials

@@ -247,8 +247,8 @@ FIELDS = wrong(
     main {TINY} --config.model.context_length=16000 → --config.model.context_length is 16000, too long
     main {TINY} --config.model.kind=lstm --config.model.num_layers=2 → --config.model.num_layers=2
     main {TINY} --config.train.num_epochs=999999999 → --config.train.num_epochs=1e+09 | can be counted
-    main {TINY} --config.train.batch_size=16777212 → GB a device | --config.train.batch_size lower
-    main {TINY} --config.model.num_layers=1000000 → GB a device | a smaller model
+    main {TINY} --config.train.batch_size=16777212 → GB per device | --config.train.batch_size lower
+    main {TINY} --config.model.num_layers=1000000 → GB per device | a smaller model
     main {TINY} --config.data.vocab_size=2 → --config.data.vocab_size is 2, too small
     main {TINY} --config.data.vocab_size=9999999 → --config.data.vocab_size is 9999999, too large
     main {TINY} --config.data.tokenizer= → --config.data.tokenizer is ''

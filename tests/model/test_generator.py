@@ -368,7 +368,7 @@ def test_a_prompt_that_does_not_fit_is_told(prompt: list[int], settings: dict[st
 def test_more_beams_than_there_is_memory_for_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "memory_at_hand", lambda mesh: 300_000)
     with pytest.raises(
-        UserError, match=r"num_beams=20 needs at least 0.00\d+ GB a device, and 0.0003 GB are there"
+        UserError, match=r"num_beams=20 needs at least 0.00\d+ GB per device, but there are 0.0003 GB"
     ):
         generate([[1, 2]], num_beams=20, max_new_tokens=4)
     assert len(generate([[1, 2]], num_beams=2, max_new_tokens=4)[0][0].tokens) == 4

@@ -84,7 +84,7 @@ def test_a_plan_that_no_machine_holds_is_refused_before_anything_is_compiled(
             make_trunk(config.model, VOCAB), config.model, config.train, mesh, config.model.context_length
         )
     message = str(caught.value)
-    assert "GB a device" in message and words in message
+    assert "GB per device" in message and words in message
 
 
 def test_a_run_is_not_begun_where_it_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +99,6 @@ def test_a_run_is_not_begun_where_it_does_not_fit(tmp_path: Path, monkeypatch: p
             "data.vocab_size": 300,
         }
     )
-    with pytest.raises(UserError, match=r"1e-06 GB are there"):
+    with pytest.raises(UserError, match=r"there are 1e-06 GB"):
         pretrain(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,6 @@
 """Beam search: the sequences of highest log-probability, divided by a power of their length.
 
-Letters: B prompts, W beams a prompt, N new tokens at most, V pieces. Flat arrays have B · W rows, a prompt's beams
+Letters: B prompts, W beams per prompt, N new tokens at most, V pieces. Flat arrays have B · W rows, a prompt's beams
 side by side.
 """
 
@@ -14,7 +14,7 @@ from gpt1_jax.model.attention import Cache
 from gpt1_jax.model.decoding.decode import Prompts, Weights, advance, empty_caches
 from gpt1_jax.model.transformer import Transformer
 
-# The score of what is no candidate.
+# The score of anything that is not a candidate.
 NEVER = -jnp.inf
 
 
@@ -23,9 +23,9 @@ class Beams(NamedTuple):
 
     Attributes:
         tokens: int32 [B, W, N].
-        log_probabilities: float32 [B, W, N], of each token.
-        lengths: int32 [B, W], how many tokens count.
-        scores: float32 [B, W]; NEVER where there is no sequence.
+        log_probabilities: float32 [B, W, N], one for each token.
+        lengths: int32 [B, W], the number of tokens that count.
+        scores: float32 [B, W]; NEVER for a sequence that does not exist.
     """
 
     tokens: jax.Array
@@ -40,8 +40,8 @@ class _State(NamedTuple):
     Attributes:
         caches: of each layer.
         step: int32, new tokens so far.
-        running: the beams that go on; their scores are sums.
-        ended: those that ended; their scores are divided.
+        running: the beams that continue; their scores are sums.
+        ended: the beams that have ended; their scores are divided.
         open: bool [B], whether a running beam may still become better than those that ended.
     """
 
@@ -61,11 +61,11 @@ def search(
     width: int,
     size: int,
 ) -> Beams:
-    """Continues each prompt by beam search; of `prompts` the keys are not read.
+    """Continues each prompt by beam search; the keys of `prompts` are not used.
 
-    A sequence ends with a stop or at its limit, and then its score is the sum of its log-probabilities over its length
-    to the power of `length_penalty`. A prompt's search is over when as many have ended as there are beams and none
-    that runs has a higher score by now.
+    A sequence ends with a stop or at its limit. Its score is then the sum of its log-probabilities, divided by its
+    length to the power of `length_penalty`. The search for a prompt is over when as many sequences have ended as there
+    are beams, and no running one has a higher score by now.
 
     Args:
         length_penalty: float32; 0 compares sums, 1 means.
@@ -109,14 +109,14 @@ def search(
 
 
 def _grow(state: _State, logits: jax.Array, *, prompts: Prompts, length_penalty: jax.Array) -> _State:
-    """One token more: of the 2 W best continuations, those that end and those that run on."""
+    """Adds a token: of the 2 W best continuations, some end and the others run on."""
     limits, stops = prompts.limits, prompts.stops
     batch, width, _ = state.running.tokens.shape
     length = state.step + 1
     found = jax.nn.log_softmax(logits).reshape(batch, width, -1)
     pieces = found.shape[-1]
     totals = (state.running.scores[..., None] + found).reshape(batch, -1)
-    # At least W of these run on, whatever stops: one continuation of each beam for each stop, and W beside them.
+    # At least W of these run on whatever stops: there is a continuation of each beam for each stop, and W others.
     totals, candidates = jax.lax.top_k(totals, min((1 + max(1, stops.size)) * width, width * pieces))
     parents, tokens = candidates // pieces, (candidates % pieces).astype(jnp.int32)
     chances = jnp.take_along_axis(found.reshape(batch, -1), candidates, axis=1)
@@ -148,13 +148,13 @@ def _grow(state: _State, logits: jax.Array, *, prompts: Prompts, length_penalty:
 
 
 def _best(beams: Beams, width: int) -> Beams:
-    """The `width` of highest score, in their order."""
+    """Returns the `width` beams of highest score, in order."""
     _, places = jax.lax.top_k(beams.scores, width)
     return _take(beams, places)
 
 
 def _take(beams: Beams, places: jax.Array) -> Beams:
-    """Beams [B, M] by their places [B, M] among each prompt's."""
+    """Returns beams [B, M] by their places [B, M] among those of each prompt."""
     return jax.tree.map(
         lambda x: jnp.take_along_axis(x, places.reshape(*places.shape, *(1,) * (x.ndim - 2)), axis=1), beams
     )

@@ -1,7 +1,7 @@
-"""Continuing sequences a token at a time, with a cache of keys and values, inside one compiled loop.
+"""Continues sequences one token at a time, with a cache of keys and values, in one compiled loop.
 
-Sequences stand right-aligned: they end at one slot and begin where their length says, so that every step writes one
-slot of all caches. A slot's position in its sequence is its distance from where that begins.
+Sequences are right-aligned: they end at the same slot and begin where their length says, so that every step writes one
+slot of all caches. A slot's position is its distance from the beginning of its sequence.
 
 Letters: B sequences, P slots of the prompts, N new tokens at most, C = P + N slots, D width, H heads, K head width,
 V the tokenizer's pieces.
@@ -24,8 +24,8 @@ class Weights(NamedTuple):
     """A Transformer's parameters as decoding reads them, cast to the dtype of activations.
 
     Attributes:
-        around: those outside the blocks, by their names.
-        blocks: a tree for each layer: a stacked array would be sliced, and so copied, for each layer of each token.
+        around: the parameters outside the blocks, by name.
+        blocks: a tree for each layer; a stacked array would be sliced, and so copied, for each layer of each token.
     """
 
     around: dict[str, jax.Array]
@@ -33,16 +33,16 @@ class Weights(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """What is continued.
+    """The prompts to continue.
 
     Attributes:
         tokens: int32 [B, P], right-aligned.
         first: int32 [B], the slot at which each begins.
-        limits: int32 [B], how many new tokens each may get, at least 1.
+        limits: int32 [B], the most new tokens for each, at least 1.
         stops: int32 [M], the tokens that end a sequence.
         keys: a random key for each, [B].
-        drawn: int32, how many tokens these keys have drawn already.
-        seen: bool [B, V], the pieces that a repetition penalty holds against; None without one.
+        drawn: int32, the number of tokens that these keys have drawn already.
+        seen: bool [B, V], the pieces that a repetition penalty applies to; None without a penalty.
     """
 
     tokens: jax.Array
@@ -55,17 +55,17 @@ class Prompts(NamedTuple):
 
 
 class State(NamedTuple):
-    """Sequences underway.
+    """Sequences in progress.
 
     Attributes:
         caches: of each layer.
-        slot: int32, where the last token goes, which is not in the caches yet.
-        last: int32 [B], that token.
+        slot: int32, where the last token will go, which is not in the caches yet.
+        last: int32 [B], the last token.
         step: int32, new tokens so far.
         tokens: int32 [B, N].
         log_probabilities: float32 [B, N], the model's own, before any of `Sampling`.
         done: bool [B].
-        counts: int32 [B], how many of `tokens` are each sequence's.
+        counts: int32 [B], the number of `tokens` that belong to each sequence.
         seen: as in `Prompts`, with the new tokens.
     """
 
@@ -82,7 +82,7 @@ class State(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def unstack(model: Transformer, params: Any) -> Weights:
-    """Parameters for decoding. Runs under the mesh, as all functions here."""
+    """Returns parameters for decoding. Like all functions here, it runs under the mesh."""
     dtype = model.config.dtype
 
     def layer(number: int) -> Any:
@@ -97,7 +97,7 @@ def unstack(model: Transformer, params: Any) -> Weights:
 
 
 def empty_caches(model: Transformer, batch: int, slots: int) -> tuple[Cache, ...]:
-    """Caches of nothing yet, one a layer."""
+    """Returns empty caches, one for each layer."""
     config = model.config
     shape = (batch, config.num_heads, slots, config.d_model // config.num_heads)
     return tuple(Cache(*(jnp.zeros(shape, config.dtype),) * 2) for _ in range(config.num_layers))
@@ -128,7 +128,7 @@ def advance(
         attend = partial(cached_attention, cache=cache, slot=slot, first=first)
         x, cache = Block(config).apply({"params": params}, x, attend, nothing_dropped)
         extended.append(cache)
-    # The logits are cut, since to cut the table would copy it.
+    # The logits are cut, not the table, which would be copied.
     return project(x[:, -1], weights.around["tokens"])[:, : model.vocab_size], tuple(extended)
 
 
@@ -161,7 +161,7 @@ def proceed(
     sampling: Sampling,
     until: jax.Array,
 ) -> State:
-    """Goes on until every sequence has `until` new tokens (at most N) or is done."""
+    """Continues until every sequence has `until` new tokens (at most N) or is done."""
 
     def more(state: State) -> jax.Array:
         return (state.step < until) & ~state.done.all()
@@ -174,7 +174,7 @@ def proceed(
 
 
 def _append(state: State, logits: jax.Array, prompts: Prompts, sampling: Sampling) -> State:
-    """The state with one token more for each sequence that is not done."""
+    """Adds one token to each sequence that is not done."""
     tokens, log_probabilities = choose(logits, prompts.keys, prompts.drawn + state.step, sampling, state.seen)
     counts = state.counts + ~state.done
     seen = state.seen

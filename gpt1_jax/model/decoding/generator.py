@@ -1,4 +1,4 @@
-"""Continuing token sequences with a language model: what `generate` and the samples of pre-training share.
+"""Continues token sequences with a language model, for `generate` and for the samples of pre-training.
 
 Letters: B rows (prompts times samples), P slots of the prompts, N new tokens at most, C the model's context length.
 """
@@ -23,9 +23,9 @@ from gpt1_jax.model.trunk import Trunk
 
 Watch = Callable[[list[list[int]]], None]
 
-# Slots. Sizes are rounded up to powers of two, so that few programs are compiled.
+# In slots. Sizes are rounded up to powers of two, so that few programs are compiled.
 _LEAST = 16
-# Bytes of a device for caches and logits: as many rows are continued at a time as fit.
+# Each device has this many bytes for caches and logits; as many rows as fit are continued at a time.
 _MEMORY = 2**31
 
 Reason = Literal["length", "stop", "context"]
@@ -68,10 +68,11 @@ class Generator:
 
         Args:
             prompts: token ids, at least one each.
-            settings: how.
-            watch: is shown all rows' new tokens so far, whenever there are `every` more; not by beam search.
+            settings: how to continue.
+            watch: called with all rows' new tokens so far, after every `every` tokens; not used by beam search.
             every: see `watch`.
-            first: the number of the first prompt, where these are part of a longer list: the seed draws by number.
+            first: the number of the first prompt, if these are part of a longer list; random draws depend on the
+                number.
 
         Returns:
             For each prompt its samples.
@@ -109,7 +110,7 @@ class Generator:
     # ── Memory ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _rows_at_once(self, texts: list[list[int]], settings: Generation) -> int:
-        """How many rows are continued together, at least one for each part of the mesh."""
+        """Returns how many rows to continue together, at least one for each part of the mesh."""
         return max(1, _MEMORY // self._row_bytes(texts, settings)) * self._parts
 
     def _beams_at_once(self, texts: list[list[int]], settings: Generation) -> int:
@@ -118,13 +119,13 @@ class Generator:
         room = memory_at_hand(self._mesh)
         if room is not None and needed > room:
             raise UserError(
-                f"num_beams={settings.num_beams} needs at least {needed / 1e9:,.3g} GB a device, and "
-                f"{room / 1e9:,.3g} GB are there; set fewer."
+                f"num_beams={settings.num_beams} needs at least {needed / 1e9:,.3g} GB per device, but there are "
+                f"{room / 1e9:,.3g} GB; set fewer."
             )
         return max(1, _MEMORY // needed) * self._parts
 
     def _row_bytes(self, texts: list[list[int]], settings: Generation) -> int:
-        """What a row takes of its device: the caches, and the logits with what sorting and drawing make of them."""
+        """Returns a row's bytes on its device: its caches, and its logits with all that sorting and drawing add."""
         config = self._model.config
         longest = min(max(map(len, texts)), config.context_length)
         slots = _bucket(longest) + _bucket(min(settings.max_new_tokens, config.context_length))
@@ -136,7 +137,7 @@ class Generator:
     def _draw(
         self, texts: list[list[int]], settings: Generation, watch: Watch | None, every: int, first: int
     ) -> list[list[Sample]]:
-        """The samples of each text, as many rows at a time as there is memory for."""
+        """Returns the samples of each text, computing as many rows at a time as memory allows."""
         count, at_once = settings.num_samples, self._rows_at_once(texts, settings)
         rows = len(texts) * count
         samples: list[Sample] = []
@@ -161,7 +162,7 @@ class Generator:
         watch: Watch | None,
         every: int,
     ) -> list[Sample]:
-        """A sample of each text; windows follow one another where they slide."""
+        """Returns a sample of each text; if windows slide, they follow one another."""
         context, sliding = self._model.config.context_length, settings.beyond_context == "slide"
         given, wanted = [len(text) for text in texts], settings.max_new_tokens
         chances: list[list[float]] = [[] for _ in texts]
@@ -173,7 +174,7 @@ class Generator:
                 if len(texts[row]) - starts[row] >= context:
                     starts[row] = len(texts[row]) - context // 2
             windows = [texts[row][starts[row] :] for row in open_rows]
-            # All windows go on together, so far as the longest of them can.
+            # All windows continue together, as far as the longest of them can.
             room = context - max(map(len, windows)) if sliding else context
             steps = min(wanted - drawn, room)
             limits = [wanted - drawn if sliding else min(wanted, context - len(window)) for window in windows]
@@ -206,7 +207,7 @@ class Generator:
         ]
 
     def _remember(self, prompts: Prompts, texts: list[list[int]], settings: Generation) -> Prompts:
-        """The prompts with the pieces that their texts have, where a penalty is on them."""
+        """Adds to the prompts, if there is a repetition penalty, the pieces that their texts contain."""
         if settings.repetition_penalty == 1:
             return prompts
         seen = np.zeros((len(prompts.limits), self._model.vocab_size), bool)
@@ -245,7 +246,7 @@ class Generator:
     def _prompts(
         self, windows: list[list[int]], limits: list[int], stop: Sequence[int], keys: jax.Array, drawn: int
     ) -> Prompts:
-        """Right-aligned rows, as many as divide over the mesh: those in excess end at once."""
+        """Returns right-aligned rows, as many as divide over the mesh; surplus rows end at once."""
         batch, width = -(-len(windows) // self._parts) * self._parts, _bucket(max(map(len, windows)))
         tokens = np.zeros((batch, width), np.int32)
         first = np.full(batch, width - 1, np.int32)
@@ -265,7 +266,7 @@ class Generator:
         )
 
     def _read(self, *arrays: jax.Array) -> tuple[np.ndarray, ...]:
-        """Arrays of the devices on every host, also what other hosts hold."""
+        """Returns arrays of the devices on every host, including what other hosts hold."""
         return jax.device_get(self._gather(arrays))
 
     def _placed(self, rows: np.ndarray) -> jax.Array:
@@ -274,14 +275,14 @@ class Generator:
 
 
 def _keys(seed: int, prompts: np.ndarray, samples: np.ndarray) -> jax.Array:
-    """A random key for each row, [B], made of the seed, the prompt's number and the sample's."""
+    """Returns a random key for each row, [B], from the seed and the numbers of prompt and sample."""
     fold = jax.vmap(jax.random.fold_in)
     key = jnp.broadcast_to(jax.random.key(seed), prompts.shape)
     return fold(fold(key, prompts.astype(np.uint32)), samples.astype(np.uint32))
 
 
 def sampling_of(settings: Generation, vocab_size: int) -> Sampling:
-    """The settings as the model's arithmetic takes them."""
+    """Returns the settings in the form that the model's arithmetic uses."""
     top_k = min(settings.top_k, vocab_size)
     return Sampling(
         temperature=jnp.float32(settings.temperature) if settings.temperature else None,

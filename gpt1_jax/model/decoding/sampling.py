@@ -1,4 +1,4 @@
-"""Choosing the next token from its logits.
+"""Chooses the next token from its logits.
 
 Letters: B sequences, V pieces.
 """
@@ -11,12 +11,12 @@ import optax
 
 
 class Sampling(NamedTuple):
-    """How a token is drawn; each field is a float32 or int32 scalar, or None where that is off.
+    """How a token is drawn; each field is a float32 or int32 scalar, or None if it is off.
 
     Attributes:
         temperature: divides the logits; None takes the most probable token.
-        top_k: only so many of the most probable ones are drawn from.
-        top_p: only the fewest most probable ones that together have this probability.
+        top_k: draws only from this many most probable tokens.
+        top_p: draws only from the fewest most probable tokens that together have this probability.
         repetition_penalty: a logit of a piece seen before is divided by it, or multiplied where it is negative
             (Keskar et al., 2019, as it is commonly done).
     """
@@ -30,12 +30,12 @@ class Sampling(NamedTuple):
 def choose(
     logits: jax.Array, keys: jax.Array, drawn: jax.Array, sampling: Sampling, seen: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """A token for each sequence.
+    """Chooses a token for each sequence.
 
     Args:
         logits: float32 [B, V].
         keys: random keys [B].
-        drawn: int32, how many tokens each key has drawn before.
+        drawn: int32, the number of tokens that each key has drawn before.
         sampling: what is done to the logits first, in the order penalty, temperature, top_k, top_p.
         seen: bool [B, V]; with a repetition penalty only.
 
@@ -52,24 +52,24 @@ def choose(
 
 
 def adjusted(logits: jax.Array, sampling: Sampling, seen: jax.Array | None) -> jax.Array:
-    """Logits [B, V] as tokens are drawn from them; see `choose`."""
+    """Returns the logits [B, V] from which tokens are drawn; see `choose`."""
     if sampling.repetition_penalty is not None and seen is not None:
         logits = penalized(logits, seen, sampling.repetition_penalty)
     if sampling.temperature is None:
         return logits
-    # The most probable token's logit becomes 0, which no temperature moves; the others can but fall to −∞. Divided as
-    # they come, logits would overflow at a low temperature, and infinity less infinity is no number.
+    # The most probable token's logit becomes 0, which no temperature changes; the others can only fall to −∞. Without
+    # this, logits would overflow at a low temperature, and infinity minus infinity is NaN.
     logits = (logits - logits.max(axis=-1, keepdims=True)) / sampling.temperature
     return truncated(logits, sampling.top_k, sampling.top_p)
 
 
 def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
-    """Logits [B, V] with those of seen pieces made smaller by a penalty above 1."""
+    """Returns logits [B, V] in which a penalty above 1 lowers those of seen pieces."""
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def truncated(logits: jax.Array, top_k: jax.Array | None, top_p: jax.Array | None) -> jax.Array:
-    """Logits [B, V] with those outside top_k and then top_p at −∞; equal ones stay or go together."""
+    """Returns logits [B, V] with −∞ outside top_k and then top_p; equal logits stay or go together."""
     if top_k is None and top_p is None:
         return logits
     descending = -jnp.sort(-logits, axis=-1)
