@@ -39,7 +39,7 @@ def batch_sharded(x: jax.Array) -> jax.Array:
 
 
 def remat_policy(config: ModelConfig) -> Callable[..., bool] | None:
-    """Returns what `config.remat`, unless it is "none", keeps for the backward pass, as a policy; None keeps nothing."""
+    """Returns the policy of what `config.remat`, if not "none", keeps for the backward pass; None keeps nothing."""
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
 
 
