@@ -43,6 +43,13 @@ class ModelConfig:
     context_length: Annotated[int, Range(2, below=2**20)] = setting(
         512, PAPER, "positions of a sequence", architecture=True
     )
+    activation: Literal["gelu_tanh", "relu", "swish"] = setting(
+        "gelu_tanh",
+        PAPER,
+        "of the MLP; the authors' program offers all three",
+        architecture=True,
+        before="gelu_tanh",
+    )
     embedding_dropout: Rate = setting(0.1, PAPER, "on embeddings")
     embedding_dropout_form: Literal["vectors", "matrix"] = setting(
         "vectors",
@@ -128,11 +135,19 @@ class OptimizerConfig:
         "openai_adam", CODE, "the update rule; openai_adam is the authors', with decoupled decay", fixed=True
     )
     learning_rate: NonNegative = setting(2.5e-4, PAPER, "at its highest, after the warm-up")
-    schedule: Literal["cosine", "linear"] = setting("cosine", PAPER, "how the rate falls to 0")
+    schedule: Literal["cosine", "linear", "warmup_cosine", "warmup_constant"] = setting(
+        "cosine",
+        PAPER,
+        "the rate after the warm-up: down half a cosine or a line to 0; the authors' warmup_cosine takes half a cosine "
+        "of the whole run, and their warmup_constant stays",
+    )
     warmup_steps: Steps = setting(2_000, PAPER, "in which the rate rises from 0")
     warmup_fraction: Rate = setting(0.0, OURS, "of total_steps, where warmup_steps is 0")
     total_steps: Steps = setting(0, OURS, "the schedule's length; 0 is num_steps")
-    weight_decay: NonNegative = setting(0.01, PAPER, "on all parameters but biases and gains")
+    weight_decay: NonNegative = setting(0.01, PAPER, "on the parameters that `decayed` names")
+    decayed: Literal["matrices", "all"] = setting(
+        "matrices", PAPER, "all parameters but biases and gains, or all", before="matrices"
+    )
     clip_norm: NonNegative = setting(1.0, CODE, "the largest norm of all gradients together; 0 does not clip")
     beta1: Rate = setting(0.9, CODE, "decay of Adam's first moment")
     beta2: Rate = setting(0.999, CODE, "decay of Adam's second moment")

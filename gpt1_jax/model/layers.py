@@ -4,6 +4,7 @@ Letters: B sequences, T positions, D width, F hidden.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -53,7 +54,19 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     return (x * scale + bias).astype(dtype)
 
 
-@recomputed
-def activated_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns gelu(x) · kernel with the authors' approximation of GELU; x [B, T, F], kernel [F, D] → [B, T, D]."""
-    return constrained(jax.nn.gelu(x, approximate=True), "batch", None, "mlp") @ kernel
+# The authors' `act_fns`; their GELU is the approximation by tanh.
+ACTIVATIONS = {
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "swish": jax.nn.swish,
+}
+
+
+def activated_product(x: jax.Array, kernel: jax.Array, activation: str) -> jax.Array:
+    """Returns activation(x) · kernel; x [B, T, F], kernel [F, D] → [B, T, D]."""
+
+    @recomputed
+    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return constrained(ACTIVATIONS[activation](x), "batch", None, "mlp") @ kernel
+
+    return product(x, kernel)

@@ -1,5 +1,6 @@
 """The update rules, which are the authors' Adam and AdamW as it is known today, and their schedules."""
 
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -13,9 +14,13 @@ from gpt1_jax.cpu import clip_by_global_norm
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     """Returns the learning rate of each update, counted from 0, so with a warm-up the first update has rate 0.
 
-    "cosine" (pre-training, the paper's section 4.1) is a linear warm-up and then half a cosine to 0. "linear"
-    (fine-tuning, the authors' `warmup_linear`) is (x / w below w, else 1) · (1 − x) with x = update / total. optax
-    would begin that decay from the peak only after the warm-up.
+    With x = update / total and the warm-up ending at w:
+
+    - "cosine" (pre-training, the paper's section 4.1): a linear warm-up, and then half a cosine to 0.
+    - "linear" (fine-tuning, the authors' `warmup_linear`): (x / w below w, else 1) · (1 − x). optax would begin that
+      decay from the peak only after the warm-up.
+    - "warmup_cosine" (the authors'): x / w up to w, then (1 + cos πx) / 2, with a small jump at w.
+    - "warmup_constant" (the authors'): x / w up to w, then 1.
     """
     total, peak = config.total_steps or num_steps, config.learning_rate
     warmup = config.warmup_steps or config.warmup_fraction * total
@@ -24,16 +29,23 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
         end: Any = max(total, warmup + 1)
         return optax.warmup_cosine_decay_schedule(0, peak, cast(Any, warmup), end)
     warm = optax.linear_schedule(0, 1, cast(Any, warmup)) if warmup else optax.constant_schedule(1)
-    decay = optax.linear_schedule(peak, 0, total)
-    return lambda update: warm(update) * decay(update)
+    if config.schedule == "linear":
+        decay = optax.linear_schedule(peak, 0, total)
+        return lambda update: warm(update) * decay(update)
+    cosine = config.schedule == "warmup_cosine"
+    rest = optax.cosine_decay_schedule(peak, total) if cosine else optax.constant_schedule(peak)
+    return lambda update: jnp.where(jnp.asarray(update) <= warmup, peak * warm(update), rest(update))
 
 
-def decay_mask(params: Any) -> Any:
-    """Returns True for parameters that decay: all but biases and gains, by their names, as stacking adds dimensions."""
+def decay_mask(config: OptimizerConfig, params: Any) -> Any:
+    """Returns True for parameters that decay: those that `decayed` names.
+
+    Biases and gains are told by their names, since stacking adds dimensions.
+    """
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:
         name = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)][-1]
-        return not name.endswith(("bias", "scale"))
+        return config.decayed == "all" or not name.endswith(("bias", "scale"))
 
     return jax.tree_util.tree_map_with_path(decays, params)
 
@@ -62,7 +74,7 @@ def openai_adam(config: OptimizerConfig, schedule: optax.Schedule) -> optax.Grad
             direction = m / (jnp.sqrt(v) + config.epsilon)
             return -rate * (direction + config.weight_decay * p if decays else direction)
 
-        changes = jax.tree.map(change, params, mean, variance, decay_mask(params))
+        changes = jax.tree.map(change, params, mean, variance, decay_mask(config, params))
         return changes, optax.ScaleByAdamState(state.count + 1, mean, variance)
 
     return optax.GradientTransformation(init, update)
@@ -79,7 +91,7 @@ def make_optimizer(config: OptimizerConfig, schedule: optax.Schedule) -> optax.G
             config.beta2,
             config.epsilon,
             weight_decay=config.weight_decay,
-            mask=decay_mask,
+            mask=partial(decay_mask, config),
         )
     clip = clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     # This is a chain even without clipping, since a resumed run may change clip_norm.

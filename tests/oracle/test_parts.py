@@ -45,25 +45,34 @@ def test_attention_is_scaled_by_the_heads_width(attend: Any) -> None:
 
 
 @pytest.mark.parametrize("warmup", [0.002, 0.1])
-def test_the_linear_schedule(warmup: float) -> None:
-    """Ours ends at 0 where the program's goes on below it, beyond the last update, where it is never asked."""
+@pytest.mark.parametrize("schedule", ["linear", "warmup_cosine", "warmup_constant"])
+def test_schedules(schedule: str, warmup: float) -> None:
+    """Beyond the last update, where none is asked for, the program's go on; ours stay where they ended."""
     x = TRACE["schedule/x"]
+    total = 1_000_000
     config = OptimizerConfig(
-        learning_rate=1.0, schedule="linear", warmup_steps=0, warmup_fraction=warmup, total_steps=1_000_000
+        learning_rate=1.0, schedule=schedule, warmup_steps=0, warmup_fraction=warmup, total_steps=total
     )
-    found = make_schedule(config, 0)(np.float32(x * 1_000_000))
-    np.testing.assert_allclose(
-        found, np.maximum(TRACE[f"schedule/warmup_linear/{warmup}"], 0), rtol=0, atol=2e-6
-    )
+    # Where the warm-up ends, the product may be rounded to behind it.
+    updates = np.where(np.isclose(x, warmup, rtol=1e-6), warmup, x.astype(np.float64)) * total
+    found = np.asarray(make_schedule(config, 0)(np.float32(updates)))
+    name = "warmup_linear" if schedule == "linear" else schedule
+    expected = TRACE[f"schedule/{name}/{warmup}"]
+    np.testing.assert_allclose(found[x <= 1], expected[x <= 1], rtol=0, atol=2e-6)
 
 
-CASES = {"l2_clip": (0.01, 1.0), "l2_noclip": (0.01, 0.0), "plain": (0.0, 0.0)}
+CASES = {
+    "l2_clip": (0.01, "matrices", 1.0),
+    "l2_vector_clip": (0.01, "all", 1.0),
+    "l2_noclip": (0.01, "matrices", 0.0),
+    "plain": (0.0, "matrices", 0.0),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_thirty_updates_of_the_optimizer_alone(case: str) -> None:
-    """A matrix that decays, and a vector and a scalar that do not; gradients clipped by their norm together."""
-    decay, clip = CASES[case]
+    """A matrix that decays, and a vector and a scalar that may; gradients clipped by their norm together."""
+    decay, decayed, clip = CASES[case]
     names = {"matrix": "kernel", "vector": "bias", "scalar": "scale"}
     config = OptimizerConfig(
         learning_rate=0.05,
@@ -72,6 +81,7 @@ def test_thirty_updates_of_the_optimizer_alone(case: str) -> None:
         warmup_fraction=0.1,
         total_steps=30,
         weight_decay=decay,
+        decayed=decayed,
         clip_norm=clip,
     )
     optimizer = make_optimizer(config, make_schedule(config, 30))

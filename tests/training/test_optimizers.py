@@ -209,7 +209,7 @@ def test_kernels_tokens_and_positions_decay_and_nothing_else() -> None:
     with use_mesh():
         model = Transformer(tiny_config().model, 101)
         params = jax.eval_shape(lambda: nn.unbox(model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))))
-    mask = flat(decay_mask(params["params"]))
+    mask = flat(decay_mask(setting(), params["params"]))
     decaying = {name for name, decays in mask.items() if decays}
     kernels = {"qkv_kernel", "out_kernel", "mlp_in_kernel", "mlp_out_kernel"}
     assert decaying == {"tokens", "positions"} | {f"blocks/{name}" for name in kernels}

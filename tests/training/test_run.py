@@ -19,6 +19,7 @@ IDENTITY = {"text": "aaa", "tokenizer": "bbb"}
 BEGUN = {"model.num_layers": 1, "finetune.task": "cola"}
 OTHER: dict[str, Any] = {
     "seed": 5,
+    "model.activation": "relu",
     "model.kind": "lstm",
     "model.num_layers": 3,
     "model.num_heads": 8,
