@@ -2,9 +2,9 @@
 
     python -m gpt1_jax.main --config=configs/finetune.py:TASK --config.init_from=RUN --workdir=RUN2
 
-RUN is a pre-trained run, which gives architecture and tokenizer. TASK is cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte,
-snli, scitail, race, race_middle, race_high, story_cloze, custom, or, of the demo text, demo_genre, demo_entailment,
-demo_same_verse, demo_next_verse. Any key can be set behind it: --config.data.source=files:DIR.
+RUN is a pre-trained run, which supplies architecture and tokenizer. TASK is cola, sst2, mrpc, qqp, stsb, mnli, qnli,
+rte, snli, scitail, race, race_middle, race_high, story_cloze, custom, or, of the demo text, demo_genre,
+demo_entailment, demo_same_verse, demo_next_verse. Any key can be set after it: --config.data.source=files:DIR.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ from gpt1_jax.config import (
 )
 from gpt1_jax.tasks.catalog import find_task
 
-FROM_INIT: Any = None  # as in the run that init_from names; one that is set must agree with it
+# The value is that of the run that init_from names; if it is set here, the two must agree.
+FROM_INIT: Any = None
 
 
 def paper(task: str) -> Config:
@@ -59,7 +60,7 @@ def paper(task: str) -> Config:
 
 
 def demo(task: str) -> Config:
-    """For what the presets `tiny` and `small` of pre-training make: small models learn at a higher rate.
+    """The setting for models of the pre-training presets `tiny` and `small`, which learn at a higher rate.
 
     python -m gpt1_jax.main --config=configs/finetune.py:demo_same_verse --config.init_from=runs/pretrain-tiny
 
@@ -75,6 +76,10 @@ def demo(task: str) -> Config:
 
 
 def get_config(task: str = "") -> ConfigDict:
-    """The setting of a task; raises UserError where there is none of that name."""
+    """Returns the setting of a task.
+
+    Raises:
+        UserError: there is no task of that name.
+    """
     find_task(task, named="--config=configs/finetune.py:")
     return to_config_dict(demo(task) if task.startswith("demo_") else paper(task))

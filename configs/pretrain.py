@@ -4,7 +4,7 @@
     python -m gpt1_jax.main --config=configs/pretrain.py:tiny     minutes on a laptop's CPU
     python -m gpt1_jax.main --config=configs/pretrain.py:small    about an hour there
 
-Any key can be set behind it: --config.train.batch_size=8. A preset says what differs from the paper, whose values are
+Any key can be set after it: --config.train.batch_size=8. A preset says what differs from the paper, whose values are
 the schema's defaults (gpt1_jax/config.py); config.json of a run holds every key.
 """
 

@@ -1,4 +1,4 @@
-"""What config files, runs and the command line say, checked and made a Config."""
+"""Checks what config files, runs and the command line say, and makes a Config of it."""
 
 import dataclasses
 import difflib
@@ -11,7 +11,7 @@ from gpt1_jax.config import Config, schema
 from gpt1_jax.errors import UserError
 from gpt1_jax.keys import Key, sections
 
-# Digits of a number on the command line; a longer one is out of range by these alone.
+# A number on the command line with more digits than this is out of range in any case.
 _DIGITS = 1000
 
 
@@ -19,10 +19,10 @@ _DIGITS = 1000
 
 
 def parse_override(name: str, text: str) -> Any:
-    """The value of one `--config.NAME=TEXT`, checked alone against the schema before absl sees it.
+    """Returns the value of one `--config.NAME=TEXT`, checked by itself against the schema before absl sees it.
 
     Raises:
-        UserError: no such key (the nearest is named), or a text that is not of its type or range.
+        UserError: there is no such key (the nearest is suggested), or the text is not of its type or range.
     """
     known = schema()
     if name not in known:
@@ -45,21 +45,21 @@ def parse_override(name: str, text: str) -> Any:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The checked config of nested dictionaries, such as a run's config.json.
+    """Makes a checked config from nested dictionaries, such as a run's config.json.
 
     Raises:
-        UserError: an unknown or missing key, a wrong type, a value out of range, fields that do not fit.
+        UserError: a key is unknown or missing, a value has a wrong type or is out of range, or fields do not fit.
     """
     return check(_build(Config, values, "", schema()))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The config as nested dictionaries of JSON types."""
+    """Returns the config as nested dictionaries of JSON types."""
     return dataclasses.asdict(config)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, by dotted names."""
+    """Flattens nested dictionaries into one with dotted names."""
     flat = {}
     for name, value in values.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
@@ -97,7 +97,7 @@ def check(config: Config) -> Config:
     """Returns the config if its fields fit each other.
 
     Raises:
-        UserError: a sentence that names the fields that do not fit.
+        UserError: some fields do not fit; the error names them.
     """
     model, train, mesh = config.model, config.train, config.mesh
     if model.kind == "transformer" and model.d_model % model.num_heads:
@@ -150,12 +150,14 @@ def check(config: Config) -> Config:
         match = re.fullmatch(r"([1-9][0-9]{,17}):([0-9]{1,18})", train.profile_steps)
         if match is None or int(match[1]) > int(match[2]):
             raise UserError(
-                f"train.profile_steps={train.profile_steps} is no range of steps; write FIRST:LAST such as 10:15."
+                f"train.profile_steps={train.profile_steps} is not a range of steps; write FIRST:LAST such as 10:15."
             )
     axes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
     for name, size in axes.items():
         if size == 0:
-            raise UserError(f"mesh.{name}=0 is no mesh; set 1 for an unused axis or -1 to take what remains.")
+            raise UserError(
+                f"mesh.{name}=0 is not a mesh; set 1 for an unused axis or -1 to take what remains."
+            )
     if list(axes.values()).count(-1) > 1:
         raise UserError(
             f"mesh={axes} has more than one axis of -1; only one can take the devices that remain."
@@ -164,7 +166,11 @@ def check(config: Config) -> Config:
 
 
 def _checked(value: Any, key: Key) -> Any:
-    """A value of the key's type and range; raises UserError of any other."""
+    """Returns a value of the key's type and range.
+
+    Raises:
+        UserError: the value has another type or is out of range.
+    """
     name, kind = key.name, key.kind
     if value is None and key.optional:
         return None
