@@ -139,8 +139,8 @@ class OptimizerConfig:
     schedule: Literal["cosine", "linear", "warmup_cosine", "warmup_constant"] = setting(
         "cosine",
         PAPER,
-        "how the rate changes after the warm-up: it falls to 0 along half a cosine or a line; the authors' warmup_cosine "
-        "follows half a cosine of the whole run, and their warmup_constant keeps the rate",
+        "how the rate changes after the warm-up: it falls to 0 along half a cosine or a line; the authors' "
+        "warmup_cosine follows half a cosine of the whole run, and their warmup_constant keeps the rate",
     )
     warmup_steps: Steps = setting(2_000, PAPER, "steps in which the rate rises from 0")
     warmup_fraction: Rate = setting(
