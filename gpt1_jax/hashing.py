@@ -1,4 +1,4 @@
-"""The one hash: a bijection of uint32, which dropout's masks, batches and checksums share."""
+"""The one hash, a bijection of uint32, which dropout's masks, batches and checksums share."""
 
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +11,7 @@ Bits = TypeVar("Bits", np.ndarray, "jax.Array")
 
 
 def mix(bits: Bits) -> Bits:
-    """A bijection of uint32 in which every input bit changes half of the output bits (a multiply-xorshift hash).
+    """Applies a bijection of uint32 in which every input bit changes half of the output bits (a multiply-xorshift hash).
 
     Args:
         bits: uint32 [...], an array of NumPy or of jax, within a kernel as well.
@@ -25,7 +25,7 @@ def mix(bits: Bits) -> Bits:
 
 
 def hash_numbers(*numbers: int | np.ndarray) -> np.ndarray:
-    """A hash of each tuple of numbers, with arrays broadcast: uint32, every bit as good as random.
+    """Returns a hash of each tuple of numbers, with arrays broadcast: uint32, in which every bit is as good as random.
 
     Each number is mixed before it joins the rest; otherwise neighbouring steps and rows would be shifted copies.
     """

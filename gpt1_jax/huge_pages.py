@@ -1,11 +1,11 @@
-"""Memory in huge pages, for which glibc asks Linux only if it was told so before the process began."""
+"""Memory in huge pages, which glibc requests from Linux only if a variable said so before the process began."""
 
 import os
 import sys
 
 
 def use_huge_pages() -> None:
-    """Starts the running command over, once and at once, with memory in huge pages; call it before anything is done.
+    """Restarts the running command once, with memory in huge pages; call this before doing anything else.
 
     XLA for CPUs takes the working memory of every step anew; in pages of 4 KiB, each mapped at its first touch, that
     costs 6 to 8 % of a step. Nothing happens except on Linux, nor where the user has set GLIBC_TUNABLES.

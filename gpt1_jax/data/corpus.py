@@ -127,8 +127,8 @@ def prepare(
             reporter.say(f"{error}: tokenizing again")
             shutil.rmtree(directory, ignore_errors=True)
             corpus = load(Path(tokenize(data, tokenizer, reporter)))
-        if told := corpus.loss():
-            reporter.say(told)
+        if sentence := corpus.loss():
+            reporter.say(sentence)
         return corpus
 
 

@@ -40,7 +40,7 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 def decay_mask(config: OptimizerConfig, params: Any) -> Any:
     """Returns True for parameters that decay: those that `decayed` names.
 
-    Biases and gains are told by their names, since stacking adds dimensions.
+    Biases and gains are recognized by their names, since stacking adds dimensions.
     """
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:

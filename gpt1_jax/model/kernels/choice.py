@@ -38,7 +38,7 @@ _FASTEST = {"tpu": ("flash", "splash"), "gpu": ("cudnn",)}
 
 
 def attention_in_use(config: ModelConfig, dropout: bool) -> Attention:
-    """The attention of a transformer on the devices in use.
+    """Returns the attention of a transformer on the devices in use.
 
     Args:
         config: names the form.
@@ -51,7 +51,7 @@ def attention_in_use(config: ModelConfig, dropout: bool) -> Attention:
 
 
 def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:
-    """The form in which a transformer's attention runs on a platform: config.attention, or what "auto" stands for.
+    """Returns the form of a transformer's attention on a platform: config.attention, or what "auto" stands for.
 
     Args:
         config: names the form.
@@ -73,13 +73,13 @@ def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:
 
 
 def or_auto(config: ModelConfig, platform: str) -> ModelConfig:
-    """The config for reading a trained model anywhere: "auto" in place of a form that a platform does not run."""
+    """Returns the config for reading a trained model anywhere, with "auto" instead of a form the platform lacks."""
     unfit = _unfit(config.attention, config, platform, dropout=False)
     return dataclasses.replace(config, attention="auto") if unfit else config
 
 
 def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool) -> str | None:
-    """Why a form cannot be had, as the rest of a sentence; None where it can."""
+    """Returns why a form cannot be used, as the rest of a sentence, or None if it can."""
     if form not in _RUNS_ON:
         return None
     if platform != _RUNS_ON[form]:

@@ -29,9 +29,9 @@ _STREAM = PartitionSpec(None, ("data", "fsdp"))
 
 
 def fits(length: int, width: int, dtype: str) -> bool:
-    """Whether a TPU core can hold what a program works on, whose greatest part are whole heads [width, length].
+    """Returns whether a TPU core can hold a program's data, most of which is whole heads [width, length].
 
-    By compiling for a TPU v4, whose cores have least.
+    The limits were found by compiling for a TPU v4, whose cores have the least memory.
     """
     return width <= 256 and width * length * jnp.dtype(dtype).itemsize <= 2**20
 
@@ -39,7 +39,7 @@ def fits(length: int, width: int, dtype: str) -> bool:
 def flash_attention(
     query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, *, interpret: bool = False
 ) -> jax.Array:
-    """`attention.plain_attention` by kernels: the same weights are dropped, and the softmax is in float32.
+    """Computes `attention.plain_attention` by kernels: the same weights are dropped, and the softmax is in float32.
 
     Runs under a mesh with the axes data, fsdp and tensor: B is split over data and fsdp, H over tensor, and no device
     needs another's part.
@@ -72,7 +72,7 @@ def flash_attention(
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _attention(query, key, value, stream, settings):
-    """One device's part; stream: uint32 [2, B], the offset and the multiplier of each sequence's hash."""
+    """Computes one device's part; stream: uint32 [2, B], the offset and the multiplier of each sequence's hash."""
     return _forward(query, key, value, stream, settings)[0]
 
 
@@ -87,7 +87,7 @@ def _forward(query, key, value, stream, settings):
 
 
 def _backward(settings, residuals, cotangent):
-    """The gradients of query, key and value."""
+    """Returns the gradients of query, key and value."""
     query, key, value, stream, output, logsumexp = residuals
     q, k, v, do = (_enter(x, settings) for x in (query, key, value, cotangent))
     products = output.astype(jnp.float32) * cotangent.astype(jnp.float32)
@@ -145,7 +145,7 @@ def _call(
 
 
 def _settings(length: int, dropout: Dropout, interpret: bool) -> Settings:
-    """As few blocks as hold T, no longer than that needs."""
+    """Returns the fewest blocks that hold T, no longer than necessary."""
     blocks = -(-length // BLOCK)
     block = -(-length // (blocks * LANES)) * LANES
     rate = dropout.rate if dropout.active else 0.0
@@ -153,7 +153,7 @@ def _settings(length: int, dropout: Dropout, interpret: bool) -> Settings:
 
 
 def _pad(x: jax.Array, settings: Settings) -> jax.Array:
-    """x [..., T] with T filled up to whole blocks. What is filled in lies in everyone's future and adds nothing."""
+    """Pads x [..., T] to whole blocks; the padding lies in the future of every position and adds nothing."""
     fill = settings.block * settings.blocks - x.shape[-1]
     return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, fill),))
 
@@ -164,5 +164,5 @@ def _enter(x: jax.Array, settings: Settings) -> jax.Array:
 
 
 def _leave(x: jax.Array, like: jax.Array) -> jax.Array:
-    """What `_enter` made, undone."""
+    """Reverses `_enter`."""
     return x[..., : like.shape[1]].transpose(0, 3, 1, 2)
