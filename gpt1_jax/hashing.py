@@ -11,7 +11,7 @@ Bits = TypeVar("Bits", np.ndarray, "jax.Array")
 
 
 def mix(bits: Bits) -> Bits:
-    """Applies a bijection of uint32 in which every input bit changes half of the output bits (a multiply-xorshift hash).
+    """Applies a bijection of uint32 in which every input bit changes half of the output bits (multiply-xorshift).
 
     Args:
         bits: uint32 [...], an array of NumPy or of jax, within a kernel as well.
