@@ -115,6 +115,16 @@ def check_divisible(model: ModelConfig, rows: int, mesh: Mesh) -> None:
             )
 
 
+def mesh_at_hand(config: MeshConfig, model: ModelConfig, rows: int) -> Mesh:
+    """Returns the mesh of a config, or one of all devices where the config's does not fit those at hand."""
+    try:
+        mesh = make_mesh(config)
+        check_divisible(model, rows, mesh)
+    except UserError:
+        return make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
+    return mesh
+
+
 def logical_shardings(boxed: Any, mesh: Mesh) -> Any:
     """Returns the NamedSharding of every leaf in a tree of linen's partitioned boxes, by RULES."""
     return spmd.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)

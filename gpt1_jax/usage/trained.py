@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
-from jax.sharding import Mesh
 
 from gpt1_jax.arguments import (
     check_function,
@@ -25,9 +24,8 @@ from gpt1_jax.arguments import (
     check_text,
     shown,
 )
-from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.devices.compile_cache import keep_compiled
-from gpt1_jax.devices.mesh import check_divisible, make_mesh, use
+from gpt1_jax.devices.mesh import mesh_at_hand, use
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
@@ -70,7 +68,7 @@ class TrainedRun:
         self.config = self.run.config()
         keep_compiled(self.config.data.cache_dir)
         self.tokenizer = sound_tokenizer(self.run)
-        self.mesh = _mesh_at_hand(self.config)
+        self.mesh = mesh_at_hand(self.config.mesh, self.config.model, self.config.train.rows)
         self.task = _task(self.run) if self.config.finetune else None
         model = or_auto(self.config.model, self.mesh.devices.flat[0].platform)
         if self.task is None:
@@ -334,15 +332,6 @@ def _check_finite(values: _Values) -> _Values:
             "earlier checkpoint, or another run."
         )
     return values
-
-
-def _mesh_at_hand(config: Config) -> Mesh:
-    try:
-        mesh = make_mesh(config.mesh)
-        check_divisible(config.model, config.train.rows, mesh)
-    except UserError:
-        return make_mesh(MeshConfig(data=-1, fsdp=1, tensor=1))
-    return mesh
 
 
 def _task(run: Run) -> Task:

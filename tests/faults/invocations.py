@@ -181,14 +181,6 @@ FLAGS = wrong(
 
 # ── Every key of the config ──────────────────────────────────────────────────────────────────────────────────
 
-_CHOICES = (
-    "model.kind",
-    "model.dtype",
-    "model.attention",
-    "model.remat",
-    "optimizer.name",
-    "optimizer.schedule",
-)
 _TEXTS = (
     "init_from",
     "data.source",
@@ -201,10 +193,10 @@ _TEXTS = (
 
 def _of_keys() -> list[Invocation]:
     found = []
-    for key in schema():
+    for key, about in schema().items():
         if key in _TEXTS or key.startswith("finetune."):
             continue
-        if key in _CHOICES:
+        if about.choices:
             found += wrong(f"main {{TINY}} --config.{key}=nosuch → --config.{key}='nosuch' is none of")
             continue
         for text, word in (
