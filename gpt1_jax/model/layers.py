@@ -4,7 +4,7 @@ Letters: B sequences, T positions, D width, F hidden.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import jax
@@ -62,11 +62,12 @@ ACTIVATIONS = {
 }
 
 
-def activated_product(x: jax.Array, kernel: jax.Array, activation: str) -> jax.Array:
-    """Returns activation(x) · kernel; x [B, T, F], kernel [F, D] → [B, T, D]."""
+@cache
+def activated_product(activation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns the function activation(x) · kernel; x [B, T, F], kernel [F, D] → [B, T, D]."""
 
     @recomputed
     def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return constrained(ACTIVATIONS[activation](x), "batch", None, "mlp") @ kernel
 
-    return product(x, kernel)
+    return product

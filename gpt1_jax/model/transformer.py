@@ -82,9 +82,8 @@ class Block(nn.Module):
         out_bias = parameter(self, "mlp_out_bias", ("embed",), zeros, width)
 
         hidden = x @ in_kernel.astype(dtype) + in_bias.astype(dtype)
-        return activated_product(hidden, out_kernel.astype(dtype), self.config.activation) + out_bias.astype(
-            dtype
-        )
+        product = activated_product(self.config.activation)
+        return product(hidden, out_kernel.astype(dtype)) + out_bias.astype(dtype)
 
     def _norm(self, name: str, x: jax.Array) -> jax.Array:
         scale = parameter(self, f"{name}_scale", ("embed",), ones, x.shape[-1])

@@ -35,7 +35,7 @@ def test_minus_one_takes_the_devices_that_remain(asked: tuple[int, ...], filled:
 
 @pytest.mark.parametrize("asked", [(16, 1, 1), (3, 3, 1), (-1, 3, 1), (-1, 16, 1), (5, -1, 2)])
 def test_a_product_that_does_not_fit_is_refused(asked: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"mesh=.* does not fit the 8 available devices"):
+    with pytest.raises(UserError, match=r"mesh=.* does not fit the 8 devices at hand"):
         make_mesh(MeshConfig(*asked))
 
 

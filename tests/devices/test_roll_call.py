@@ -53,8 +53,8 @@ class Met(threading.Thread):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "PATIENCE", 60)
-    monkeypatch.setattr(roll_call, "TELL_AFTER", 0.5)
-    monkeypatch.setattr(roll_call, "TELL_EVERY", 0.5)
+    monkeypatch.setattr(roll_call, "REPORT_AFTER", 0.5)
+    monkeypatch.setattr(roll_call, "REPORT_EVERY", 0.5)
     monkeypatch.setattr(roll_call, "NAME_PATIENCE", 0.1)
     monkeypatch.setattr(company, "VERDICT", 0.2)
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import tiny_model, use_mesh
 
 from gpt1_jax.model import attention
 from gpt1_jax.model.attention import CHUNK
 from gpt1_jax.model.dropout import Dropout, keep_mask
-from gpt1_jax.model.kernels.choice import FORMS
+from gpt1_jax.model.kernels.choice import FORMS, attention_in_use
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -83,10 +84,9 @@ def test_chunks_change_no_gradient(length: int) -> None:
         assert length == 1 or np.abs(plain).max() > 0.01
 
 
-def test_auto_is_one_of_the_forms() -> None:
-    query, key, value = inputs(CHUNK + 1)
-    outputs = [attend(query, key, value, form=form, rate=0.3) for form in ("auto", "chunked")]
-    np.testing.assert_allclose(*outputs, atol=1e-5)
+def test_auto_is_what_the_devices_in_use_run_best() -> None:
+    with use_mesh():
+        assert attention_in_use(tiny_model(attention="auto"), dropout=True) is FORMS["chunked"]
 
 
 @pytest.mark.parametrize("form", CPU_FORMS)
