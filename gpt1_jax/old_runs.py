@@ -39,12 +39,12 @@ def keep_before(values: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]
     """Lets a resumed run keep an old value where the user's config has only the new default.
 
     Args:
-        values: the user's config; a key with the schema's default counts as not set.
+        values: the user's config; a key with the schema's default counts as not set, as does an absent one.
         begun: the run's config.
     """
     kept = dict(values)
     for section, name, before, default in _before():
         ours, theirs = kept.get(section), begun.get(section)
-        if ours and theirs and theirs[name] == before and ours.get(name) == default:
+        if ours and theirs and theirs[name] == before and ours.get(name, default) == default:
             kept[section] = ours | {name: before}
     return kept

@@ -80,7 +80,7 @@ def _build(section: type, values: dict[str, Any], prefix: str, known: dict[str, 
         if name not in values:
             if kind is None and known[full].before is not MISSING:
                 continue
-            raise UserError(f"config.{full} is missing; a config sets every key of gpt1_jax/config.py.")
+            raise UserError(f"config.{full} is missing; a config sets every key that has no older value.")
         if kind is None:
             built[name] = _checked(values[name], known[full])
         elif isinstance(values[name], dict):

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,6 +47,13 @@ _HIDDEN_FACTOR = 4
 LAST_NORM = "language_model_norm.safetensors"
 # The id after the end of shorter sequences, as in our own batches.
 _PADDING = 0
+# transformers' names of the authors' activations.
+_ACTIVATIONS: dict[str, Literal["gelu_tanh", "relu", "swish"]] = {
+    "gelu": "gelu_tanh",
+    "relu": "relu",
+    "silu": "swish",
+    "swish": "swish",
+}
 _SIZES = {
     "n_layer": "num_layers",
     "n_head": "num_heads",
@@ -117,8 +124,10 @@ def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
             )
         return float(value)
 
+    afn = values.get("afn", "gelu")
+    if not isinstance(afn, str) or afn not in _ACTIVATIONS:
+        raise UserError(f"{path} has afn={shown(afn)}, expected {' or '.join(_ACTIVATIONS)}; correct it.")
     known = {
-        "afn": "gelu",
         "layer_norm_epsilon": LAYER_NORM_EPSILON,
         "n_ctx": size("n_positions"),
         "tie_word_embeddings": True,
@@ -137,7 +146,11 @@ def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
         )
     sizes: dict[str, Any] = {ours: size(key) for key, ours in _SIZES.items()}
     rates: dict[str, Any] = {ours: rate(key) for key, ours in _DROPOUTS.items()}
-    return imported(ModelConfig(d_ff=wide, **sizes, **rates)), size("vocab_size"), hidden
+    return (
+        imported(ModelConfig(d_ff=wide, activation=_ACTIVATIONS[afn], **sizes, **rates)),
+        size("vocab_size"),
+        hidden,
+    )
 
 
 def _find_tensors(
@@ -215,7 +228,7 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
     values: dict[str, Any] = {
         "architectures": ["OpenAIGPTLMHeadModel"],
         "model_type": "openai-gpt",
-        "afn": "gelu",
+        "afn": next(afn for afn, ours in _ACTIVATIONS.items() if ours == config.activation),
         "layer_norm_epsilon": LAYER_NORM_EPSILON,
         "initializer_range": INIT_STDDEV,
         "n_ctx": config.context_length,

@@ -67,7 +67,16 @@ def read_openai(
 
 
 def write_openai(model: LanguageModel, directory: Path) -> None:
-    """Writes the format, without a head, into an existing directory."""
+    """Writes the format, without a head, into an existing directory.
+
+    Raises:
+        UserError: the model has another activation than GELU, which the format does not tell.
+    """
+    if model.config.activation != "gelu_tanh":
+        raise UserError(
+            f"The format openai does not tell model.activation={model.config.activation}, and its readers assume GELU; "
+            "convert to huggingface instead."
+        )
     listed = [_as_listed(name, array.shape) for name, array in model.weights.items()]
     (directory / SHAPES).write_text(json.dumps(listed))
     flat = np.concatenate([array.ravel() for array in model.weights.values()])

@@ -48,7 +48,7 @@ def read_run(directory: str) -> LanguageModel:
     """
     values = flatten(to_dict(Run(directory).config()))
     for name, key in schema().items():
-        if key.architecture and name not in SIZES and values[name] != key.default:
+        if key.architecture and name not in (*SIZES, "model.activation") and values[name] != key.default:
             raise UserError(
                 f"{directory} has {name}={values[name]}, which no other format can hold; name a run with "
                 f"{name}={key.default}."

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -108,7 +109,8 @@ class Checkpoints:
     def _clear(self) -> None:
         """Makes the directory, and removes what killed saves have left in it."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        for path in self.directory.iterdir():
+        # A bucket has no directories but those in the names of its files.
+        for path in self.directory.iterdir() if self.directory.exists() else ():
             half_written = self._remote and path.name.isdecimal() and not _is_committed(path)
             if half_written or _UNFINISHED in path.name:
                 path.rmtree()
@@ -119,11 +121,13 @@ class Checkpoints:
         return [step for step in older if step != self.best and (self.proven is None or step < self.proven)]
 
     def _finish(self, saved: ocp.AsyncResponse[None], surplus: Sequence[int]) -> None:
-        """Waits for a save, and then removes older ones."""
+        """Waits for a save, and then removes older ones; those that cannot be removed are left to the next save."""
         saved.result()
-        if hosts.first():
-            for step in surplus:
+        for step in surplus if hosts.first() else ():
+            try:
                 (self.directory / str(step)).rmtree()
+            except OSError as error:
+                logging.warning("Checkpoint %d could not be removed yet (%s).", step, error.strerror or error)
 
     def watch(self) -> None:
         """Checks, without waiting, whether the save in the background has failed on this process.
@@ -270,16 +274,34 @@ class Checkpoints:
             return None, error
 
     def _keep_apart(self, damaged: list[int], tell: Callable[[str], None]) -> None:
+        hosts.on_first(lambda: [self._set_aside(bad, DAMAGED) for bad in damaged])
         for bad in damaged:
             tell(f"checkpoint {bad} has been moved to {self.directory.parent / DAMAGED / str(bad)}")
-        hosts.on_first(lambda: [self._set_aside(bad, DAMAGED) for bad in damaged])
 
     def _set_aside(self, step: int, where: str) -> None:
         aside = self.directory.parent / where / str(step)
-        aside.parent.mkdir(exist_ok=True)
         if aside.exists():
             aside.rmtree()
-        (self.directory / str(step)).rename(aside)
+        _move(self.directory / str(step), aside)
+
+
+def _move(source: epath.Path, target: epath.Path) -> None:
+    """Moves a directory to where nothing is; in a bucket, which has no directories, file by file."""
+    if "://" not in str(source):
+        target.parent.mkdir(exist_ok=True)
+        source.rename(target)
+        return
+    _copy(source, target)
+    source.rmtree()
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            _copy(path, target / path.name)
+        else:
+            path.copy(target / path.name)
 
 
 def _is_committed(path: epath.Path) -> bool:

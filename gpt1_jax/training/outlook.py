@@ -62,7 +62,7 @@ def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
             f"updates are too few for a warm-up of {warmup:g} in a schedule of {total}; lower optimizer.warmup_steps, "
             "or raise train.num_steps."
         )
-    end = max(total, math.ceil(warmup) + 1) if optimizer.schedule == "cosine" else total
+    end = total if optimizer.schedule == "linear" else max(total, math.floor(warmup) + 1)
     if optimizer.schedule != "warmup_constant" and num_steps > end and highest:
         found.append(
             f"the last {num_steps - end} of {num_steps} steps have learning rate 0 and learn nothing, since "

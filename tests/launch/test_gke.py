@@ -196,6 +196,9 @@ def test_the_image_has_what_it_copies() -> None:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists(), line
     assert entrypoint() == ["python3", "-m", "gpt1_jax.main"]
+    # What pip installs is there before pip runs.
+    installing = next(number for number, line in enumerate(lines) if line.startswith("RUN pip install"))
+    assert not any(line.startswith("COPY ") for line in lines[installing:])
 
 
 def entrypoint() -> list[str]:

@@ -1,5 +1,6 @@
 """Checkpoints: bit-equal on any mesh, taken at the moment of save, and no damage goes unnoticed."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from support import tiny_config, use_mesh
 from training_support import assert_bit_equal, make_batch, make_parts, place, to_host
 
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.training.checkpoints import Checkpoints, Damaged, _copy
 from gpt1_jax.training.checksums import checksums
 from gpt1_jax.training.state import State
 
@@ -351,3 +352,37 @@ def test_checksums_see_swapped_rows_and_every_flipped_bit() -> None:
         flipped = values.copy()
         flipped.view(np.uint32).reshape(-1)[bit // 32] ^= np.uint32(1 << bit % 32)
         assert checksums({"a": flipped}) != right, bit
+
+
+def test_an_older_one_that_cannot_be_removed_is_left_to_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another machine holds one of its files open on a shared disk; the new one is whole all the same."""
+    checkpoints = Checkpoints(epath.Path(tmp_path) / "checkpoints", keep=2)
+    state = {"step": jnp.int32(0)}
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    for step in (1, 2):
+        checkpoints.save(step, state)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(checkpoints.directory), "rmtree", refuse)
+        checkpoints.save(3, state)
+        checkpoints.wait()
+    assert checkpoints.steps() == [1, 2, 3]
+    checkpoints.save(4, state)
+    checkpoints.close()
+    assert checkpoints.steps() == [3, 4]
+
+
+def test_a_bucket_moves_a_checkpoint_file_by_file(tmp_path: Path) -> None:
+    source, target = (epath.Path(tmp_path) / name for name in ("5", "diverged/5"))
+    for name in ("a", "state/b", "state/c/d"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    _copy(source, target)
+    moved = [path for path in (tmp_path / "diverged/5").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path / "diverged/5")): path.read_text() for path in moved} == {
+        name: name for name in ("a", "state/b", "state/c/d")
+    }

@@ -9,7 +9,7 @@ from support import tiny_config
 
 from gpt1_jax.run import Run
 from gpt1_jax.training.optimizers import make_schedule
-from gpt1_jax.training.outlook import look_ahead
+from gpt1_jax.training.outlook import _of_schedule, look_ahead
 
 
 def told(tmp_path: Path, tokens: int | None = None, **overrides: Any) -> str:
@@ -37,6 +37,15 @@ def test_what_is_told_of_a_schedule_is_what_its_updates_have(
     last = num_steps - 1 - np.flatnonzero(rates)[-1] if rates.any() else 0
     assert (f"the last {last} of {num_steps} steps" in said) == bool(last)
     assert "the last" not in said or last
+
+
+def test_a_schedule_whose_warm_up_is_longer_than_itself_ends_with_it() -> None:
+    settings = {"schedule": "warmup_cosine", "warmup_steps": 20, "total_steps": 10, "learning_rate": 1.0}
+    config = tiny_config(
+        **{f"optimizer.{name}": value for name, value in settings.items()}, **{"train.num_steps": 30}
+    )
+    (line,) = _of_schedule(config.optimizer, config.train.num_steps)
+    assert line.startswith("the last 9 of 30 steps have learning rate 0")
 
 
 def test_a_fraction_of_updates_so_few_that_one_is_all(tmp_path: Path) -> None:
