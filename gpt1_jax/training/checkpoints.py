@@ -13,6 +13,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from gpt1_jax.devices import hosts
+from gpt1_jax.disk.moving import move
 from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
 from gpt1_jax.training.checksums import checksums, seal, unseal
 from gpt1_jax.training.literal_paths import LiteralPath, check_storable
@@ -282,26 +283,7 @@ class Checkpoints:
         aside = self.directory.parent / where / str(step)
         if aside.exists():
             aside.rmtree()
-        _move(self.directory / str(step), aside)
-
-
-def _move(source: epath.Path, target: epath.Path) -> None:
-    """Moves a directory to where nothing is; in a bucket, which has no directories, file by file."""
-    if "://" not in str(source):
-        target.parent.mkdir(exist_ok=True)
-        source.rename(target)
-        return
-    _copy(source, target)
-    source.rmtree()
-
-
-def _copy(source: epath.Path, target: epath.Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.iterdir():
-        if path.is_dir():
-            _copy(path, target / path.name)
-        else:
-            path.copy(target / path.name)
+        move(self.directory / str(step), aside)
 
 
 def _is_committed(path: epath.Path) -> bool:

@@ -17,7 +17,7 @@ from support import tiny_config, use_mesh
 from training_support import assert_bit_equal, make_batch, make_parts, place, to_host
 
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training.checkpoints import Checkpoints, Damaged, _copy
+from gpt1_jax.training.checkpoints import Checkpoints, Damaged
 from gpt1_jax.training.checksums import checksums
 from gpt1_jax.training.state import State
 
@@ -374,15 +374,3 @@ def test_an_older_one_that_cannot_be_removed_is_left_to_the_next_save(
     checkpoints.save(4, state)
     checkpoints.close()
     assert checkpoints.steps() == [3, 4]
-
-
-def test_a_bucket_moves_a_checkpoint_file_by_file(tmp_path: Path) -> None:
-    source, target = (epath.Path(tmp_path) / name for name in ("5", "diverged/5"))
-    for name in ("a", "state/b", "state/c/d"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(name)
-    _copy(source, target)
-    moved = [path for path in (tmp_path / "diverged/5").rglob("*") if path.is_file()]
-    assert {str(path.relative_to(tmp_path / "diverged/5")): path.read_text() for path in moved} == {
-        name: name for name in ("a", "state/b", "state/c/d")
-    }
