@@ -1,5 +1,6 @@
 """Paths as users write them."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -59,7 +60,9 @@ def check_directory(directory: epath.PathLike, name: str) -> None:
         what = "a link that leads to no directory" if place.is_symlink() else "no directory"
         raise UserError(f"{name}={directory} cannot be made, since {place} is {what}; name another.")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"{name}={directory} cannot be written, since {place} allows it not; name another.")
+        read_only = os.statvfs(place).f_flag & os.ST_RDONLY
+        reason = os.strerror(errno.EROFS if read_only else errno.EACCES)
+        raise UserError(f"{name}={directory} cannot be written in {place} ({reason}); name another.")
 
 
 def _is_there(path: Path) -> bool:

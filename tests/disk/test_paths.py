@@ -55,7 +55,7 @@ def test_what_it_cannot_make_is_refused_in_a_sentence(place: Path, name: str) ->
 def test_a_directory_that_cannot_be_written_is_refused(place: Path) -> None:
     (place / "there").chmod(0o500)
     for name in ("there", "there/new"):
-        with pytest.raises(UserError, match="allows it not"):
+        with pytest.raises(UserError, match="cannot be written in"):
             check_directory(place / name, "--workdir")
 
 
