@@ -62,8 +62,14 @@ def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
             f"updates are too few for a warm-up of {warmup:g} in a schedule of {total}; lower optimizer.warmup_steps, "
             "or raise train.num_steps."
         )
-    end = total if optimizer.schedule == "linear" else max(total, math.floor(warmup) + 1)
-    if optimizer.schedule != "warmup_constant" and num_steps > end and highest:
+    # The first update without a rate; a constant schedule has none.
+    ends = {
+        "linear": total,
+        "cosine": max(total, math.ceil(warmup) + 1),
+        "warmup_cosine": max(total, math.floor(warmup) + 1),
+    }
+    end = ends.get(optimizer.schedule, num_steps)
+    if num_steps > end and highest:
         found.append(
             f"the last {num_steps - end} of {num_steps} steps have learning rate 0 and learn nothing, since "
             f"optimizer.total_steps={optimizer.total_steps} ends the schedule; set it to 0, which is the run's own "

@@ -9,7 +9,7 @@ from support import tiny_config
 
 from gpt1_jax.run import Run
 from gpt1_jax.training.optimizers import make_schedule
-from gpt1_jax.training.outlook import _of_schedule, look_ahead
+from gpt1_jax.training.outlook import look_ahead
 
 
 def told(tmp_path: Path, tokens: int | None = None, **overrides: Any) -> str:
@@ -17,7 +17,7 @@ def told(tmp_path: Path, tokens: int | None = None, **overrides: Any) -> str:
     return "\n".join(look_ahead(config, Run(str(tmp_path)), tokens))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "warmup_cosine", "warmup_constant"])
 @pytest.mark.parametrize("warmup", [0, 1, 5, 30])
 @pytest.mark.parametrize("total", [0, 10, 29, 60])
 @pytest.mark.parametrize("num_steps", [1, 2, 30])
@@ -39,13 +39,12 @@ def test_what_is_told_of_a_schedule_is_what_its_updates_have(
     assert "the last" not in said or last
 
 
-def test_a_schedule_whose_warm_up_is_longer_than_itself_ends_with_it() -> None:
-    settings = {"schedule": "warmup_cosine", "warmup_steps": 20, "total_steps": 10, "learning_rate": 1.0}
-    config = tiny_config(
-        **{f"optimizer.{name}": value for name, value in settings.items()}, **{"train.num_steps": 30}
-    )
-    (line,) = _of_schedule(config.optimizer, config.train.num_steps)
-    assert line.startswith("the last 9 of 30 steps have learning rate 0")
+@pytest.mark.parametrize(("schedule", "idle"), [("cosine", 7), ("warmup_cosine", 8)])
+def test_a_warm_up_may_end_between_two_updates(tmp_path: Path, schedule: str, idle: int) -> None:
+    """Of 1.8 updates, in a schedule of 2."""
+    settings = {"schedule": schedule, "warmup_steps": 0, "warmup_fraction": 0.9, "total_steps": 2}
+    said = told(tmp_path, train__num_steps=10, **{f"optimizer__{name}": x for name, x in settings.items()})
+    assert f"the last {idle} of 10 steps have learning rate 0" in said
 
 
 def test_a_fraction_of_updates_so_few_that_one_is_all(tmp_path: Path) -> None:
