@@ -64,7 +64,8 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(runner: Runne
     for step in (moments.randrange(2, 15), moments.randrange(20, 33), moments.randrange(36, 50)):
         code, _ = runner.interrupt(workdir, signal.SIGKILL, step, moments.uniform(0, 0.05))
         killed += code == -signal.SIGKILL
-    assert killed >= 2  # the machine may have been so slow to look that one reached its end
+    # What the last had still to say may have fitted into the pipe.
+    assert killed >= 2
     runner.run(workdir)
     assert_same_end(workdir, undisturbed)
 
@@ -75,11 +76,8 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(runner: Runne
 def test_a_signal_saves_and_says_how_to_go_on(
     runner: Runner, undisturbed: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    for attempt in range(5):
-        workdir = tmp_path / str(attempt)
-        code, said = runner.interrupt(workdir, number, 9, 0.0)
-        if code:  # else the machine was so slow to look that the run had reached its end
-            break
+    workdir = tmp_path / "stopped"
+    code, said = runner.interrupt(workdir, number, 9, 0.0)
     assert code == 128 + number, said
     assert "leaves without" in said.splitlines()[-2]
     assert "run the same command again" in said.splitlines()[-1]
