@@ -9,12 +9,13 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
 from gpt1_jax.devices.hosts import tell
 from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.huggingface import CLASSIFIER_KINDS, read_huggingface, write_huggingface
+from gpt1_jax.interop.huggingface import read_huggingface, write_huggingface
 from gpt1_jax.interop.json_files import shown
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
 from gpt1_jax.interop.published import TOKENS, LanguageModel, check_finite
 from gpt1_jax.interop.run_directory import read_run, write_run
 from gpt1_jax.interop.target import check_target, whole_directory
+from gpt1_jax.interop.task_heads import why_not
 from gpt1_jax.model.specials import SPECIALS
 
 
@@ -117,13 +118,10 @@ def _settle_head(model: LanguageModel, target_format: str) -> LanguageModel:
     if model.head is None:
         return model
     task = model.head.task
+    reason = why_not(task)
     if target_format != "huggingface":
         reason = f"the format {target_format} holds language models"
-    elif task.kind not in CLASSIFIER_KINDS:
-        reason = (
-            f"transformers has no counterpart to a head of {task.kind}, over several sequences per example"
-        )
-    else:
+    if reason is None:
         return model
     tell(f"The head of task {task.name} is left out: {reason}.")
     return dataclasses.replace(model, head=None)

@@ -18,9 +18,10 @@ from gpt1_jax.data.tokenizers.gpt1 import HUGGING_FACE_FILES, OpenAITokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.fold import fold_bias, narrow, widen
+from gpt1_jax.interop.fold import narrow, widen
 from gpt1_jax.interop.json_files import is_size, read_json, shown
-from gpt1_jax.interop.published import TOKENS, LanguageModel, TaskHead, imported, weight_shapes
+from gpt1_jax.interop.published import TOKENS, LanguageModel, imported, weight_shapes
+from gpt1_jax.interop.task_heads import add_head
 from gpt1_jax.interop.tensors import (
     DTYPES,
     SAFETENSORS,
@@ -32,10 +33,6 @@ from gpt1_jax.interop.tensors import (
 from gpt1_jax.interop.tokenizer_json import why_not, write_no_tokenizer, write_tokenizer_json
 from gpt1_jax.interop.tokenizers import SENTENCEPIECE, find_added, find_tokenizer, write_tokenizer
 from gpt1_jax.model.layers import INIT_STDDEV, LAYER_NORM_EPSILON
-from gpt1_jax.model.specials import special_ids
-
-# The kinds of tasks whose examples are one sequence, as OpenAIGPT's classifier expects.
-CLASSIFIER_KINDS = ("classification", "entailment")
 
 _PREFIX = "transformer."
 # Parts that heads, torch.compile and PyTorch's distributed wrappers add to a model's own names.
@@ -45,8 +42,6 @@ _OUTPUT = "lm_head.weight"
 _HIDDEN_FACTOR = 4
 # A classifier's last norm may be replaced to express a bias; the language model's own norm then goes into this file.
 LAST_NORM = "language_model_norm.safetensors"
-# The id after the end of shorter sequences, as in our own batches.
-_PADDING = 0
 # transformers' names of the authors' activations.
 _ACTIVATIONS: dict[str, Literal["gelu_tanh", "relu", "swish"]] = {
     "gelu": "gelu_tanh",
@@ -208,15 +203,15 @@ def _checked(directory: Path, name: str, tensor: Tensor, shape: tuple[int, ...])
 
 
 def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str], None]) -> None:
-    """Writes a language model, or a sequence classifier if there is a head, into an existing directory.
+    """Writes a language model, or a model with two heads if it was fine-tuned, into an existing directory.
 
     Args:
-        model: if it has a head, that belongs to one of CLASSIFIER_KINDS.
+        model: if it has a head, `task_heads.why_not` does not object to its task.
         directory: where to write.
-        tell: receives lines about how to use the classifier.
+        tell: receives lines about how to use the model.
 
     Raises:
-        UserError: the model has more hidden units than the layout can hold, or the head's bias cannot be expressed.
+        UserError: the model has more hidden units than the layout can hold.
     """
     config, wide = model.config, _HIDDEN_FACTOR * model.config.d_model
     if config.d_ff > wide:
@@ -228,6 +223,7 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
     values: dict[str, Any] = {
         "architectures": ["OpenAIGPTLMHeadModel"],
         "model_type": "openai-gpt",
+        "vocab_size": len(model.weights[TOKENS]),
         "afn": next(afn for afn, ours in _ACTIVATIONS.items() if ours == config.activation),
         "layer_norm_epsilon": LAYER_NORM_EPSILON,
         "initializer_range": INIT_STDDEV,
@@ -237,7 +233,7 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
     if config.d_ff < wide:
         values["n_inner"] = config.d_ff
     if model.head is not None:
-        values |= _add_classifier(weights, model.head, _last_norm(config), tell)
+        values |= add_head(weights, model.head, _PREFIX, _last_norm(config), tell)
         norm = {name: model.weights[name] for name in _last_norm(config)}
         if any((weights[_PREFIX + name] != array).any() for name, array in norm.items()):
             write_safetensors(norm, directory / LAST_NORM)
@@ -245,7 +241,6 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
                 f"The last norm is replaced by one that carries the head's bias, so use {SAFETENSORS} only as a "
                 f"classifier; converted back, it is the run's language model, whose norm is in {LAST_NORM}."
             )
-    values["vocab_size"] = len(weights[_PREFIX + TOKENS])
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
     write_safetensors(weights, directory / SAFETENSORS)
     write_tokenizer(model.tokenizer, directory, HUGGING_FACE_FILES)
@@ -283,40 +278,3 @@ def _write_for_transformers(model: LanguageModel, directory: Path, tell: Callabl
             f"directory, but the package sentencepiece reads {SENTENCEPIECE} there."
         )
     write_no_tokenizer(directory)
-
-
-def _add_classifier(
-    weights: dict[str, np.ndarray], head: TaskHead, norm: tuple[str, str], tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """Adds a head to the weights and the specials to the token table.
-
-    Args:
-        weights: the tensors to write, which are changed.
-        head: the head.
-        norm: the names of the gain and the bias of the last layer norm, which may be replaced.
-        tell: receives a line about how to use the classifier.
-
-    Returns:
-        What the config says about the head.
-    """
-    scale, shift, labels = *(_PREFIX + name for name in norm), head.task.labels
-    kernel, weights[scale], weights[shift] = fold_bias(head.kernel, head.bias, weights[scale], weights[shift])
-    start, delimiter, extract = special_ids(len(weights[_PREFIX + TOKENS]))
-    weights[_PREFIX + TOKENS] = np.concatenate([weights[_PREFIX + TOKENS], head.specials])
-    weights["score.weight"] = kernel.T
-    tell(
-        f"OpenAIGPTForSequenceClassification reads <s> = {start}, $ = {delimiter}, <e> = {extract}: end every sequence "
-        f"with <e>, and pad after it with {_PADDING}."
-    )
-    return {
-        "architectures": ["OpenAIGPTForSequenceClassification"],
-        "problem_type": "single_label_classification",
-        "num_labels": len(labels),
-        "id2label": {str(number): label for number, label in enumerate(labels)},
-        "label2id": {label: number for number, label in enumerate(labels)},
-        "bos_token_id": start,
-        "sep_token_id": delimiter,
-        "eos_token_id": extract,
-        # transformers reads the state of the last token that is not this one.
-        "pad_token_id": _PADDING,
-    }

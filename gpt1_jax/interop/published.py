@@ -1,6 +1,6 @@
 """The common form of all formats: the language model's tensors as the authors published them, in their order.
 
-Letters: L layers, D width, F hidden, C context length, V the tokenizer's pieces.
+Letters: L layers, D width, F hidden, C context length, V the tokenizer's pieces, N outputs of a head.
 """
 
 import dataclasses
@@ -33,12 +33,14 @@ class TaskHead:
         task: the task, whose labels the outputs stand for.
         specials: float32 [3, D], the embeddings of start, delimiter and extract.
         kernel, bias: float32 [D, N] and [N].
+        dropout_rate: the rate of dropout on the state that the head reads.
     """
 
     task: Task
     specials: np.ndarray
     kernel: np.ndarray
     bias: np.ndarray
+    dropout_rate: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,10 +55,11 @@ def read_run(directory: str) -> LanguageModel:
             )
     trained = TrainedRun(directory)
     trunk, rows = jax.device_get(trained.trunk_params), trained.tokenizer.vocab_size
-    head = None
-    if trained.task is not None:
+    head, settings = None, trained.config.finetune
+    if trained.task is not None and settings is not None:
         kernel, bias = (np.asarray(trained.params["head"][name]) for name in ("kernel", "bias"))
-        head = TaskHead(trained.task, trunk["tokens"][list(special_ids(rows))], kernel, bias)
+        specials = trunk["tokens"][list(special_ids(rows))]
+        head = TaskHead(trained.task, specials, kernel, bias, settings.classifier_dropout)
     config = trained.config.model
     return LanguageModel(config, published_weights(config, trunk, rows), trained.tokenizer, head)
 

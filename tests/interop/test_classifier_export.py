@@ -1,4 +1,5 @@
-"""A fine-tuned run in transformers: the same logits from OpenAIGPTForSequenceClassification, which knows no bias."""
+"""A fine-tuned run in transformers: the same logits from OpenAIGPTForSequenceClassification, which knows no bias, and
+from OpenAIGPTDoubleHeadsModel, which scores each choice."""
 
 import json
 from pathlib import Path
@@ -86,6 +87,68 @@ def test_transformers_classifier_gives_our_logits(
     assert config.label2id == {label: i for i, label in enumerate(TASKS[kind].labels)}
 
 
+def test_transformers_model_of_two_heads_scores_our_choices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its output is the language model's, specials and all, and its second head gives each choice our very logit."""
+    torch = pytest.importorskip("torch", reason="torch is the reference; it is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is the reference; not installed")
+    make_run(
+        tmp_path / "run",
+        sentencepiece(),
+        TASKS["choice"],
+        **{"model.context_length": C, "finetune.classifier_dropout": 0.25},
+    )
+    convert("gpt1_jax", "huggingface", str(tmp_path / "run"), str(tmp_path / "hub"))
+    model, told = transformers.OpenAIGPTDoubleHeadsModel.from_pretrained(
+        tmp_path / "hub", output_loading_info=True
+    )
+    assert not any(told.values()), told
+    run, specials = gpt1_jax.load(str(tmp_path / "run")), special_ids(V)
+    said = capsys.readouterr().out
+    assert f"<s> = {specials.start}, $ = {specials.delimiter}, <e> = {specials.extract}" in said
+    assert "mc_token_ids" in said and "left out" not in said
+
+    examples = [
+        Example(
+            (" ".join(WORDS * i), "the fox", *(" ".join(WORDS[j : j + 1 + j % 3]) for j in range(4))), None
+        )
+        for i in range(3)
+    ]
+    sequences = [
+        transform("choice", [run.encode(text) for text in example.texts], specials, C) for example in examples
+    ]
+    ends = np.array([[len(ids) - 1 for ids in choices] for choices in sequences])
+    assert len(set(ends.ravel())) > 3 and ends.max() == C - 1
+    padded = np.full((*ends.shape, C), model.config.pad_token_id)
+    for place, ids in zip(
+        np.ndindex(ends.shape), (ids for choices in sequences for ids in choices), strict=True
+    ):
+        padded[place][: len(ids)] = ids
+    with torch.no_grad():
+        found = model.eval()(torch.from_numpy(padded), mc_token_ids=torch.from_numpy(ends))
+    expected = run.predict_logits(examples)
+    assert expected.shape == (3, 4) and np.abs(expected).max() > 0.5
+    np.testing.assert_allclose(found.mc_logits.numpy(), expected, atol=1e-4)
+    ids = run.encode("the quick brown fox")
+    with torch.no_grad():
+        predicted = model(torch.tensor([[ids]])).logits[0, 0, :, :V].numpy()
+    np.testing.assert_allclose(predicted, run.logits(ids), atol=1e-4)
+    assert model.config.architectures == ["OpenAIGPTDoubleHeadsModel"] and model.config.vocab_size == V + 3
+    assert model.config.summary_first_dropout == 0.25
+
+
+def test_why_similarity_has_no_counterpart_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "run", sentencepiece(), TASKS["similarity"])
+    convert("gpt1_jax", "huggingface", str(tmp_path / "run"), str(tmp_path / "out"))
+    assert (
+        "left out: transformers has no counterpart to a head of similarity, which reads the sum of two states"
+        in (capsys.readouterr().out)
+    )
+
+
 @pytest.mark.parametrize("target", ["openai", "huggingface", "gpt1_jax"])
 @pytest.mark.parametrize("kind", TASKS)
 def test_its_language_model_comes_back_bit_by_bit(
@@ -95,16 +158,17 @@ def test_its_language_model_comes_back_bit_by_bit(
     make_run(tmp_path / "run", sentencepiece(), TASKS[kind])
     convert("gpt1_jax", target, str(tmp_path / "run"), str(tmp_path / "out"))
     said = capsys.readouterr().out
-    classifier = target == "huggingface" and kind in ("classification", "entailment")
-    assert (f"The head of task {TASKS[kind].name} is left out: " in said) == (not classifier)
+    layer = "multiple_choice_head.summary.weight" if kind == "choice" else "score.weight"
+    held = target == "huggingface" and kind != "similarity"
+    assert (f"The head of task {TASKS[kind].name} is left out: " in said) == (not held)
     if target == "huggingface":
         names = load_file(tmp_path / "out" / "model.safetensors")
-        assert ("score.weight" in names) == classifier
+        assert (layer in names) == held
         rows = json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"]
-        assert rows == (V + 3 if classifier else V)
+        assert rows == (V + 3 if held else V)
     heads = 4 if target == "openai" else None
     convert(target, "gpt1_jax", str(tmp_path / "out"), str(tmp_path / "back"), num_heads=heads)
-    assert ("score.weight" in capsys.readouterr().out) == classifier
+    assert (layer in capsys.readouterr().out) == held
     expected, found = params_of(tmp_path / "run")["trunk"], params_of(tmp_path / "back")
     expected["tokens"] = expected["tokens"] * (np.arange(len(expected["tokens"])) < V)[:, None]
     jax.tree.map(np.testing.assert_array_equal, found, expected)
