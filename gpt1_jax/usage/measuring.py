@@ -22,7 +22,9 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_evaluate, make_score, score_text
 from gpt1_jax.training.kept import open_corpus
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.usage.trained import EXAMPLES_AT_ONCE, TrainedRun, warn_once
+from gpt1_jax.usage.labeling import EXAMPLES_AT_ONCE
+from gpt1_jax.usage.notices import warn_once
+from gpt1_jax.usage.trained import TrainedRun
 
 TEXT_SOURCES = ("text:", "tfds:")
 

@@ -6,21 +6,19 @@ Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the hea
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property, lru_cache
-from typing import Any, SupportsIndex, TypeVar, Unpack, overload
+from functools import cached_property
+from typing import Any, SupportsIndex, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 
 from gpt1_jax.arguments import (
     check_function,
     check_ids,
     check_integer,
     check_path,
-    check_records,
     check_text,
     shown,
 )
@@ -36,19 +34,15 @@ from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.classifier import make_classifier
-from gpt1_jax.tasks.encoding import encode_examples
-from gpt1_jax.tasks.examples import find_columns, parse_example
-from gpt1_jax.tasks.predictions import Prediction, describe_prediction
-from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.tasks.predictions import Prediction
+from gpt1_jax.tasks.task import Example
 from gpt1_jax.training.evaluation import Predict, make_predict
-from gpt1_jax.training.kept import kept_task, sound_tokenizer
+from gpt1_jax.training.kept import sound_tokenizer
 from gpt1_jax.training.state import abstract_state
+from gpt1_jax.usage import labeling
 from gpt1_jax.usage.continuation import Continued, describe, growing_text, read_prompts
-
-EXAMPLES_AT_ONCE = 32
-
-_Values = TypeVar("_Values", np.ndarray, list[float])
+from gpt1_jax.usage.notices import check_finite
+from gpt1_jax.usage.opening import restore, task_of
 
 
 class TrainedRun:
@@ -69,7 +63,7 @@ class TrainedRun:
         keep_compiled(self.config.data.cache_dir)
         self.tokenizer = sound_tokenizer(self.run)
         self.mesh = mesh_at_hand(self.config.mesh, self.config.model, self.config.train.rows)
-        self.task = _task(self.run) if self.config.finetune else None
+        self.task = task_of(self.run)
         model = or_auto(self.config.model, self.mesh.devices.flat[0].platform)
         if self.task is None:
             self.classifier = None
@@ -81,7 +75,7 @@ class TrainedRun:
             )
             self.trunk = self.classifier.trunk
         abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
-        restored = self._restore({"step": abstract.step, "params": abstract.params}, step)
+        restored = restore(self.run, {"step": abstract.step, "params": abstract.params}, step)
         self.step, self.params = int(restored["step"]), restored["params"]
 
     def __repr__(self) -> str:
@@ -139,7 +133,7 @@ class TrainedRun:
             ids, np.int32
         )
         with self.on_mesh():
-            return _check_finite(np.array(self._logits(self.trunk_params, rows)))
+            return check_finite(np.array(self._logits(self.trunk_params, rows)))
 
     @overload
     def generate(
@@ -221,7 +215,7 @@ class TrainedRun:
             ids = [prompt.ids for prompt in prompts]
             found = self._generator(ids, settings, None if watch is None else show, first=number)
         for samples in found:
-            _check_finite([chance for sample in samples for chance in sample.log_probabilities])
+            check_finite([chance for sample in samples for chance in sample.log_probabilities])
         results = [
             describe(self.tokenizer, prompt, samples, settings.stop)
             for prompt, samples in zip(prompts, found, strict=True)
@@ -242,20 +236,7 @@ class TrainedRun:
             UserError: the run was not fine-tuned, or a record is not an example of its task; the error gives the
                 record's number, from 1.
         """
-        if self.task is None:
-            raise UserError(f"{self.run.directory} was not fine-tuned on a task; name a run that was.")
-        checked, examples = check_records(records, "examples"), []
-        columns = find_columns(self.task, checked)
-        for number, record in enumerate(checked, start=1):
-            try:
-                examples.append(parse_example(self.task, record, columns))
-            except ValueError as error:
-                raise UserError(
-                    f"Line {number} is not an example of task {self.task.name}: {error}."
-                ) from error
-        assert self.config.finetune is not None
-        scores = self.config.finetune.scores
-        return [describe_prediction(self.task, logits, scores) for logits in self.predict_logits(examples)]
+        return labeling.predict(self, records)
 
     def predict_logits(self, examples: Sequence[Example]) -> np.ndarray:
         """Returns the head's logits of a fine-tuned run, float32 [N, C].
@@ -263,13 +244,7 @@ class TrainedRun:
         Raises:
             UserError: an example is too long.
         """
-        assert self.task is not None and self.config.finetune is not None
-        scores, length = self.config.finetune.scores, self.config.model.context_length
-        encoded = encode_examples(self.task, examples, self.tokenizer, length, scores)
-        for line in encoded.describe_cut(length):
-            warn_once(line)
-        with self.on_mesh():
-            return _check_finite(self._predict(self.params, encoded, EXAMPLES_AT_ONCE))
+        return labeling.predict_logits(self, examples)
 
     @cached_property
     def _logits(self) -> Callable[[Any, np.ndarray], jax.Array]:
@@ -287,58 +262,7 @@ class TrainedRun:
         return Generator(self.trunk, self.mesh, self.trunk_params)
 
     @cached_property
-    def _predict(self) -> Predict:
+    def head_logits(self) -> Predict:
+        """The function from parameters and encoded examples to the head's logits."""
         assert self.classifier is not None
         return make_predict(self.classifier, self.mesh)
-
-    def _restore(self, abstract: Any, step: int | None) -> Any:
-        checkpoints = Checkpoints(self.run.checkpoints)
-        if step is None:
-            restored = checkpoints.restore_newest(abstract, logging.warning)
-            if restored is None:
-                raise UserError(f"{self.run.directory} has no checkpoint yet; train it first.")
-            return restored
-        if step not in checkpoints.steps():
-            known = ", ".join(map(str, checkpoints.steps())) or "none"
-            raise UserError(f"{self.run.directory} has no checkpoint of step {shown(step)}; it has {known}.")
-        try:
-            return checkpoints.restore(step, abstract)
-        except Damaged as error:
-            if step not in checkpoints.steps():
-                raise UserError(
-                    f"Checkpoint {step} of {self.run.directory} was removed just now by a running training; name "
-                    "a newer one, or none for the newest."
-                ) from error
-            raise UserError(
-                f"Checkpoint {step} of {self.run.directory} is damaged ({error}); name another."
-            ) from error
-
-
-@lru_cache
-def warn_once(sentence: str) -> None:
-    """Prints a sentence to standard error, once however often it comes up."""
-    logging.warning(sentence)
-
-
-def _check_finite(values: _Values) -> _Values:
-    """Returns the values after checking that they are finite.
-
-    Raises:
-        UserError: one is not finite, as with the parameters of a training that diverged.
-    """
-    if not np.isfinite(values).all():
-        raise UserError(
-            "The parameters of this checkpoint give numbers that are not finite: its training diverged; name an "
-            "earlier checkpoint, or another run."
-        )
-    return values
-
-
-def _task(run: Run) -> Task:
-    task = kept_task(run)
-    if task is None:
-        raise UserError(
-            f"{run.directory / 'task.json'} is missing or damaged; restore it from a copy, or run the fine-tuning "
-            "command again, which restores it."
-        )
-    return task
