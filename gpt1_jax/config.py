@@ -82,7 +82,11 @@ class DataConfig:
     source: str = setting(
         "tfds:pg19", OURS, "demo, text:GLOB or tfds:NAME[#FEATURE]; for a task tfds, files:PATH or demo"
     )
-    tokenizer: str = setting("sentencepiece", OURS, "sentencepiece, sentencepiece:FILE.model or openai:DIR")
+    tokenizer: str = setting(
+        "sentencepiece",
+        OURS,
+        "sentencepiece (trained on the source), sentencepiece:FILE.model, huggingface:DIR or openai:DIR",
+    )
     vocab_size: Number = setting(
         40_478,
         PAPER,

@@ -11,7 +11,9 @@ from gpt1_jax.errors import UserError
 
 _SOURCE = flags.DEFINE_string("source", None, "demo, text:GLOB or tfds:NAME[#FEATURE]")
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", "sentencepiece", "sentencepiece, sentencepiece:FILE.model or openai:DIR"
+    "tokenizer",
+    "sentencepiece",
+    "sentencepiece (trained on the source), sentencepiece:FILE.model, huggingface:DIR or openai:DIR",
 )
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", 40_478, "the number of pieces of a tokenizer trained on the source", 1, 2**24 - 1

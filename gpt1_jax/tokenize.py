@@ -10,7 +10,7 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 
-_TOKENIZER = flags.DEFINE_string("tokenizer", None, "sentencepiece:FILE.model or openai:DIR")
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "sentencepiece:FILE.model, huggingface:DIR or openai:DIR")
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run directory, whose tokenizer is used")
 _DECODE = flags.DEFINE_bool("decode", False, "JSON lists of ids to lines of text, instead of text to lists")
 
@@ -28,7 +28,9 @@ def main(_: list[str]) -> None:
 def _open() -> Tokenizer:
     spec, workdir = _TOKENIZER.value, _WORKDIR.value
     if (spec is None) == (workdir is None):
-        raise UserError("Name either --workdir=RUN or --tokenizer=sentencepiece:FILE.model or openai:DIR.")
+        raise UserError(
+            "Name either --workdir=RUN or --tokenizer=sentencepiece:FILE.model, huggingface:DIR or openai:DIR."
+        )
     if workdir is not None:
         run = Run(workdir)
         # If this is not a run, the config's error says so better than a missing tokenizer's.
@@ -37,8 +39,8 @@ def _open() -> Tokenizer:
     tokenizer = open_tokenizer(spec or "")
     if tokenizer is None:
         raise UserError(
-            "--tokenizer=sentencepiece has no source to be trained on; "
-            "name sentencepiece:FILE.model or openai:DIR."
+            f"--tokenizer={spec} has no source to be trained on; name sentencepiece:FILE.model, huggingface:DIR or "
+            "openai:DIR."
         )
     return tokenizer
 

@@ -20,8 +20,7 @@ from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.shards import Job, Part, Result, read_result, shard_name, token_type
 from gpt1_jax.data.sources import Source, open_source
 from gpt1_jax.data.splits import SplitName, select_split
-from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer, open_tokenizer
-from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
+from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer, open_tokenizer, train_tokenizer
 from gpt1_jax.data.workers import Workers, local_workers
 from gpt1_jax.disk.locks import lock
 from gpt1_jax.disk.paths import expand
@@ -59,7 +58,7 @@ def tokenize(
         with _keep_others_out(building, progress):
             if not whole.exists():
                 job = Job(text.name, data.tfds_dir, data.split_seed, made_from["text"], str(building))
-                _build(_Work(job, text, workers, progress), made_from, given, data.vocab_size)
+                _build(_Work(job, text, workers, progress), made_from, given, data)
                 if not remote:
                     _rename(building, directory)
                 return directory
@@ -88,7 +87,7 @@ def _plan(data: DataConfig, tokenizer: Tokenizer | None) -> _Plan:
     """Returns what a corpus is made from, and its directory, which is named after that."""
     text = open_source(data.source, data.tfds_dir)
     given = open_tokenizer(data.tokenizer) if tokenizer is None else tokenizer
-    pieces = given.fingerprint() if given else f"sentencepiece {data.vocab_size}"
+    pieces = given.fingerprint() if given else f"{data.tokenizer} {data.vocab_size}"
     made_from = {"format": FORMAT_VERSION, "source": text.name, "text": text.fingerprint(), "pieces": pieces}
     # Corpora without this entry were made with -1.
     if not text.divided and data.split_seed != -1:
@@ -140,7 +139,7 @@ class _Work(NamedTuple):
     progress: Progress
 
 
-def _build(work: _Work, made_from: dict[str, Any], tokenizer: Tokenizer | None, vocab_size: int) -> None:
+def _build(work: _Work, made_from: dict[str, Any], tokenizer: Tokenizer | None, data: DataConfig) -> None:
     """Writes the corpus, the manifest last."""
     text, building = work.text, epath.Path(work.job.directory)
     try:
@@ -148,8 +147,8 @@ def _build(work: _Work, made_from: dict[str, Any], tokenizer: Tokenizer | None, 
         if tokenizer is None and (building / "tokenizer" / "tokenizer.json").exists():
             tokenizer = load_tokenizer(building / "tokenizer")
         if tokenizer is None:
-            work.progress.say(f"training {vocab_size} sentencepiece pieces on {text.name}")
-            tokenizer = train_sentencepiece(_sample(work, before, documents), vocab_size)
+            work.progress.say(f"training {data.vocab_size} {data.tokenizer} pieces on {text.name}")
+            tokenizer = train_tokenizer(data.tokenizer, _sample(work, before, documents), data.vocab_size)
         tokenizer.save(building / "tokenizer")
         splits: dict[str, Any] = {}
         for split in ("train", "validation"):

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from gpt1_jax.config import DataConfig
 from gpt1_jax.data import corpus as corpora
-from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
+from gpt1_jax.data.tokenizers.opening import TRAINED, Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.task import Task
@@ -55,7 +55,7 @@ def open_corpus(
     Raises:
         UserError: as in `corpora.prepare`.
     """
-    trained = data.tokenizer == "sentencepiece"
+    trained = data.tokenizer in TRAINED
     tokenizer = kept_tokenizer(run, data.tokenizer)
     if trained and init_from is not None:
         # The parameters fit no other tokenizer.

@@ -426,18 +426,18 @@ def prepare_in_process(texts: str) -> tuple[str, str, int]:
 
 
 def test_who_comes_second_waits_and_takes_what_is_there(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = building.train_sentencepiece
+    train = building.train_tokenizer
     said: list[str] = []
 
     def train_while_another_waits(*args: Any) -> SentencePieceTokenizer:
-        monkeypatch.setattr(building, "train_sentencepiece", train)
+        monkeypatch.setattr(building, "train_tokenizer", train)
         second.start()
         while not said:
             time.sleep(0.01)
         return train(*args)
 
     second = threading.Thread(target=lambda: prepare_texts(texts, said))
-    monkeypatch.setattr(building, "train_sentencepiece", train_while_another_waits)
+    monkeypatch.setattr(building, "train_tokenizer", train_while_another_waits)
     corpus = prepare_texts(texts)
     second.join()
     assert ["waiting" in line for line in said] == [True, False] and "reusing" in said[1]

@@ -100,7 +100,7 @@ def test_a_tokenizer_that_was_trained_is_not_trained_again(
 ) -> None:
     config = config_of(place)
     _, corpus = begin(config, place)
-    monkeypatch.setattr(building, "train_sentencepiece", None)
+    monkeypatch.setattr(building, "train_tokenizer", None)
     assert corpus_of(config, place).directory == corpus.directory  # the very same
     shutil.rmtree(place / "cache")
     assert corpus_of(config, place).fingerprint == corpus.fingerprint

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from etils import epath
@@ -26,6 +26,7 @@ class NoTokenizer:
         if type(vocab_size) is not int or vocab_size < 1:
             raise ValueError(f"its vocab_size is {vocab_size!r}, expected a whole number above 0")
         self.vocab_size = vocab_size
+        self.special_ids: Mapping[str, int] = {}
 
     def encode(self, text: str) -> NoReturn:
         """Raises UserError, since there is no tokenizer."""

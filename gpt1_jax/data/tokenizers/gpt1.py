@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -72,6 +72,7 @@ class OpenAITokenizer:
         self._merges = _read_merges(merges, self._ids)
         self.vocab_size: int = len(self._ids)
         self.end_id: int | None = None
+        self.special_ids: Mapping[str, int] = {}
         self._texts = [_show(piece) for piece in sorted(self._ids, key=self._ids.__getitem__)]
         self._characters = 0  # encoded so far
         self._workers: EncodingProcesses | None = None

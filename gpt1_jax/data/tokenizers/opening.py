@@ -1,7 +1,7 @@
 """What every tokenizer can do, and how one is opened by its spec or loaded from a directory."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,13 +9,18 @@ from etils import epath
 
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import open_openai
-from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
+from gpt1_jax.data.tokenizers.huggingface import load_huggingface, open_huggingface
+from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.disk.inputs import read_bytes
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.errors import UserError
 
+# The tokenizers that are trained on the source: each is a function of texts and the number of pieces.
+_TRAINERS: dict[str, Callable[[Iterator[str], int], "Tokenizer"]] = {"sentencepiece": train_sentencepiece}
+TRAINED = tuple(_TRAINERS)
 TOKENIZER_FORMS = (
-    "'sentencepiece' (trained on the source), 'sentencepiece:FILE.model' or 'openai:DIR' (GPT-1's own)"
+    f"{' or '.join(map(repr, TRAINED))} (trained on the source), 'sentencepiece:FILE.model', 'huggingface:DIR' (or a "
+    "tokenizer.json) or 'openai:DIR' (GPT-1's own)"
 )
 
 
@@ -30,6 +35,11 @@ class Tokenizer(Protocol):
     @property
     def end_id(self) -> int | None:
         """The piece that ends a document, or None if the tokenizer has none."""
+        ...
+
+    @property
+    def special_ids(self) -> Mapping[str, int]:
+        """The pieces that BERT puts into sequences, by "cls", "sep", "mask" and "pad", as far as it has them."""
         ...
 
     @property
@@ -59,33 +69,32 @@ class Tokenizer(Protocol):
 
 
 def open_tokenizer(spec: str) -> Tokenizer | None:
-    """Opens the tokenizer that `data.tokenizer` names; returns None for `sentencepiece`, which has yet to be trained.
+    """Opens the tokenizer that `data.tokenizer` names; returns None for one of `TRAINED`, which has yet to be trained.
 
     Raises:
         UserError: the spec has another form, or its files are missing or damaged.
     """
     kind, _, rest = spec.partition(":")
-    if spec == "sentencepiece":
+    if spec in TRAINED:
         return None
-    if kind not in ("sentencepiece", "openai") or not rest:
+    if kind not in _OPENED or not rest:
         raise UserError(f"data.tokenizer is {spec!r}: expected {TOKENIZER_FORMS}")
-    if kind == "openai":
-        try:
-            return open_openai(rest)
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                f"data.tokenizer is {spec!r}, which cannot be read ({error}): "
-                "expected a directory with GPT-1's two vocabulary files, as in the folder model/ of "
-                "github.com/openai/finetune-transformer-lm"
-            ) from error
-    content = read_bytes(expand(rest, "data.tokenizer"), "data.tokenizer")
+    opener, expected = _OPENED[kind]
     try:
-        return SentencePieceTokenizer(content)
-    except ValueError as error:
+        return opener(rest)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"data.tokenizer is {spec!r}, whose file cannot be read ({error}): "
-            "expected a SentencePiece .model file"
+            f"data.tokenizer is {spec!r}, which cannot be read ({error}): expected {expected}"
         ) from error
+
+
+def train_tokenizer(kind: str, texts: Iterator[str], vocab_size: int) -> Tokenizer:
+    """Trains a tokenizer of a kind of `TRAINED`; the same texts give the same tokenizer.
+
+    Raises:
+        UserError: the texts are empty, or `vocab_size` does not suit them.
+    """
+    return _TRAINERS[kind](texts, vocab_size)
 
 
 def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
@@ -102,8 +111,29 @@ def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
             return NoTokenizer(described["vocab_size"])
         if kind == "openai":
             return open_openai(directory)
+        if kind == "huggingface":
+            return load_huggingface(directory)
         if kind != "sentencepiece":
             raise ValueError(f"unknown kind {kind!r}")
         return SentencePieceTokenizer((directory / "sentencepiece.model").read_bytes())
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{directory} holds no tokenizer that can be loaded ({error})") from error
+
+
+def _open_sentencepiece(path: str) -> SentencePieceTokenizer:
+    return SentencePieceTokenizer(read_bytes(expand(path, "data.tokenizer"), "data.tokenizer"))
+
+
+# How the files of each kind are opened, and what they should be.
+_OPENED: dict[str, tuple[Callable[[str], Tokenizer], str]] = {
+    "sentencepiece": (_open_sentencepiece, "a SentencePiece .model file"),
+    "openai": (
+        open_openai,
+        "a directory with GPT-1's two vocabulary files, as in the folder model/ of "
+        "github.com/openai/finetune-transformer-lm",
+    ),
+    "huggingface": (
+        open_huggingface,
+        "a tokenizer.json or a directory with one, with GPT-2's vocab.json and merges.txt, or with BERT's vocab.txt",
+    ),
+}

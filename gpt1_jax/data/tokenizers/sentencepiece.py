@@ -6,7 +6,7 @@ import io
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import sentencepiece
@@ -45,6 +45,7 @@ class SentencePieceTokenizer:
         self.vocab_size: int = self._processor.vocab_size()
         eos_id: int = self._processor.eos_id()
         self.end_id: int | None = eos_id if eos_id >= 0 else None
+        self.special_ids: Mapping[str, int] = {}
         # A model made by `train_sentencepiece` is exact: its texts may be cut at line breaks, and the one character
         # that it would lose is spelled in bytes.
         self.exact = described.exact

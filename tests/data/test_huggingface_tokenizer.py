@@ -1,0 +1,208 @@
+"""Tokenizers of Hugging Face's library: the published ids, text that comes back, and plain words on damage."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vocabulary_support import bert, golden, gpt2
+
+from gpt1_jax.data.tokenizers import huggingface
+from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer, open_huggingface
+from gpt1_jax.data.tokenizers.opening import load_tokenizer, open_tokenizer
+from gpt1_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("vocabularies")
+    return {"gpt2": gpt2(base / "gpt2"), "bert": bert(base / "bert")}
+
+
+@pytest.fixture(scope="module")
+def published(directories: dict[str, Path]) -> dict[str, HuggingFaceTokenizer]:
+    return {name: open_huggingface(path) for name, path in directories.items()}
+
+
+# ── Ids ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_all_ids_are_the_published_ones(published: dict[str, HuggingFaceTokenizer], name: str) -> None:
+    rows = golden()
+    found = published[name].encode_batch([row["text"] for row in rows], threads=2)
+    assert [ids.tolist() for ids in found] == [row[name] for row in rows]
+    assert {ids.dtype for ids in found} == {np.dtype(np.int32)}
+    assert published[name].encode(rows[0]["text"]) == rows[0][name]
+
+
+def test_a_tokenizer_names_the_pieces_that_its_family_needs(
+    published: dict[str, HuggingFaceTokenizer],
+) -> None:
+    assert published["gpt2"].special_ids == {} and published["gpt2"].end_id == 50256
+    assert published["bert"].special_ids == {"pad": 0, "cls": 101, "sep": 102, "mask": 103}
+    assert published["bert"].end_id == 102
+    assert [published[name].vocab_size for name in ("gpt2", "bert")] == [50257, 30522]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_cutting_long_texts_and_threads_change_no_id(
+    published: dict[str, HuggingFaceTokenizer], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    texts = ["\n".join(row["text"] for row in golden()), "no line break " * 50, " \n\n\t\n" * 20, ""]
+    whole = [ids.tolist() for ids in published[name].encode_batch(texts, threads=1)]
+    monkeypatch.setattr(huggingface, "_GROUP_CHARACTERS", 500)
+    for size in (1, 50, 1000):
+        monkeypatch.setattr(huggingface, "_CHUNK_CHARACTERS", size)
+        assert [ids.tolist() for ids in published[name].encode_batch(texts, threads=4)] == whole
+
+
+# ── Text ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_text_comes_back_from_bytes(published: dict[str, HuggingFaceTokenizer]) -> None:
+    tokenizer = published["gpt2"]
+    assert tokenizer.exact
+    for row in golden():
+        assert tokenizer.decode(row["gpt2"]) == row["text"]
+    assert tokenizer.decode([*tokenizer.encode("a b"), 50256]) == "a b"
+    assert tokenizer.decode(tokenizer.encode("😀")[:1]) == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_wordpiece_gives_back_what_it_can(published: dict[str, HuggingFaceTokenizer]) -> None:
+    tokenizer = published["bert"]
+    assert not tokenizer.exact
+    ids = [101, *tokenizer.encode("Élan, unaffable [MASK]\n 漢\U0001d11e."), 102, 0]
+    assert tokenizer.decode(ids) == "elan, unaffable [MASK] 漢 [UNK]."
+
+
+# ── Kept and found ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_a_saved_tokenizer_is_the_same(
+    published: dict[str, HuggingFaceTokenizer], tmp_path: Path, name: str
+) -> None:
+    published[name].save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.fingerprint() == published[name].fingerprint()
+    assert loaded.encode("A lazy dog") == published[name].encode("A lazy dog")
+
+
+def test_a_tokenizer_is_opened_by_its_directory_or_any_of_its_files(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
+    for path in (directories["gpt2"], directories["gpt2"] / "vocab.bpe", directories["bert"] / "vocab.txt"):
+        assert open_tokenizer(f"huggingface:{path}") is not None
+    ours = open_huggingface(directories["bert"])
+    (tmp_path / "any.json").write_text(ours._library.to_str())
+    single = open_tokenizer(f"huggingface:{tmp_path / 'any.json'}")
+    assert single is not None and single.special_ids == ours.special_ids
+    assert single.encode("Élan [SEP]") == ours.encode("Élan [SEP]")
+
+
+def test_case_and_accents_are_kept_where_the_config_says_so(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    for name, content in (("vocab.txt", (directories["bert"] / "vocab.txt").read_bytes()),):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+    cased = open_huggingface(tmp_path)
+    theirs = transformers.BertTokenizer(str(tmp_path / "vocab.txt"), do_lower_case=False)
+    for text in ("The Élan of ÅSA, naïve", "lower case"):
+        assert cased.encode(text) == theirs.encode(text, add_special_tokens=False)
+    assert cased.fingerprint() != open_huggingface(directories["bert"]).fingerprint()
+
+
+def test_what_a_tokenizer_json_cuts_and_pads_is_not_cut_and_padded(
+    published: dict[str, HuggingFaceTokenizer],
+) -> None:
+    described = json.loads(published["bert"]._library.to_str())
+    described["truncation"] = {
+        "direction": "Right",
+        "max_length": 4,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    described["padding"] = {
+        "strategy": {"Fixed": 8},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    }
+    tokenizer = HuggingFaceTokenizer({"tokenizer.json": json.dumps(described).encode()})
+    assert [len(tokenizer.encode("one " * count)) for count in (1, 9)] == [1, 9]
+
+
+_DAMAGED = {
+    "tokenizer.json": [
+        "",
+        "{}",
+        "[]",
+        '{"kind": "huggingface"}',
+        '{"model": {"type": "BPE"}}',
+        "[" * 100_000,
+    ],
+    "encoder.json": ["", "[]", '{"a": 0}', '{"a": "b"}', '{"a": -1}'],
+    "vocab.bpe": ["one two three", "alone"],
+    "vocab.txt": ["", "no unknown piece\n"],
+    "tokenizer_config.json": ["[]", "{"],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(n, c) for n, some in _DAMAGED.items() for c in some])
+def test_damaged_files_are_told(
+    directories: dict[str, Path], tmp_path: Path, name: str, content: str
+) -> None:
+    for family in ("gpt2", "bert"):
+        for path in directories[family].iterdir():
+            if (family == "gpt2") == (name not in ("vocab.txt", "tokenizer_config.json")):
+                (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=r"data\.tokenizer.*cannot be read") as error:
+        open_tokenizer(f"huggingface:{tmp_path}")
+    assert len(str(error.value)) < 600 and "\n" not in str(error.value)
+
+
+def test_a_directory_without_a_tokenizer_is_told_with_what_it_should_hold(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent.json"):
+        with pytest.raises(UserError, match=r"data\.tokenizer.*tokenizer\.json.*merges\.txt.*vocab\.txt"):
+            open_tokenizer(f"huggingface:{path}")
+
+
+def test_gpt1s_files_are_not_taken_for_bytes(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"<unk>": 0, "a</w>": 1}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(UserError, match="openai:DIR"):
+        open_tokenizer(f"huggingface:{tmp_path}")
+
+
+# ── Processes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+_FORK = """
+import os, sys
+from gpt1_jax.data.tokenizers.huggingface import open_huggingface
+tokenizer = open_huggingface(sys.argv[1])
+texts = ["a line of words\\n" * 40_000] * 4
+before = tokenizer.encode_batch(texts, threads=4)
+child = os.fork()
+if child == 0:
+    same = all((a == b).all() for a, b in zip(before, tokenizer.encode_batch(texts, threads=4)))
+    os._exit(0 if same else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_encodes_too_and_nothing_is_said(directories: dict[str, Path]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORK, str(directories["gpt2"])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
