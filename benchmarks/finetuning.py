@@ -215,7 +215,7 @@ class TorchClassifier(torch.nn.Module):
         ends = (flat == self.extract).int().argmax(-1)
         states = hidden[torch.arange(len(flat)), ends].view(*batch["tokens"].shape[:2], -1)
         states = states.sum(1, keepdim=True) if self.pooling == "sum" else states
-        outputs = self.head(self.dropout(states)).flatten(1)
+        outputs = self.head(self.dropout(states)).flatten(1)[:, None]
         errors = -(batch["labels"] * F.log_softmax(outputs, -1)).sum(-1)
         return (errors * batch["label_weights"]).sum() + self.auxiliary_weight * lm_loss
 

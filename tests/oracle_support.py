@@ -113,6 +113,6 @@ def as_batch(tokens: np.ndarray, mask: np.ndarray, label: np.ndarray) -> TaskBat
         weights=(real / real.sum(-1, keepdims=True) / (count * candidates)).astype(np.float32),
         noise=np.zeros((count, candidates), np.uint32),
         update=np.zeros(count, np.uint32),
-        labels=np.eye(candidates, dtype=np.float32)[label],
-        label_weights=np.full(count, 1 / count, np.float32),
+        labels=np.eye(candidates, dtype=np.float32)[label][:, None],
+        label_weights=np.full((count, 1), 1 / count, np.float32),
     )

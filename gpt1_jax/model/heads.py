@@ -1,6 +1,7 @@
-"""What fine-tuning adds to a trunk: one linear layer on the state at the extract token (the paper's section 3.2).
+"""What fine-tuning adds to a trunk: one linear layer on its states (the paper's section 3.2).
 
-Letters: B examples, S sequences per example, T positions, D width, N outputs.
+Letters: B examples, S sequences per example, T positions, D width, N outputs of the layer; P places that an example has
+labels at, C outputs at each.
 """
 
 from typing import Literal
@@ -15,16 +16,20 @@ from gpt1_jax.model.trunk import Trunk
 
 # A dropout site that no layer has.
 CLASSIFIER_SITE = 2**31 - 1
-Pooling = Literal["one", "sum", "each"]
+# The logit of a position behind the end of its sequence, which cannot be the end of a span.
+OUTSIDE = -1e30
+Pooling = Literal["one", "sum", "each", "tokens", "ends"]
 
 
 class Head(nn.Module):
     """Dropout, then a linear layer.
 
     Attributes:
-        pooling: how an example's S states are used. "one": there is only one; "sum": they are added
-            (similarity); "each": the layer scores each (multiple choice).
-        outputs: N, which is 1 for "each".
+        pooling: how states become logits [B, P, C]. "one", "sum" and "each" read one state of each sequence: "one", of
+            the only one; "sum" adds those of all (similarity), and P = 1, C = N; "each" scores each (multiple choice),
+            and P = 1, C = S. The others read all states of the only sequence: "tokens" gives each its classes
+            (tagging), and P = T, C = N; "ends" scores each as the first and as the last of a span, and P = 2, C = T.
+        outputs: N, which is 1 for "each" and 2 for "ends".
         dropout_rate: the rate of dropout on the layer's input.
     """
 
@@ -37,12 +42,12 @@ class Head(nn.Module):
         """Returns the logits.
 
         Args:
-            states: [B, S, D], each sequence's final state at its extract token.
-            noise: uint32 [B], or None for no dropout. All states of an example get the same mask, as in the
-                authors' code for multiple choice.
+            states: [B, S, D], each sequence's state that is read; for "tokens" and "ends" [B, T, D].
+            noise: uint32 [B], or None for no dropout. The states of an example's several sequences get the same mask,
+                as in the authors' code for multiple choice; the states of one sequence get masks of their own.
 
         Returns:
-            float32 [B, N], or [B, S] for "each".
+            float32 [B, P, C].
         """
         width = states.shape[-1]
         kernel = parameter(self, "kernel", ("embed", None), normal, width, self.outputs)
@@ -50,10 +55,13 @@ class Head(nn.Module):
         states = states.astype(jnp.float32)
         if self.pooling == "sum":
             states = states.sum(1, keepdims=True)
-        index = jnp.arange(width, dtype=jnp.uint32)[None]
-        states = Dropout(noise, CLASSIFIER_SITE, self.dropout_rate, 1).elements(states, index)
+        dropout = Dropout(noise, CLASSIFIER_SITE, self.dropout_rate, 1)
+        if self.pooling in ("tokens", "ends"):
+            states = dropout.states(states)
+        else:
+            states = dropout.elements(states, jnp.arange(width, dtype=jnp.uint32)[None])
         logits = states @ kernel + bias
-        return logits[:, :, 0] if self.pooling == "each" else logits[:, 0]
+        return logits.swapaxes(1, 2) if self.pooling in ("each", "ends") else logits
 
 
 class Classifier(nn.Module):
@@ -61,7 +69,7 @@ class Classifier(nn.Module):
 
     Attributes:
         trunk, head: the two parts; the parameters are {"trunk": …, "head": …}.
-        extract: the token whose state the head reads.
+        extract: the token that ends each sequence, whose state the head reads unless it reads all.
     """
 
     trunk: Trunk
@@ -76,11 +84,17 @@ class Classifier(nn.Module):
             noise: uint32 [B, S], the dropout seed of each sequence; None for no dropout.
 
         Returns:
-            The head's logits, and hidden [B · S, T, D].
+            The head's logits, float32 [B, P, C], and hidden [B · S, T, D].
         """
         flat = tokens.reshape(-1, tokens.shape[-1])
         hidden = self.trunk(flat, None if noise is None else noise.reshape(-1))
         ends = jnp.argmax(flat == self.extract, axis=-1)
-        states = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)
-        states = states.reshape(len(tokens), -1, hidden.shape[-1])
-        return self.head(states, None if noise is None else noise[:, 0]), hidden
+        states = hidden
+        if self.head.pooling not in ("tokens", "ends"):
+            states = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)
+            states = states.reshape(len(tokens), -1, hidden.shape[-1])
+        logits = self.head(states, None if noise is None else noise[:, 0])
+        if self.head.pooling == "ends":
+            inside = jnp.arange(flat.shape[-1]) <= ends[:, None]
+            logits = jnp.where(inside[:, None], logits, OUTSIDE)
+        return logits, hidden

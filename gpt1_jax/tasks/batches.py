@@ -1,6 +1,7 @@
 """Batches of a task's examples, grouped by length; like those of pre-training, they are a function of (seed, step).
 
-Letters: B batch, S sequences per example, T positions (the width of the batch), C outputs of the head.
+Letters: B batch, S sequences per example, T positions (the width of the batch), P places of an example with labels, C
+outputs of the head at each.
 """
 
 from functools import lru_cache
@@ -29,8 +30,8 @@ class TaskBatch(NamedTuple):
         weights: float32 [B, S, T], the weights of the targets in the auxiliary language-model loss.
         noise: uint32 [B, S], the seeds of the dropout masks.
         update: uint32 [B], in each row the same, the seed of masks that all sequences share.
-        labels: float32 [B, C].
-        label_weights: float32 [B], the weights of the examples in the task's loss.
+        labels: float32 [B, P, C].
+        label_weights: float32 [B, P], the weights of the labels in the task's loss.
     """
 
     tokens: np.ndarray
@@ -69,12 +70,13 @@ class TaskBatches:
         )
         width = _smallest_width(self.widths, int(self._lengths[batch].max()))
         update = np.full(stop - start, hash_numbers(self._seed, step))
-        rows = assemble(self._examples, batch[start:stop], stop - start, width, len(batch))
+        rows = assemble(self._examples, batch[start:stop], stop - start, width, batch)
         return rows._replace(noise=noise, update=update)
 
     def sample(self, width: int) -> TaskBatch:
         """Returns one empty row with the shape of batches of a width."""
-        return assemble(self._examples, np.zeros(0, np.int64), 1, width, 1)
+        none = np.zeros(0, np.int64)
+        return assemble(self._examples, none, 1, width, none)
 
     def _make_epoch(self, epoch: int) -> list[np.ndarray]:
         """Returns the numbers of the examples in each batch."""
@@ -106,7 +108,7 @@ class TaskEvaluationBatches:
         """Returns rows start:stop of batch `step`, without noise; rows that fill up the last batch are padding."""
         batch = self.order[step * self.batch_size : (step + 1) * self.batch_size]
         width = _smallest_width(self.widths, int(self._lengths[batch].max()))
-        return assemble(self._examples, batch[start:stop], stop - start, width, len(batch))
+        return assemble(self._examples, batch[start:stop], stop - start, width, batch)
 
 
 def choose_widths(lengths: np.ndarray, count: int = NUM_WIDTHS) -> list[int]:
@@ -135,31 +137,33 @@ def choose_widths(lengths: np.ndarray, count: int = NUM_WIDTHS) -> list[int]:
 
 
 def assemble(
-    examples: EncodedExamples, numbers: np.ndarray, rows: int, width: int, batch_examples: int
+    examples: EncodedExamples, numbers: np.ndarray, rows: int, width: int, batch: np.ndarray
 ) -> TaskBatch:
     """Returns the rows of some examples and then padding up to `rows`, without noise.
 
     The weights follow the authors' reduction. The language model's loss is the mean over a sequence's targets, and then
-    over all sequences of the batch's examples. The task's loss is the mean over the examples.
+    over all sequences of the batch's examples. The task's loss is the mean over the batch's labels: its examples, or
+    its words, or the ends of its spans.
 
     Args:
         examples: the split.
         numbers: the numbers of the examples.
         rows, width: B and T of the arrays.
-        batch_examples: the number of examples in the global batch.
+        batch: the numbers of the examples in the global batch.
     """
     sequences = examples.sequences
     tokens = np.zeros((rows, sequences, width + 1), np.int32)
     weights = np.zeros((rows, sequences, width), np.float32)
-    labels = np.zeros((rows, examples.labels.shape[-1]), np.float32)
-    label_weights = np.zeros(rows, np.float32)
+    found, known = examples.head_labels(numbers, width)
+    labels = np.zeros((rows, *found.shape[1:]), np.float32)
+    label_weights = np.zeros((rows, *known.shape[1:]), np.float32)
     for row, number in enumerate(numbers.tolist()):
         for s in range(sequences):
             ids = examples.sequence(number, s)
             tokens[row, s, : len(ids)] = ids
-            weights[row, s, : len(ids) - 1] = 1 / ((len(ids) - 1) * sequences * batch_examples)
-    labels[: len(numbers)] = examples.labels[numbers]
-    label_weights[: len(numbers)] = 1 / batch_examples
+            weights[row, s, : len(ids) - 1] = 1 / ((len(ids) - 1) * sequences * len(batch))
+    labels[: len(numbers)] = found
+    label_weights[: len(numbers)] = known / max(examples.places()[batch].sum(), 1)
     noise = np.zeros((rows, sequences), np.uint32)
     return TaskBatch(tokens[:, :, :-1], tokens[:, :, 1:], weights, noise, noise[:, 0], labels, label_weights)
 

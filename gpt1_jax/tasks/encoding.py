@@ -12,6 +12,8 @@ from gpt1_jax.model.specials import special_ids
 from gpt1_jax.tasks.task import Example, Task, transform, whole_length
 
 ScoreForm = Literal["classes", "regression"]
+# What an example's labels are: one class, choice or score; a class at each of some positions; the ends of a span.
+LabelForm = Literal["whole", "tags", "spans"]
 _TEXTS_AT_ONCE = 20_000
 
 
@@ -22,22 +24,28 @@ class EncodedExamples:
     Attributes:
         tokens: all sequences, end to end.
         offsets: int64 [N · S + 1], where each sequence begins; sequence s of example n is number n · S + s.
-        labels: float32 [N, C], the target distribution, or in regression the target itself; 0 if unknown.
+        labels: what the head has to say. "whole": float32 [N, C], the target distribution, or in regression the target
+            itself, and 0 if unknown. "tags": int32, for each of `tokens` the class at its place, -1 where there is
+            none. "spans": int32 [N, 2], the first and the last position of a span, -1 if unknown.
         cut: int64 [N], the number of tokens in each example's texts that did not fit into the context.
+        form: which of these the labels are.
+        classes: C for tags.
     """
 
     tokens: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
     cut: np.ndarray
+    form: LabelForm = "whole"
+    classes: int = 0
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.cut)
 
     @property
     def sequences(self) -> int:
         """S."""
-        return (len(self.offsets) - 1) // max(len(self.labels), 1)
+        return (len(self.offsets) - 1) // max(len(self), 1)
 
     def lengths(self) -> np.ndarray:
         """Returns the length of each example's longest sequence, int64 [N]."""
@@ -47,6 +55,32 @@ class EncodedExamples:
         """Returns the tokens of one sequence."""
         start, stop = self.offsets[example * self.sequences + number :][:2]
         return self.tokens[start:stop]
+
+    def places(self) -> np.ndarray:
+        """Returns how many labels each example has, int64 [N]: the tags and ends that are known; otherwise one."""
+        if self.form == "whole":
+            return np.ones(len(self), np.int64)
+        known = self.labels >= 0
+        if self.form == "spans":
+            return known.sum(-1)
+        return np.diff(np.concatenate([[0], known.cumsum()])[self.offsets])
+
+    def head_labels(self, numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the labels of R examples in the form of the head's logits, padded to a width.
+
+        Returns:
+            float32 [R, P, C], and which places have a label, bool [R, P]; P is 1, the width or 2.
+        """
+        if self.form == "whole":
+            return self.labels[numbers][:, None], np.ones((len(numbers), 1), bool)
+        if self.form == "spans":
+            found, outputs = self.labels[numbers], width
+        else:
+            found, outputs = np.full((len(numbers), width), -1), self.classes
+            for row, number in zip(found, numbers.tolist(), strict=True):
+                tags = self.labels[self.offsets[number] : self.offsets[number + 1]]
+                row[: len(tags)] = tags
+        return (found[..., None] == np.arange(outputs)).astype(np.float32), found >= 0
 
     def describe_cut(self, context_length: int) -> list[str]:
         """Returns a sentence on texts that were too long, or nothing if all fit."""

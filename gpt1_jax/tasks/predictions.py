@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from gpt1_jax.disk.whole_files import write_whole
-from gpt1_jax.tasks.encoding import ScoreForm
+from gpt1_jax.tasks.encoding import ScoreForm, head_outputs
 from gpt1_jax.tasks.task import Example, Task
 
 
@@ -41,11 +41,12 @@ def describe_prediction(task: Task, logits: np.ndarray, scores: ScoreForm) -> Pr
     return {"label": task.labels[label], "probabilities": dict(zip(task.labels, chances, strict=True))}
 
 
-def predict_labels(task: Task, logits: np.ndarray, scores: ScoreForm) -> np.ndarray:
-    """Returns the predictions of logits [N, C], [N]: the number of a class or choice, or a score in the task's range.
+def predict_labels(task: Task, outputs: Sequence[np.ndarray] | np.ndarray, scores: ScoreForm) -> np.ndarray:
+    """Returns what logits [N, 1, C] predict, [N]: the number of a class or choice, or a score in the task's range.
 
     Metrics, files and answers all use this function.
     """
+    logits = np.reshape(outputs, (len(outputs), head_outputs(task, scores)))
     if task.score_range is None:
         return logits.argmax(-1)
     low, high = task.score_range

@@ -16,7 +16,7 @@ from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import token_log_probabilities
 from gpt1_jax.model.trunk import Trunk
 from gpt1_jax.tasks.batches import TaskEvaluationBatches
-from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.encoding import EncodedExamples, LabelForm
 from gpt1_jax.training import stopping
 from gpt1_jax.training.objectives import Objective
 
@@ -58,11 +58,12 @@ def make_evaluate(
     return evaluate
 
 
-Predict = Callable[[Any, EncodedExamples, int], np.ndarray]
+# (parameters, examples, batch size) → what is found for each example, in order.
+Predict = Callable[[Any, EncodedExamples, int], list[np.ndarray]]
 
 
 def make_predict(model: Classifier, mesh: Mesh) -> Predict:
-    """Returns a function (parameters, examples, batch size) → the head's logits [N, C], float32, in order."""
+    """Returns a function that finds the head's logits of each example, float32 [P, C], where T is its own length."""
 
     def logits(params: Any, batch: Any) -> jax.Array:
         found, _ = cast(Any, model.apply({"params": params}, batch.tokens))
@@ -71,7 +72,7 @@ def make_predict(model: Classifier, mesh: Mesh) -> Predict:
     return _over_examples(logits, mesh)
 
 
-def make_score(model: Trunk, mesh: Mesh) -> Predict:
+def make_score(model: Trunk, mesh: Mesh) -> Callable[[Any, EncodedExamples, int], np.ndarray]:
     """Returns a function (parameters, queries, batch size) → the log-probability that scores each sequence, [N, S].
 
     Queries come from `tasks.zero_shot.encode_queries`; their `labels` say how many tokens at the end count.
@@ -86,31 +87,39 @@ def make_score(model: Trunk, mesh: Mesh) -> Predict:
         scored = real & (jnp.arange(real.shape[-1]) >= first[:, None])
         return jnp.where(scored, found, 0).sum(-1).reshape(batch.labels.shape)
 
-    return _over_examples(score, mesh)
+    rank = _over_examples(score, mesh)
+    return lambda *given: np.concatenate(rank(*given))
 
 
 def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Predict:
-    """Applies (parameters, batch) → [B, C] to all examples; it is compiled once for each width of their batches."""
+    """Applies (parameters, batch) → [B, P, C] to all examples; it is compiled once for each width of their batches."""
     compiled = jax.jit(function, out_shardings=replicated(mesh))
 
-    def predict(params: Any, examples: EncodedExamples, batch_size: int) -> np.ndarray:
-        predicted = np.zeros_like(examples.labels)
+    def predict(params: Any, examples: EncodedExamples, batch_size: int) -> list[np.ndarray]:
         if not len(examples):
-            return predicted
+            return []
         rows = -(-batch_size // mesh.size) * mesh.size
         batches = TaskEvaluationBatches(examples, rows)
-        parts = []
+        parts: list[Any] = []
         for step in range(batches.num_batches):
             stopping.check()
             batch = place_rows(lambda start, stop, step=step: batches.rows(step, start, stop), rows, mesh)
             parts.append(compiled(params, batch))
             if step >= 2:
-                # This keeps a stop from being far behind.
-                parts[step - 2].block_until_ready()
-        predicted[batches.order] = np.concatenate(jax.device_get(parts))[: len(examples)]
+                # This keeps a stop from being far behind, and the devices from holding all outputs.
+                parts[step - 2] = jax.device_get(parts[step - 2])
+        found = [output for part in jax.device_get(parts) for output in part]
+        lengths, predicted = examples.lengths(), [found[0]] * len(examples)
+        for number, output in zip(batches.order.tolist(), found, strict=False):
+            predicted[number] = _without_padding(output, examples.form, int(lengths[number]))
         return predicted
 
     return predict
+
+
+def _without_padding(output: np.ndarray, form: LabelForm, length: int) -> np.ndarray:
+    """Returns an output [P, C], of which the positions of a batch are one dimension, cut to the example's own."""
+    return {"whole": output, "tags": output[:length], "spans": output[:, :length]}[form]
 
 
 def score_text(loss: float, splits: Sequence[Split]) -> dict[str, float]:

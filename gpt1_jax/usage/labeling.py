@@ -51,4 +51,5 @@ def predict_logits(trained: "TrainedRun", examples: Sequence[Example]) -> np.nda
     for line in encoded.describe_cut(length):
         warn_once(line)
     with trained.on_mesh():
-        return check_finite(trained.head_logits(trained.params, encoded, EXAMPLES_AT_ONCE))
+        found = trained.head_logits(trained.params, encoded, EXAMPLES_AT_ONCE)
+    return check_finite(np.reshape(found, encoded.labels.shape))

@@ -1,6 +1,7 @@
-"""The head: the state at the extract token, the two orders added, a score a choice, and one mask an example."""
+"""The head: the state at the extract token, the two orders added, a score a choice, a class or an end a position."""
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -54,10 +55,11 @@ def apply(model: nn.Module, params: Any, *inputs: Any) -> Any:
 def classify(
     model: Classifier, params: Any, tokens: np.ndarray, noise: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and states [B, S, T, D]."""
+    """Logits [B, P, C], without P where it is 1; and states [B, S, T, D]."""
     with use_mesh():
         logits, hidden = apply(model, params, tokens, noise)
-    return np.array(logits), np.array(hidden).reshape(*tokens.shape, WIDTH)
+    logits = np.array(logits)
+    return logits[:, 0] if logits.shape[1] == 1 else logits, np.array(hidden).reshape(*tokens.shape, WIDTH)
 
 
 def classifier_params(model: Classifier) -> Any:
@@ -113,6 +115,26 @@ def test_what_stands_behind_the_extract_token_changes_nothing() -> None:
     assert np.abs(classify(model, params, before)[0] - logits).max() > 1e-3
 
 
+def test_tagging_gives_every_state_its_classes() -> None:
+    model, tokens = make_classifier("tokens", 5), tokens_with_extract_at([[11], [7]])
+    params = classifier_params(model)
+    logits, hidden = classify(model, params, tokens)
+    expected = hidden[:, 0] @ params["head"]["kernel"] + params["head"]["bias"]
+    assert logits.shape == (2, LENGTH, 5)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_a_span_begins_and_ends_at_states_up_to_the_extract_token() -> None:
+    model, tokens = make_classifier("ends", 2), tokens_with_extract_at([[11], [7]])
+    params = classifier_params(model)
+    logits, hidden = classify(model, params, tokens)
+    expected = (hidden[:, 0] @ params["head"]["kernel"] + params["head"]["bias"]).swapaxes(1, 2)
+    assert logits.shape == (2, 2, LENGTH)
+    np.testing.assert_allclose(logits[0], expected[0], atol=1e-5)
+    np.testing.assert_allclose(logits[1, :, :8], expected[1, :, :8], atol=1e-5)
+    assert (logits[1, :, 8:] < -1e20).all()
+
+
 # ── Dropout ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -136,6 +158,15 @@ def test_an_examples_sequences_share_the_classifiers_mask_and_examples_do_not(po
     np.testing.assert_array_equal(one, again)  # of the same noise
 
 
+@pytest.mark.parametrize("pooling", ["tokens", "ends"])
+def test_the_states_of_one_sequence_have_masks_of_their_own(pooling: Pooling) -> None:
+    dropped = masks(pooling, np.array([1, 2], np.uint32), width=1000, rate=0.5, sequences=4) == 0
+    for one, other in pairwise(dropped.reshape(8, 1000)):
+        assert 0.4 < (one == other).mean() < 0.6
+    longer = masks(pooling, np.array([1, 2], np.uint32), width=1000, rate=0.5, sequences=6) == 0
+    np.testing.assert_array_equal(longer[:, :4], dropped)
+
+
 def test_the_classifier_drops_at_its_rate_and_scales_the_rest() -> None:
     factors = masks("one", np.arange(20, dtype=np.uint32), width=5000, rate=0.1, sequences=1)
     kept = factors != 0
@@ -147,7 +178,7 @@ def test_without_noise_or_rate_nothing_is_dropped() -> None:
     head, states = Head("one", 2, 0.5), jnp.ones((2, 1, 8))
     params = random_params(head, states, None)
     noise = jnp.array([1, 2], jnp.uint32)
-    expected = np.ones((2, 8)) @ params["kernel"] + params["bias"]
+    expected = np.ones((2, 1, 8)) @ params["kernel"] + params["bias"]
     np.testing.assert_allclose(apply(head, params, states, None), expected, rtol=1e-5)
     never = Head("one", 2, 0.0)
     np.testing.assert_allclose(apply(never, params, states, noise), expected, rtol=1e-5)

@@ -1,7 +1,9 @@
 """Batches of examples: each once an epoch, in buckets of similar length, and a function of (seed, step)."""
 
+import dataclasses
 import itertools
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from gpt1_jax.tasks.batches import (
     assemble,
     choose_widths,
 )
-from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.encoding import EncodedExamples, LabelForm
 
 START, EXTRACT = 1001, 1002
 
@@ -63,7 +65,7 @@ def epoch_of(batches: TaskBatches, epoch: int = 0) -> list[TaskBatch]:
 
 
 def test_rows_are_padded_sequences_with_the_next_token_as_target() -> None:
-    batch = assemble(encoded([[3, 5], [4, 3]]), np.array([1, 0]), rows=3, width=6, batch_examples=2)
+    batch = assemble(encoded([[3, 5], [4, 3]]), np.array([1, 0]), rows=3, width=6, batch=np.array([1, 0]))
     a, b, e = 1001, 1011, EXTRACT
     assert batch.tokens.tolist() == [
         [[a, 2, 2, e, 0, 0], [b, 2, e, 0, 0, 0]],
@@ -80,7 +82,7 @@ def test_rows_are_padded_sequences_with_the_next_token_as_target() -> None:
 
 
 def test_the_extract_token_is_an_input_and_a_target_however_tight_the_width() -> None:
-    batch = assemble(encoded([[6]]), np.array([0]), rows=1, width=6, batch_examples=1)
+    batch = assemble(encoded([[6]]), np.array([0]), rows=1, width=6, batch=np.array([0]))
     assert batch.tokens[0, 0, -1] == EXTRACT
     assert batch.targets[0, 0].tolist() == [1, 1, 1, 1, EXTRACT, 0]
     assert batch.weights[0, 0].tolist() == pytest.approx([1 / 5] * 5 + [0])
@@ -88,7 +90,7 @@ def test_the_extract_token_is_an_input_and_a_target_however_tight_the_width() ->
 
 def test_weights_are_the_mean_of_a_sequence_then_over_sequences() -> None:
     """Two examples of two sequences with 2, 4, 3 and 2 targets: each sequence has a quarter."""
-    batch = assemble(encoded([[3, 5], [4, 3]]), np.array([0, 1]), rows=3, width=5, batch_examples=2)
+    batch = assemble(encoded([[3, 5], [4, 3]]), np.array([0, 1]), rows=3, width=5, batch=np.array([0, 1]))
     np.testing.assert_allclose(
         batch.weights,
         [
@@ -97,7 +99,7 @@ def test_weights_are_the_mean_of_a_sequence_then_over_sequences() -> None:
             [[0] * 5, [0] * 5],
         ],
     )
-    assert batch.label_weights.tolist() == [0.5, 0.5, 0]
+    assert batch.label_weights.tolist() == [[0.5], [0.5], [0]]
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 4])
@@ -113,7 +115,37 @@ def test_labels_are_those_of_the_examples() -> None:
     examples = random_examples(45)
     for batch in epoch_of(TaskBatches(examples, seed=0, batch_size=8)):
         chosen = numbers(batch)
-        np.testing.assert_array_equal(batch.labels[: len(chosen)], examples.labels[chosen])
+        np.testing.assert_array_equal(batch.labels[: len(chosen), 0], examples.labels[chosen])
+
+
+def labelled(form: LabelForm, labels: list[Any], classes: int = 0) -> EncodedExamples:
+    """Three examples of 4, 3 and 5 tokens."""
+    return dataclasses.replace(
+        encoded([[4], [3], [5]]), form=form, labels=np.array(labels, np.int32), classes=classes
+    )
+
+
+def test_tags_lie_at_their_positions_and_every_tag_of_the_batch_weighs_the_same() -> None:
+    examples = labelled("tags", [-1, 2, 0, -1, -1, 1, -1, -1, -1, -1, -1, -1], classes=3)
+    assert examples.places().tolist() == [2, 1, 0]
+    batch = assemble(examples, np.array([1, 0]), rows=3, width=6, batch=np.array([1, 0, 2]))
+    assert batch.labels.shape == (3, 6, 3) and batch.labels.dtype == np.float32
+    tags = np.where(batch.labels.any(-1), batch.labels.argmax(-1), -1)
+    assert tags.tolist() == [[-1, 1, -1, -1, -1, -1], [-1, 2, 0, -1, -1, -1], [-1] * 6]
+    np.testing.assert_allclose(batch.label_weights, (tags >= 0) / 3)
+
+
+def test_both_ends_of_a_span_are_distributions_over_positions() -> None:
+    examples = labelled("spans", [[1, 2], [-1, -1], [0, 0]])
+    assert examples.places().tolist() == [2, 0, 2]
+    batch = assemble(examples, np.array([0, 1, 2]), rows=3, width=5, batch=np.array([0, 1, 2]))
+    assert batch.labels.shape == (3, 2, 5)
+    assert [[row.nonzero()[0].tolist() for row in pair] for pair in batch.labels] == [
+        [[1], [2]],
+        [[], []],
+        [[0], [0]],
+    ]
+    np.testing.assert_allclose(batch.label_weights, [[0.25, 0.25], [0, 0], [0.25, 0.25]])
 
 
 # ── An epoch ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,8 +166,8 @@ def test_every_epoch_has_every_example_once_and_one_ragged_batch_at_most(count: 
 def test_rows_that_fill_a_ragged_batch_come_last_and_weigh_nothing() -> None:
     seen = epoch_of(TaskBatches(random_examples(45, 2), seed=0, batch_size=8))
     (ragged,) = (batch for batch in seen if len(numbers(batch)) < 8)
-    assert (ragged.label_weights > 0).tolist() == [True] * 5 + [False] * 3
-    assert ragged.label_weights[:5] == pytest.approx(1 / 5)
+    assert (ragged.label_weights[:, 0] > 0).tolist() == [True] * 5 + [False] * 3
+    assert ragged.label_weights[:5, 0] == pytest.approx(1 / 5)
     for array in (ragged.tokens, ragged.targets, ragged.weights, ragged.labels):
         assert array[:5].any() and not array[5:].any()
 
