@@ -6,7 +6,7 @@ Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the hea
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any, SupportsIndex, Unpack, overload
 
 import jax
@@ -39,10 +39,11 @@ from gpt1_jax.tasks.task import Example
 from gpt1_jax.training.evaluation import Predict, make_predict
 from gpt1_jax.training.kept import sound_tokenizer
 from gpt1_jax.training.state import abstract_state
-from gpt1_jax.usage import labeling
+from gpt1_jax.usage import labeling, scores
 from gpt1_jax.usage.continuation import Continued, describe, growing_text, read_prompts
 from gpt1_jax.usage.notices import check_finite
 from gpt1_jax.usage.opening import restore, task_of
+from gpt1_jax.usage.scores import ContinuationScore, TextScore
 
 
 class TrainedRun:
@@ -245,6 +246,49 @@ class TrainedRun:
             UserError: an example is too long.
         """
         return labeling.predict_logits(self, examples)
+
+    @overload
+    def score(self, texts: str, *, top: int = 0, stride: int | None = None) -> TextScore: ...
+
+    @overload
+    def score(
+        self, texts: list[str] | tuple[str, ...], *, top: int = 0, stride: int | None = None
+    ) -> list[TextScore]: ...
+
+    @overload
+    def score(
+        self, texts: Sequence[Mapping[str, str]], *, top: int = 0, stride: int | None = None
+    ) -> list[ContinuationScore]: ...
+
+    def score(
+        self,
+        texts: str | list[str] | tuple[str, ...] | Sequence[Mapping[str, str]],
+        *,
+        top: int = 0,
+        stride: int | None = None,
+    ) -> Any:
+        """Returns how probable the model finds texts, or continuations.
+
+        Args:
+            texts: a text, a list of texts, or a list of records of a "context" and its "continuation".
+            top: the number of alternatives to tell in the place of each token.
+            stride: a text longer than the context is read in windows that begin so many tokens apart, and each token
+                is scored in the first window that reaches it. By default half the context, so that each token comes
+                after half a context or more; the context itself gives disjoint windows, as `evaluate` has them.
+
+        Returns:
+            A dictionary as described by `TextScore`, or for a list of texts a list of them; for each record one as
+            described by `ContinuationScore`.
+
+        Raises:
+            UserError: something is neither a text nor such a record, or a number is out of range.
+        """
+        return scores.score(self, texts, top, stride)
+
+    @cached_property
+    def token_readings(self) -> Callable[[int], Any]:
+        """The function from a number of alternatives to `scores.make_token_readings`."""
+        return cache(partial(scores.make_token_readings, self))
 
     @cached_property
     def _logits(self) -> Callable[[Any, np.ndarray], jax.Array]:

@@ -1,0 +1,155 @@
+"""Cuts texts into windows that fit a model's context, and puts windows of similar length into batches.
+
+Letters: C context length.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gpt1_jax.arguments import check_text, shown
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.errors import UserError
+
+# A text, or the texts of a context and of its continuation.
+Request = str | Mapping[str, str]
+
+# Texts are scored in groups of at most so many, or so many characters, which limits memory.
+_TEXTS_AT_ONCE = 512
+_CHARACTERS_AT_ONCE = 2**20
+# Windows that share a batch; fewer than a quarter go one by one.
+_ROWS = 32
+_FEW = _ROWS // 4
+# Windows are padded to the context, or to a half, a quarter or an eighth of it.
+_WIDTHS = (8, 4, 2, 1)
+
+
+class Passage(NamedTuple):
+    """Ids to be scored.
+
+    Attributes:
+        ids: what the model reads.
+        first: the index of the first id that is scored, at least 1.
+        request: the text, or the context and its continuation.
+    """
+
+    ids: list[int]
+    first: int
+    request: Request
+
+
+class Window(NamedTuple):
+    """A part of a passage that fits the context.
+
+    Attributes:
+        passage: the number of the passage.
+        start, stop: the ids start:stop are read, and each of them predicts the one behind it.
+        new: predictions of ids before this one are those of an earlier window.
+    """
+
+    passage: int
+    start: int
+    new: int
+    stop: int
+
+
+def check_request(value: object) -> Request:
+    """Returns a text, or a record of a text or of a context and its continuation, as it is scored.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not isinstance(value, Mapping):
+        return check_text(value, "text")
+    if "text" in value:
+        return check_text(value["text"], "text")
+    if not {"context", "continuation"} <= value.keys():
+        raise UserError(
+            f'{shown(dict(value))} has neither "text" nor both "context" and "continuation"; give it one of these.'
+        )
+    return {field: check_text(value[field], field) for field in ("context", "continuation")}
+
+
+def group(requests: Iterable[Request]) -> Iterator[list[Request]]:
+    """Groups texts and records so that a group fills batches, and no further, to save memory."""
+    found: list[Request] = []
+    characters = 0
+    for request in requests:
+        found.append(request)
+        characters += len(request) if isinstance(request, str) else sum(map(len, request.values()))
+        if len(found) == _TEXTS_AT_ONCE or characters > _CHARACTERS_AT_ONCE:
+            yield found
+            found, characters = [], 0
+    if found:
+        yield found
+
+
+def encode(tokenizer: Tokenizer, context: int, requests: Sequence[Request]) -> list[Passage]:
+    """Returns the ids of texts and records, behind the tokenizer's end piece, as documents are in pre-training.
+
+    White space at the end of a context counts as the continuation's, and both are encoded as one text, in which a
+    word's first piece has the space before it. A context that does not fit is cut at its beginning.
+    """
+    begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
+    texts = []
+    for request in requests:
+        if isinstance(request, str):
+            texts += [request, ""]
+        else:
+            texts += [request["context"] + request["continuation"], request["context"].rstrip()]
+    encoded = [ids.tolist() for ids in tokenizer.encode_batch(texts, threads=16)]
+    passages = []
+    for request, whole, given in zip(requests, encoded[::2], encoded[1::2], strict=True):
+        # Only the first token of a text without an end piece before it has nothing to be predicted from.
+        passage = Passage([*begin, *whole], max(1, len(begin) + len(given)), request)
+        surplus = min(len(passage.ids) - context - 1, passage.first - 1)
+        if not isinstance(request, str) and surplus > 0:
+            passage = passage._replace(ids=passage.ids[surplus:], first=passage.first - surplus)
+        passages.append(passage)
+    return passages
+
+
+def cut(number: int, passage: Passage, context: int, stride: int) -> Iterator[Window]:
+    """Yields windows of at most C ids that lie `stride` apart, up to the one that reaches the passage's end."""
+    start, new, end = 0, passage.first - 1, len(passage.ids) - 1
+    while new < end:
+        stop = min(start + context, end)
+        if stop > new:
+            yield Window(number, start, new, stop)
+            new = stop
+        start += stride
+
+
+class Batch(NamedTuple):
+    """Windows of similar length.
+
+    Attributes:
+        windows: the windows, a row each.
+        rows: the number of rows, of which the last may be empty.
+        width: the ids in a row.
+    """
+
+    windows: Sequence[Window]
+    rows: int
+    width: int
+
+    def arrays(self, passages: Sequence[Passage]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids that are read and those that they predict, int32 [rows, width], padded with 0."""
+        tokens, targets = np.zeros((2, self.rows, self.width), np.int32)
+        for row, (passage, start, _, stop) in enumerate(self.windows):
+            tokens[row, : stop - start] = passages[passage].ids[start:stop]
+            targets[row, : stop - start] = passages[passage].ids[start + 1 : stop + 1]
+        return tokens, targets
+
+
+def make_batches(windows: Iterable[Window], context: int, multiple: int) -> Iterator[Batch]:
+    """Yields batches, of few shapes in all, whose rows are a multiple of a number."""
+    widths = sorted({-(-context // parts) for parts in _WIDTHS})
+    by_width: dict[int, list[Window]] = {width: [] for width in widths}
+    for window in windows:
+        by_width[next(width for width in widths if width >= window.stop - window.start)].append(window)
+    for width, members in by_width.items():
+        rows = _ROWS if len(members) > _FEW else 1
+        for start in range(0, len(members), rows):
+            yield Batch(members[start : start + rows], -(-rows // multiple) * multiple, width)
