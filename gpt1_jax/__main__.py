@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "predict": "predict",
     "generate": "generate",
+    "score": "score",
     "tokenize": "tokenize",
     "prepare": "prepare",
     "convert": "convert",

@@ -1,16 +1,13 @@
 """Labels new examples: python -m gpt1_jax.predict --workdir=RUN --input=IN.jsonl --output=OUT.jsonl."""
 
-import contextlib
 import json
 
 from absl import flags
 
-from gpt1_jax import signals
 from gpt1_jax.disk.paths import expand
-from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.usage.prediction_files import check_output, exists_otherwise, read_records
+from gpt1_jax.usage.prediction_files import open_output, read_records, write_output
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
 _INPUT = flags.DEFINE_string("input", None, "a .jsonl file with an example per line")
@@ -22,20 +19,15 @@ def main(_: list[str]) -> None:
     workdir, source, target = _WORKDIR.value, _INPUT.value, _OUTPUT.value
     if workdir is None or source is None or target is None:
         raise UserError("--workdir=RUN, --input=IN.jsonl and --output=OUT.jsonl are all needed.")
-    given, output = expand(source, "--input"), expand(target, "--output")
-    if target.endswith("/"):
-        raise UserError(f"--output={target} names a directory; name a file in it.")
-    check_output(output, given)
+    given = expand(source, "--input")
+    output = open_output(target, given)
     records = read_records(given)
 
     # jax and the rest are imported only when the input is known to be right.
     from gpt1_jax import load
 
     lines = [json.dumps(prediction) + "\n" for prediction in load(workdir).predict(records)]
-    signals.check()
-    # Writing to a pipe without a reader may wait for ever; a file must not be left half-written.
-    with contextlib.nullcontext() if exists_otherwise(output) else signals.something_to_save():
-        write_whole(output, "".join(lines))
+    write_output(output, "".join(lines))
 
 
 if __name__ == "__main__":

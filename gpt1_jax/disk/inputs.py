@@ -144,16 +144,36 @@ def standard_lines() -> Iterator[str]:
     Raises:
         UserError: a line is too long or not UTF-8, or there is no standard input.
     """
+    return (line for _, line in text_lines(standard_input(), "standard input"))
+
+
+def standard_input() -> IO[bytes]:
+    """Returns standard input.
+
+    Raises:
+        UserError: there is none.
+    """
     if sys.stdin is None:
         raise UserError("There is no standard input; give one, such as `< FILE`.")
+    return sys.stdin.buffer
+
+
+def text_lines(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
+    """Yields for each line of an open file where it is, as errors say it, and the line without its line break.
+
+    Raises:
+        UserError: a line is too long or not UTF-8, or cannot be read.
+    """
+    title = name[0].upper() + name[1:]
     try:
-        for number, line in enumerate(read_lines(sys.stdin.buffer, "Standard input"), start=1):
-            text = decode(line, f"Line {number} of standard input")
+        for number, line in enumerate(read_lines(file, title), start=1):
+            where = f"Line {number} of {name}"
+            text = decode(line, where)
             # Only the first byte-order mark is dropped; one at the start of a later line is a character.
             mark = "\ufeff" if number > 1 and line.startswith(codecs.BOM_UTF8) else ""
-            yield mark + text.removesuffix("\n")
+            yield where, mark + text.removesuffix("\n")
     except OSError as error:
-        raise UserError(f"Standard input cannot be read ({error.strerror}); give a file of text.") from error
+        raise UserError(f"{title} cannot be read ({error.strerror}); give a file of text.") from error
 
 
 def decode(data: bytes, where: str) -> str:

@@ -1,13 +1,17 @@
 """The files that predict reads and writes: one record per line in, one answer per line out."""
 
+import contextlib
 import errno
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from etils import epath
 
+from gpt1_jax import signals
 from gpt1_jax.disk.inputs import LARGEST, decode, open_input, parse_object, read_lines
+from gpt1_jax.disk.paths import expand
+from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
 
 
@@ -42,15 +46,22 @@ def read_records(path: epath.Path) -> list[dict[str, Any]]:
     return records
 
 
-def check_output(output: epath.Path, source: epath.Path) -> None:
-    """Checks, before any work is done, that the output can be written and destroys nothing.
+def open_output(target: str, source: epath.PathLike) -> epath.Path:
+    """Returns the path of the output; checks, before any work is done, that it can be written and destroys nothing.
+
+    Args:
+        target: what --output names.
+        source: the file of --input.
 
     Raises:
         UserError: the output is a directory or the input, or its directory does not exist.
         OSError: its links or its name lead nowhere, or writing is not allowed.
     """
+    output = expand(target, "--output")
+    if target.endswith("/"):
+        raise UserError(f"--output={target} names a directory; name a file in it.")
     if "://" in str(output):
-        return
+        return output
     path = Path(output)
     try:
         path.stat()
@@ -69,8 +80,22 @@ def check_output(output: epath.Path, source: epath.Path) -> None:
         allowed = os.access(path, os.W_OK) and (not path.is_file() or os.access(path.parent, os.W_OK))
     if not allowed:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    return output
 
 
-def exists_otherwise(output: epath.Path) -> bool:
+def write_output(output: epath.Path, data: str | IO[bytes]) -> None:
+    """Writes the output whole, at a safe place of a command that has had nothing to save so far.
+
+    Raises:
+        Stopped: a signal asked the command to stop before.
+        OSError: as in `write_whole`.
+    """
+    signals.check()
+    # Writing to a pipe without a reader may wait for ever; a file must not be left half-written.
+    with contextlib.nullcontext() if is_pipe(output) else signals.something_to_save():
+        write_whole(output, data)
+
+
+def is_pipe(output: epath.Path) -> bool:
     """Returns whether the output exists and is not a regular file."""
     return "://" not in str(output) and Path(output).exists() and not Path(output).is_file()

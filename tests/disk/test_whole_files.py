@@ -1,9 +1,12 @@
 """Small files: whole at every moment, and nothing replaced that is no regular file."""
 
+import contextlib
 import errno
+import io
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,8 +119,12 @@ def test_a_remote_file_is_written_by_its_store(monkeypatch: pytest.MonkeyPatch):
         def __init__(self, path: epath.PathLike) -> None:
             self._path = str(path)
 
-        def write_bytes(self, content: bytes) -> None:
-            written[self._path] = content
+        @contextlib.contextmanager
+        def open(self, mode: str) -> Iterator[io.BytesIO]:
+            assert mode == "wb"
+            file = io.BytesIO()
+            yield file
+            written[self._path] = file.getvalue()
 
     monkeypatch.setattr(whole_files.epath, "Path", Remote)
     write_whole("gs://bucket/run/config.json", "x")

@@ -1,0 +1,86 @@
+"""Scores texts, a line each: python -m gpt1_jax.score --workdir=RUN [--input=FILE] [--output=FILE] [--top=N]."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from absl import flags
+from etils import epath
+
+from gpt1_jax.disk.inputs import open_input, standard_input
+from gpt1_jax.disk.paths import expand
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+from gpt1_jax.usage.prediction_files import is_pipe, open_output, write_output
+from gpt1_jax.usage.score_files import read_requests
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
+_INPUT = flags.DEFINE_string(
+    "input",
+    None,
+    'a text a line, or a JSON object a line, with a "text" or with a "context" and its "continuation"; by default '
+    "standard input",
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "the .jsonl file to write, a line per line of input in order; by default standard output"
+)
+_TOP = flags.DEFINE_integer("top", 0, "how many alternatives to tell in the place of each token")
+_STRIDE = flags.DEFINE_integer(
+    "stride",
+    None,
+    "how many tokens apart the windows begin in which a text longer than the context is read; by default half the "
+    "context, so that each token comes after half a context or more",
+)
+
+
+def main(_: list[str]) -> None:
+    """Prints a JSON object for each line of input, while further lines are still read."""
+    if _WORKDIR.value is None:
+        raise UserError("--workdir is missing; name the run directory whose model is to score.")
+    source = None if _INPUT.value is None else expand(_INPUT.value, "--input")
+    # Standard input may be a file too.
+    output = None if _OUTPUT.value is None else open_output(_OUTPUT.value, source or "/dev/stdin")
+    with _opened(source) as (file, name):
+        # jax and the rest are imported only when the input is known to be right.
+        from gpt1_jax import load
+        from gpt1_jax.usage.scores import Scorer
+
+        scorer = Scorer(load(_WORKDIR.value), _TOP.value or 0, _STRIDE.value)
+        requests = read_requests(file, name)
+        # A person at the terminal waits for each answer.
+        talking = source is None and file.isatty()
+        found = (
+            (score for request in requests for score in scorer([request])) if talking else scorer(requests)
+        )
+        if output is None:
+            for score in found:
+                print(json.dumps(score), flush=True)
+        else:
+            _write(output, found)
+
+
+@contextlib.contextmanager
+def _opened(source: epath.Path | None) -> Iterator[tuple[IO[bytes], str]]:
+    """Opens the input, and says what it is called in errors."""
+    if source is None:
+        yield standard_input(), "standard input"
+        return
+    with open_input(source, "--input", pipe=True) as file:
+        yield file, f"--input={source}"
+
+
+def _write(output: epath.Path, found: Iterator[Any]) -> None:
+    """Writes the scores whole, once there are all; until then they lie in a file without a name, beside the output."""
+    beside = None if "://" in str(output) or is_pipe(output) else Path(output).resolve().parent
+    with tempfile.TemporaryFile(dir=beside) as file:
+        for score in found:
+            file.write(json.dumps(score).encode() + b"\n")
+        file.seek(0)
+        write_output(output, file)
+
+
+if __name__ == "__main__":
+    door(main)
