@@ -29,7 +29,9 @@ MeshAxis = Annotated[int, Range(-1, below=2**20)]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The decoder. Letters: L layers, H heads, D d_model, F d_ff, C context_length.
+    """The network. Letters: L layers, H heads, D d_model, F d_ff, C context_length.
+
+    The defaults are GPT-1's. Six keys make a GPT-2 (norm) or a BERT (the others) of it, without its kind.
 
     For the LSTM of the paper's ablation, d_ff is the number of units and d_model the width of the embeddings. It has
     one layer, and neither heads nor attention dropout.
@@ -43,12 +45,43 @@ class ModelConfig:
     context_length: Annotated[int, Range(2, below=2**20)] = setting(
         512, PAPER, "positions of a sequence", architecture=True
     )
-    activation: Literal["gelu_tanh", "relu", "swish"] = setting(
+    norm: Literal["post", "pre"] = setting(
+        "post",
+        PAPER,
+        "where a block normalizes: after it has added, or before it computes (GPT-2, with one more norm at the end)",
+        architecture=True,
+        before="post",
+    )
+    norm_epsilon: Annotated[float, Range(1e-30, below=1)] = setting(
+        1e-5, CODE, "added to the variance in every norm; BERT has 1e-12", architecture=True, before=1e-5
+    )
+    activation: Literal["gelu_tanh", "gelu", "relu", "swish"] = setting(
         "gelu_tanh",
         PAPER,
-        "the MLP's activation; the authors' program offers all three",
+        "the MLP's activation; the authors' program offers all but gelu, the exact form of published BERTs",
         architecture=True,
         before="gelu_tanh",
+    )
+    causal: bool = setting(
+        True,
+        PAPER,
+        "whether a position sees only what is before it; if not (BERT), the model fills masks and cannot continue text",
+        architecture=True,
+        before=True,
+    )
+    token_types: Annotated[int, Range(0, below=2**10)] = setting(
+        0,
+        PAPER,
+        "rows of a table that tells texts of a sequence apart; BERT has 2",
+        architecture=True,
+        before=0,
+    )
+    embedding_norm: bool = setting(
+        False,
+        PAPER,
+        "whether the summed embeddings are normalized, as in BERT",
+        architecture=True,
+        before=False,
     )
     embedding_dropout: Rate = setting(0.1, PAPER, "dropout rate of embeddings")
     embedding_dropout_form: Literal["vectors", "matrix"] = setting(

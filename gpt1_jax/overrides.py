@@ -7,12 +7,14 @@ import typing
 from dataclasses import MISSING
 from typing import Any
 
-from gpt1_jax.config import Config, schema
+from gpt1_jax.config import Config, ModelConfig, schema
 from gpt1_jax.errors import UserError
 from gpt1_jax.keys import Key, sections
 
 # A number on the command line with more digits than this is out of range in any case.
 _DIGITS = 1000
+# What absl reads as a truth value.
+_TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
 # ── The command line ─────────────────────────────────────────────────────────────────────────────────────────
@@ -33,7 +35,9 @@ def parse_override(name: str, text: str) -> Any:
         raise _unknown(name)
     kind = known[name].kind
     value: Any = text
-    if kind in (int, float):
+    if kind is bool:
+        value = _TRUTHS.get(text.lower(), text)
+    elif kind in (int, float):
         try:
             value = kind(text[:_DIGITS])
         except ValueError:
@@ -128,6 +132,8 @@ def check(config: Config) -> Config:
         raise UserError(
             f"model.num_layers={model.num_layers} does not go with model.kind=lstm, the paper's single layer; set 1."
         )
+    if model.kind == "lstm":
+        _check_lstm(model)
     if model.kind == "lstm" and config.finetune and config.finetune.softmax == "authors":
         raise UserError(
             "finetune.softmax=authors does not go with model.kind=lstm, which has no rows of positions; set tokens."
@@ -165,6 +171,15 @@ def check(config: Config) -> Config:
     return config
 
 
+def _check_lstm(model: ModelConfig) -> None:
+    """Refuses what only a Transformer can be."""
+    for name, value in {"norm": "post", "causal": True, "token_types": 0, "embedding_norm": False}.items():
+        if (given := getattr(model, name)) != value:
+            raise UserError(
+                f"model.{name}={given} does not go with model.kind=lstm, the paper's ablation; set {value}."
+            )
+
+
 def _checked(value: Any, key: Key) -> Any:
     """Returns a value of the key's type and range.
 
@@ -198,7 +213,7 @@ def _unknown(name: str) -> UserError:
 
 
 def _wrong_type(name: str, value: Any, kind: type) -> UserError:
-    expected = {int: "a whole number", float: "a number", str: "a text"}[kind]
+    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
     return UserError(f"config.{name}={_shown(value)} is not {expected}; set it to {expected}.")
 
 

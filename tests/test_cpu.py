@@ -26,7 +26,7 @@ SCALE, BIAS = jax.random.normal(KEYS[2], (64,)), jax.random.normal(KEYS[3], (64,
 
 @pytest.mark.parametrize(
     ("function", "arguments"),
-    [(layer_norm, (X, SCALE, BIAS)), (activated_product("gelu_tanh"), (X, KERNEL))],
+    [(layer_norm(1e-5), (X, SCALE, BIAS)), (activated_product("gelu_tanh"), (X, KERNEL))],
     ids=["norm", "mlp"],
 )
 def test_it_has_the_gradient_of_what_it_wraps(function: Any, arguments: tuple[jax.Array, ...]) -> None:

@@ -23,6 +23,8 @@ class Batch(NamedTuple):
         weights: float32 [B, S, T], the weight of each target in the language-model loss.
         noise: uint32 [B, S], the seeds of the dropout masks.
         update: uint32 [B], in each row the same, the seed of masks that all sequences share.
+        types: int32 [B, S, T], the token type of each input; None is 0 for all.
+        groups: int32 [B, S, T], each input attends to those of its own group only; None is one group of all.
     """
 
     tokens: np.ndarray
@@ -30,6 +32,8 @@ class Batch(NamedTuple):
     weights: np.ndarray
     noise: np.ndarray
     update: np.ndarray
+    types: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 class PretrainingBatches:

@@ -158,7 +158,8 @@ def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> 
     """Places a global batch, of which each host makes only the rows that its own devices hold.
 
     Args:
-        rows: takes start and stop; returns those rows of the global batch, a NamedTuple of arrays [stop − start, ...].
+        rows: takes start and stop; returns those rows of the global batch, a NamedTuple of arrays [stop − start, ...],
+            of which some may be None.
         batch_size: B.
 
     Returns:
@@ -173,7 +174,9 @@ def place_rows(rows: Callable[[int, int], Any], batch_size: int, mesh: Mesh) -> 
 
     sample = read(*bounds(next(iter(sharding.addressable_devices_indices_map((batch_size,)).values()))))
 
-    def place(field: str) -> jax.Array:
+    def place(field: str) -> jax.Array | None:
+        if getattr(sample, field) is None:
+            return None
         shape = (batch_size, *getattr(sample, field).shape[1:])
         return jax.make_array_from_callback(
             shape, sharding, lambda index: getattr(read(*bounds(index)), field)

@@ -32,7 +32,7 @@ from gpt1_jax.interop.tensors import (
 )
 from gpt1_jax.interop.tokenizer_json import why_not, write_no_tokenizer, write_tokenizer_json
 from gpt1_jax.interop.tokenizers import SENTENCEPIECE, find_added, find_tokenizer, write_tokenizer
-from gpt1_jax.model.layers import INIT_STDDEV, LAYER_NORM_EPSILON
+from gpt1_jax.model.layers import INIT_STDDEV
 
 _PREFIX = "transformer."
 # Parts that heads, torch.compile and PyTorch's distributed wrappers add to a model's own names.
@@ -123,7 +123,7 @@ def _read_config(path: Path) -> tuple[ModelConfig, int, int]:
     if not isinstance(afn, str) or afn not in _ACTIVATIONS:
         raise UserError(f"{path} has afn={shown(afn)}, expected {' or '.join(_ACTIVATIONS)}; correct it.")
     known = {
-        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "layer_norm_epsilon": ModelConfig.norm_epsilon,
         "n_ctx": size("n_positions"),
         "tie_word_embeddings": True,
     }
@@ -225,7 +225,7 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
         "model_type": "openai-gpt",
         "vocab_size": len(model.weights[TOKENS]),
         "afn": next(afn for afn, ours in _ACTIVATIONS.items() if ours == config.activation),
-        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "layer_norm_epsilon": ModelConfig.norm_epsilon,
         "initializer_range": INIT_STDDEV,
         "n_ctx": config.context_length,
         **{key: getattr(config, ours) for key, ours in (_SIZES | _DROPOUTS).items()},

@@ -1,8 +1,11 @@
-"""Causal attention with dropout on its weights (the paper's section 3.1, the authors' `_attn`).
+"""Attention with dropout on its weights (the paper's section 3.1, the authors' `_attn`).
 
 Letters: B sequences, T positions, H heads, K head width, C slots of a cache.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -11,45 +14,87 @@ import jax.numpy as jnp
 from gpt1_jax.cpu import recomputed
 from gpt1_jax.model.dropout import Dropout
 
-# Queries are processed in chunks of this size, each against the keys up to its own end, so the masked half of the
-# scores is never computed. Measured on CPU (docs/measured.md).
+# Queries are processed in chunks of this size. In causal attention, each chunk meets only the keys up to its own end,
+# so the masked half of the scores is never computed. Measured on CPU (docs/measured.md).
 CHUNK = 128
 # The authors' score of a masked position.
 MASKED = -1e9
 
 
-def plain_attention(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:
+@partial(jax.tree_util.register_dataclass, data_fields=["groups"], meta_fields=["causal"])
+@dataclass(frozen=True)
+class Sight:
+    """Which positions a position attends to.
+
+    Attributes:
+        groups: int32 [B, T], each position attends to positions of its own group only; None is one group of all.
+        causal: whether it attends only to itself and to those before it.
+    """
+
+    groups: jax.Array | None = None
+    causal: bool = True
+
+    def visible(self, rows: jax.Array, columns: jax.Array) -> jax.Array | None:
+        """Returns which keys [S] the queries [Q] see, bool broadcasting to [B, H, Q, S], or None if they see all."""
+        seen = rows[:, None] >= columns if self.causal else None
+        if self.groups is None:
+            return seen
+        same = (self.groups[:, rows, None] == self.groups[:, None, columns])[:, None]
+        return same if seen is None else seen & same
+
+
+# What GPT-1's positions attend to.
+BEFORE = Sight()
+
+
+def plain_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight = BEFORE
+) -> jax.Array:
     """Returns softmax(q kᵀ / √K, masked) with dropout, times v, with all scores at once and a float32 softmax.
 
     Args:
         query, key, value: [B, T, H, K].
         dropout: the dropout of the weights.
+        sight: what is not masked.
 
     Returns:
         [B, T, H, K].
     """
-    return _attend_last(query, key, value, dropout)
+    return _attention_from(0)(query, key, value, dropout, sight)
 
 
-def chunked_attention(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:
+def chunked_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight = BEFORE
+) -> jax.Array:
     """Computes `plain_attention` one chunk of queries at a time."""
     length = query.shape[1]
     outputs = []
     for start in range(0, length, CHUNK):
         stop = min(start + CHUNK, length)
-        outputs.append(_attend_last(query[:, start:stop], key[:, :stop], value[:, :stop], dropout))
+        end = stop if sight.causal else length
+        chunk = query[:, start:stop], key[:, :end], value[:, :end]
+        outputs.append(_attention_from(start)(*chunk, dropout, sight))
     return jnp.concatenate(outputs, axis=1)
 
 
-@recomputed
-def _attend_last(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:
-    """Returns the attention of the last Q positions: query [B, Q, H, K]; key and value [B, S, H, K] up to their end."""
-    columns = jnp.arange(key.shape[1])
-    rows = columns[-query.shape[1] :]
-    scores = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
-    scores = jnp.where(rows[:, None] >= columns, scores * query.shape[-1] ** -0.5, MASKED)
-    weights = dropout.weights(jax.nn.softmax(scores), rows, columns).astype(value.dtype)
-    return jnp.einsum("bhqs,bshk->bqhk", weights, value)
+@cache
+def _attention_from(start: int) -> Callable[..., jax.Array]:
+    """Returns the attention of the queries [B, Q, H, K] from position `start` on to keys and values [B, S, H, K]."""
+
+    @recomputed
+    def attend(
+        query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight
+    ) -> jax.Array:
+        rows, columns = start + jnp.arange(query.shape[1]), jnp.arange(key.shape[1])
+        scores = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
+        scores = scores * query.shape[-1] ** -0.5
+        visible = sight.visible(rows, columns)
+        if visible is not None:
+            scores = jnp.where(visible, scores, MASKED)
+        weights = dropout.weights(jax.nn.softmax(scores), rows, columns).astype(value.dtype)
+        return jnp.einsum("bhqs,bshk->bqhk", weights, value)
+
+    return attend
 
 
 class Cache(NamedTuple):

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.cpu import take_rows
 from gpt1_jax.model.dropout import embedding_dropout
-from gpt1_jax.model.layers import batch_sharded, normal, parameter
+from gpt1_jax.model.layers import batch_sharded, parameter
 from gpt1_jax.model.specials import SPECIALS
 
 TABLE_MULTIPLE = 128
@@ -24,13 +24,13 @@ def table_rows(vocab_size: int) -> int:
     return -(-(vocab_size + SPECIALS) // TABLE_MULTIPLE) * TABLE_MULTIPLE
 
 
-def token_table(module: nn.Module, vocab_size: int, specials: int, width: int) -> jax.Array:
-    """Makes a trunk's parameter "tokens" [V, D], whose rows after the specials are padding."""
+def token_table(module: nn.Module, vocab_size: int, specials: int, width: int, start: Any) -> jax.Array:
+    """Makes a trunk's parameter "tokens" [V, D], whose rows after the specials are padding; `start` initializes it."""
 
     def init(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
         real = jnp.arange(shape[0])[:, None] < vocab_size + specials
         # Padding stays exactly zero.
-        return jnp.where(real, normal(key, shape, dtype), 0)
+        return jnp.where(real, start(key, shape, dtype), 0)
 
     return parameter(module, "tokens", ("vocab", "embed"), init, table_rows(vocab_size), width)
 
@@ -57,6 +57,11 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
     return jax.shard_map(
         local, in_specs=(PartitionSpec("tensor", "fsdp"), batch), out_specs=batch, check_vma=False
     )(table, tokens)
+
+
+def select(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """Looks up rows of a small table [N, D] by a product, which any mesh splits well: int32 [B, T] → [B, T, D]."""
+    return jnp.matmul(jax.nn.one_hot(rows, len(table)), table, precision=jax.lax.Precision.HIGHEST)
 
 
 def whole_rows(table: jax.Array) -> jax.Array:

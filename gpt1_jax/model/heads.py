@@ -76,18 +76,28 @@ class Classifier(nn.Module):
     head: Head
     extract: int
 
-    def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self,
+        tokens: jax.Array,
+        noise: jax.Array | None = None,
+        types: jax.Array | None = None,
+        groups: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
         """Returns the task's logits, and the states for the auxiliary language model.
 
         Args:
             tokens: int32 [B, S, T], each sequence with one extract token.
             noise: uint32 [B, S], the dropout seed of each sequence; None for no dropout.
+            types, groups: int32 [B, S, T] or None, as the trunk takes them for [B · S, T].
 
         Returns:
             The head's logits, float32 [B, P, C], and hidden [B · S, T, D].
         """
-        flat = tokens.reshape(-1, tokens.shape[-1])
-        hidden = self.trunk(flat, None if noise is None else noise.reshape(-1))
+        flat, types, groups = (
+            None if x is None else x.reshape(-1, x.shape[-1]) for x in (tokens, types, groups)
+        )
+        assert flat is not None
+        hidden = self.trunk(flat, None if noise is None else noise.reshape(-1), types, groups)
         ends = jnp.argmax(flat == self.extract, axis=-1)
         states = hidden
         if self.head.pooling not in ("tokens", "ends"):

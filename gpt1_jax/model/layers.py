@@ -16,7 +16,6 @@ from gpt1_jax.config import ModelConfig
 from gpt1_jax.cpu import recomputed
 
 INIT_STDDEV = 0.02
-LAYER_NORM_EPSILON = 1e-5
 
 normal = nn.initializers.normal(INIT_STDDEV)
 zeros, ones = nn.initializers.zeros, nn.initializers.ones
@@ -27,6 +26,35 @@ def parameter(
 ) -> jax.Array:
     """Returns a float32 parameter of a module, with named logical axes; for use while the module is being called."""
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32))
+
+
+def norm_parameters(module: nn.Module, name: str, width: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the gain and the bias of a norm, NAME_scale and NAME_bias; for use as `parameter`."""
+    return (
+        parameter(module, f"{name}_scale", ("embed",), ones, width),
+        parameter(module, f"{name}_bias", ("embed",), zeros, width),
+    )
+
+
+def starting(config: ModelConfig, deviation: float = INIT_STDDEV) -> Any:
+    """Returns how matrices start: from a normal distribution, which BERT cuts off at two deviations."""
+    initializers = nn.initializers
+    return initializers.normal(deviation) if config.causal else initializers.truncated_normal(deviation)
+
+
+def starting_residual(config: ModelConfig) -> Any:
+    """Returns how the matrices start whose products are added to the states.
+
+    GPT-2's are scaled by one over the root of the number of sums, of which each layer has two: nothing normalizes what
+    it adds up.
+    """
+    sums = 2 * config.num_layers if config.norm == "pre" else 1
+    return starting(config, INIT_STDDEV * sums**-0.5)
+
+
+def starting_positions(config: ModelConfig) -> Any:
+    """Returns how the table of positions starts, for GPT-2 with half the deviation, as in its authors' code."""
+    return starting(config, INIT_STDDEV / 2 if config.norm == "pre" else INIT_STDDEV)
 
 
 def constrained(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -44,19 +72,25 @@ def remat_policy(config: ModelConfig) -> Callable[..., bool] | None:
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
 
 
-@recomputed
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Normalizes x [..., D] over D with the biased variance, in float32."""
-    dtype = x.dtype
-    x = x.astype(jnp.float32)
-    x = x - x.mean(-1, keepdims=True)
-    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
-    return (x * scale + bias).astype(dtype)
+@cache
+def layer_norm(epsilon: float) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Returns the function (x [..., D], scale, bias) that normalizes over D with the biased variance, in float32."""
+
+    @recomputed
+    def norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        dtype = x.dtype
+        x = x.astype(jnp.float32)
+        x = x - x.mean(-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
+        return (x * scale + bias).astype(dtype)
+
+    return norm
 
 
-# The authors' `act_fns`; their GELU is the approximation by tanh.
+# The authors' `act_fns`, whose GELU is the approximation by tanh, and the exact GELU.
 ACTIVATIONS = {
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu": partial(jax.nn.gelu, approximate=False),
     "relu": jax.nn.relu,
     "swish": jax.nn.swish,
 }

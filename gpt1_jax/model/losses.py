@@ -23,13 +23,19 @@ _BATCH = ("data", "fsdp")
 _HIDDEN = PartitionSpec(_BATCH, None, None)
 _TABLE = PartitionSpec("tensor", "fsdp")
 _TARGETS = PartitionSpec(_BATCH, None)
+_BIAS = PartitionSpec("tensor")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def tied_cross_entropy(
-    hidden: jax.Array, table: jax.Array, targets: jax.Array, weights: jax.Array, vocab_size: int
+    hidden: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    vocab_size: int,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns Σ weights · (−log softmax(hidden · tableᵀ)[targets]), with a softmax over the first vocab_size rows.
+    """Returns Σ weights · (−log softmax(hidden · tableᵀ + bias)[targets]), a softmax over the first vocab_size rows.
 
     Runs under a mesh with the axes data, fsdp and tensor: B is split over data and fsdp, V over tensor, D of
     the table over fsdp. The only collectives within the loop over T are two over tensor.
@@ -40,22 +46,23 @@ def tied_cross_entropy(
         targets: int32 [B, T], below vocab_size.
         weights: float32 [B, T].
         vocab_size: the number of rows that are tokens; the others are padding and get no probability.
+        bias: float32 [V], or None for no bias.
 
     Returns:
         float32 scalar.
     """
-    return _sharded(vocab_size, gradient=False)(hidden, table, targets, weights)[0]
+    return _sharded(vocab_size, gradient=False)(hidden, table, targets, weights, bias)[0]
 
 
-def _forward(hidden, table, targets, weights, vocab_size):
+def _forward(hidden, table, targets, weights, vocab_size, bias):
     """Computes the gradient along with the loss, which is linear in its cotangent."""
-    loss, d_hidden, d_table = _sharded(vocab_size, gradient=True)(hidden, table, targets, weights)
-    return loss, (d_hidden, d_table)
+    loss, *gradients = _sharded(vocab_size, gradient=True)(hidden, table, targets, weights, bias)
+    return loss, gradients
 
 
 def _backward(vocab_size, gradients, cotangent):
-    d_hidden, d_table = gradients
-    return (cotangent * d_hidden).astype(d_hidden.dtype), cotangent * d_table, None, None
+    d_hidden, d_table, d_bias = jax.tree.map(lambda x: (cotangent * x).astype(x.dtype), gradients)
+    return d_hidden, d_table, None, None, d_bias
 
 
 tied_cross_entropy.defvjp(_forward, _backward)
@@ -64,14 +71,14 @@ tied_cross_entropy.defvjp(_forward, _backward)
 def _sharded(vocab_size: int, gradient: bool) -> Callable[..., Any]:
     return jax.shard_map(
         partial(_local_loss, vocab_size=vocab_size, gradient=gradient),
-        in_specs=(_HIDDEN, _TABLE, _TARGETS, _TARGETS),
-        out_specs=(PartitionSpec(), _HIDDEN, _TABLE) if gradient else (PartitionSpec(),),
+        in_specs=(_HIDDEN, _TABLE, _TARGETS, _TARGETS, _BIAS),
+        out_specs=(PartitionSpec(), _HIDDEN, _TABLE, _BIAS) if gradient else (PartitionSpec(),),
         check_vma=False,
     )
 
 
-def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: bool) -> tuple[Any, ...]:
-    """Computes one device's part: hidden [b, T, D], table [v, d], targets and weights [b, T]."""
+def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradient: bool) -> tuple[Any, ...]:
+    """Computes one device's part: hidden [b, T, D], table [v, d], targets and weights [b, T], bias [v] or None."""
     dtype = hidden.dtype
     table = whole_rows(table.astype(dtype))
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
@@ -87,9 +94,11 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
         return x.reshape(chunks, sequences * chunk, *x.shape[3:])
 
     def step(carry, inputs):
-        loss, d_table = carry
+        loss, d_table, d_bias = carry
         h, target, weight = inputs
         logits = project(h, table)
+        if bias is not None:
+            logits = logits + bias
         logits = jnp.where(rows < vocab_size, logits, MASKED)
         top = jax.lax.pmax(logits.max(-1), "tensor")
         exponentials = jnp.exp(logits - top[:, None])
@@ -98,15 +107,20 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
         total, target_logit = _psum(partial_sums, "tensor")
         loss = loss + (weight * (jnp.log(total) + top - target_logit)).sum()
         if not gradient:
-            return (loss, d_table), None
+            return (loss, d_table, d_bias), None
         d_logits = exponentials * (weight / total)[:, None] - jnp.where(hit, weight[:, None], 0)
+        if bias is not None:
+            d_bias = d_bias + d_logits.sum(0)
         d_logits = d_logits.astype(dtype)
         d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)
-        return (loss, d_table), d_logits @ table
+        return (loss, d_table, d_bias), d_logits @ table
 
     d_table = late_zeros(table.shape, jnp.float32, hidden) if gradient else None
-    initial: Any = (jnp.float32(0), d_table)
-    (loss, d_table), d_hidden = jax.lax.scan(step, initial, (split(hidden), split(targets), split(weights)))
+    d_bias = jnp.zeros_like(bias) if gradient and bias is not None else None
+    initial: Any = (jnp.float32(0), d_table, d_bias)
+    (loss, d_table, d_bias), d_hidden = jax.lax.scan(
+        step, initial, (split(hidden), split(targets), split(weights))
+    )
     loss = jax.lax.psum(loss, _BATCH)
     if not gradient:
         return (loss,)
@@ -116,7 +130,9 @@ def _local_loss(hidden, table, targets, weights, *, vocab_size: int, gradient: b
     d_hidden, d_table = _psum(d_hidden, "tensor"), _psum(d_table, "data")
     if jax.lax.axis_size("fsdp") > 1:
         d_table = jax.lax.psum_scatter(d_table, "fsdp", scatter_dimension=1, tiled=True)
-    return loss, d_hidden, d_table
+    if d_bias is not None:
+        d_bias = jax.lax.psum(d_bias, _BATCH)
+    return loss, d_hidden, d_table, d_bias
 
 
 def _psum(x: jax.Array, axis: str) -> jax.Array:
@@ -125,13 +141,17 @@ def _psum(x: jax.Array, axis: str) -> jax.Array:
 
 
 def token_log_probabilities(
-    hidden: jax.Array, table: jax.Array, targets: jax.Array, vocab_size: int
+    hidden: jax.Array,
+    table: jax.Array,
+    targets: jax.Array,
+    vocab_size: int,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns log softmax(hidden · tableᵀ)[targets] at each position, for measurements.
+    """Returns log softmax(hidden · tableᵀ + bias)[targets] at each position, for measurements.
 
     Args:
         hidden: [B, T, D].
-        table, targets, vocab_size: as in `tied_cross_entropy`.
+        table, targets, vocab_size, bias: as in `tied_cross_entropy`.
 
     Returns:
         float32 [B, T].
@@ -142,5 +162,8 @@ def token_log_probabilities(
     parts = []
     for start in range(0, length, chunk):
         h, target = hidden[:, start : start + chunk], targets[:, start : start + chunk]
-        parts.append(-optax.softmax_cross_entropy_with_integer_labels(project(h, tokens), target))
+        logits = project(h, tokens)
+        if bias is not None:
+            logits = logits + bias[:vocab_size]
+        parts.append(-optax.softmax_cross_entropy_with_integer_labels(logits, target))
     return jnp.concatenate(parts, axis=1)

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpt1_jax.config import ModelConfig
+from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import layer_dropouts
 from gpt1_jax.model.embedding import embedded, lookup, token_table
-from gpt1_jax.model.layers import INIT_STDDEV, batch_sharded, constrained, parameter, zeros
+from gpt1_jax.model.layers import INIT_STDDEV, batch_sharded, constrained, parameter, starting, zeros
 from gpt1_jax.model.recurrence import FORGET, recurrence
 
 normal = nn.initializers.normal
@@ -66,16 +67,31 @@ class LSTM(nn.Module):
     specials: int = 0
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        tokens: jax.Array,
+        noise: jax.Array | None = None,
+        types: jax.Array | None = None,
+        groups: jax.Array | None = None,
+    ) -> jax.Array:
         """Returns the final states.
 
         Args:
             tokens: int32 [B, T], ids below the table's rows.
             noise: uint32 [B], the dropout seed of each sequence; None for no dropout.
+            types: without meaning here, as in a Transformer without token types.
+            groups: must be None.
+
+        Raises:
+            UserError: there are groups.
 
         Returns:
             [B, T, D] in config.dtype.
         """
-        table = token_table(self, self.vocab_size, self.specials, self.config.d_model)
+        if groups is not None:
+            raise UserError(
+                "model.kind=lstm reads a sequence from end to end and cannot keep parts of it apart; set transformer."
+            )
+        table = token_table(self, self.vocab_size, self.specials, self.config.d_model, starting(self.config))
         x = embedded(lookup(table, tokens), self.config, noise)
         return Layer(self.config, name="blocks")(x, noise)

@@ -32,6 +32,8 @@ class TaskBatch(NamedTuple):
         update: uint32 [B], in each row the same, the seed of masks that all sequences share.
         labels: float32 [B, P, C].
         label_weights: float32 [B, P], the weights of the labels in the task's loss.
+        types: int32 [B, S, T], the token type of each input; None is 0 for all.
+        groups: int32 [B, S, T], each input attends to those of its own group only; None is one group of all.
     """
 
     tokens: np.ndarray
@@ -41,6 +43,8 @@ class TaskBatch(NamedTuple):
     update: np.ndarray
     labels: np.ndarray
     label_weights: np.ndarray
+    types: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 class TaskBatches:

@@ -14,6 +14,7 @@ from gpt1_jax.data.corpus import Split
 from gpt1_jax.devices.mesh import place_rows, replicated
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import token_log_probabilities
+from gpt1_jax.model.output import before_table
 from gpt1_jax.model.trunk import Trunk
 from gpt1_jax.tasks.batches import TaskEvaluationBatches
 from gpt1_jax.tasks.encoding import EncodedExamples, LabelForm
@@ -66,7 +67,7 @@ def make_predict(model: Classifier, mesh: Mesh) -> Predict:
     """Returns a function that finds the head's logits of each example, float32 [P, C], where T is its own length."""
 
     def logits(params: Any, batch: Any) -> jax.Array:
-        found, _ = cast(Any, model.apply({"params": params}, batch.tokens))
+        found, _ = cast(Any, model.apply({"params": params}, batch.tokens, None, batch.types, batch.groups))
         return found
 
     return _over_examples(logits, mesh)
@@ -81,7 +82,8 @@ def make_score(model: Trunk, mesh: Mesh) -> Callable[[Any, EncodedExamples, int]
     def score(params: Any, batch: Any) -> jax.Array:
         tokens, targets, weights = (x.reshape(-1, x.shape[-1]) for x in batch[:3])
         hidden: Any = model.apply({"params": params}, tokens)
-        found = token_log_probabilities(hidden, params["tokens"], targets, model.vocab_size)
+        hidden, bias = before_table(model.config, params, hidden), params.get("output_bias")
+        found = token_log_probabilities(hidden, params["tokens"], targets, model.vocab_size, bias)
         real = weights > 0
         first = real.sum(-1) - batch.labels.reshape(-1)
         scored = real & (jnp.arange(real.shape[-1]) >= first[:, None])

@@ -11,28 +11,32 @@ from gpt1_jax.model.dropout import drop_tables
 from gpt1_jax.model.embedding import TABLE_MULTIPLE
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import tied_cross_entropy
+from gpt1_jax.model.output import before_table
 from gpt1_jax.model.trunk import Trunk, used_rows
 
 Objective = Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def language_model_loss(model: Trunk, dropout: bool) -> Objective:
-    """Returns L1, the weighted sum of the next tokens' negative log-likelihoods (the paper's equation 1).
+    """Returns L1, the weighted sum of the targets' negative log-likelihoods (the paper's equation 1).
+
+    The targets are the next tokens, or of a model that fills masks the tokens behind them, while all others have weight
+    0.
 
     Args:
         model: the trunk.
         dropout: whether the batch's noise is applied.
 
     Returns:
-        A function of the parameters and a Batch (tokens, targets, weights [B, S, T]; noise [B, S]; update [B]): the
-        loss Σ w · ℓ, and no parts.
+        A function of the parameters and a Batch: the loss Σ w · ℓ, and no parts.
     """
 
     def loss(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
+        tokens, types, groups = map(flat, (batch.tokens, batch.types, batch.groups))
         if dropout:
             params = drop_tables(params, batch.update[0], model.config)
-        hidden = model.apply({"params": params}, tokens, batch.noise.reshape(-1) if dropout else None)
+        noise = batch.noise.reshape(-1) if dropout else None
+        hidden = model.apply({"params": params}, tokens, noise, types, groups)
         return _next_tokens(model, params, hidden, batch), {}
 
     return loss
@@ -59,7 +63,7 @@ def finetuning_loss(
 
     def loss(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         params = {**params, "trunk": drop_tables(params["trunk"], batch.update[0], model.trunk.config)}
-        outputs: Any = model.apply({"params": params}, batch.tokens, batch.noise)
+        outputs: Any = model.apply({"params": params}, batch.tokens, batch.noise, batch.types, batch.groups)
         logits, hidden = outputs
         if regression:
             errors = optax.squared_error(logits, batch.labels).sum(-1)
@@ -74,12 +78,18 @@ def finetuning_loss(
     return loss
 
 
+def flat(x: jax.Array | None) -> jax.Array | None:
+    """Returns a batch's array [B, S, T] as a trunk takes it, [B · S, T]; None stays None."""
+    return None if x is None else x.reshape(-1, x.shape[-1])
+
+
 def _next_tokens(model: Trunk, params: Any, hidden: Any, batch: Any, positions: bool = False) -> jax.Array:
-    """Returns Σ w · ℓ of the next tokens, among the tokens in use and, if `positions` says so, the positions' rows."""
+    """Returns Σ w · ℓ of the targets, among the tokens in use and, if `positions` says so, the positions' rows."""
     targets, weights = (x.reshape(-1, x.shape[-1]) for x in (batch.targets, batch.weights))
     table, used = params["tokens"], used_rows(model)
     if positions:
         table = jnp.concatenate([table[:used], params["positions"]])
         used = len(table)
         table = jnp.pad(table, [(0, -used % TABLE_MULTIPLE), (0, 0)])
-    return tied_cross_entropy(hidden, table, targets, weights, used)
+    hidden = before_table(model.config, params, hidden)
+    return tied_cross_entropy(hidden, table, targets, weights, used, params.get("output_bias"))

@@ -11,6 +11,7 @@ from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.corpus import Corpus
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
+from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.transformer import Transformer, parameter_count
@@ -40,6 +41,10 @@ def pretrain(config: Config, workdir: str) -> None:
         UserError: something is wrong with the config, the text or the directory.
         Diverged, DivergedAgain: too many steps in a row were not finite.
     """
+    if not config.model.causal:
+        raise UserError(
+            "model.causal=False fills masks, and these batches have only next tokens to predict; set True."
+        )
     session = open_session(config, workdir)
     run, mesh = session.run, session.mesh
 

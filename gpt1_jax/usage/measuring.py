@@ -9,6 +9,7 @@ from gpt1_jax.config import Config
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.output import check_continues
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
@@ -125,6 +126,7 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
         UserError: there is no run or no checkpoint, the task has no zero-shot form, or the source has no data.
     """
     trained = TrainedRun(workdir, step)
+    check_continues(trained.config.model, f"--zero_shot={task_name}")
     task = find_task(task_name, named="--zero_shot=")
     default = "demo" if task_name in DEMO_TASKS else "tfds"
     data = dataclasses.replace(trained.config.data, source=source or default)

@@ -25,9 +25,9 @@ from gpt1_jax.arguments import (
 from gpt1_jax.devices.compile_cache import keep_compiled
 from gpt1_jax.devices.mesh import mesh_at_hand, use
 from gpt1_jax.errors import UserError
+from gpt1_jax.model import output
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
-from gpt1_jax.model.embedding import project
 from gpt1_jax.model.kernels.choice import or_auto
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.model.transformer import parameter_count
@@ -119,7 +119,7 @@ class TrainedRun:
         return self.tokenizer.decode(check_ids(ids, "ids", self.tokenizer.vocab_size))
 
     def logits(self, ids: Iterable[SupportsIndex]) -> np.ndarray:
-        """Returns the logits of what follows each of the ids, float32 [T, V].
+        """Returns the logits of what follows each id, or of what stands there if the model fills masks, float32 [T, V].
 
         Raises:
             UserError: there are no ids, or more than the context holds, or one is not a piece.
@@ -297,7 +297,7 @@ class TrainedRun:
         @jax.jit
         def logits(params: Any, tokens: jax.Array) -> jax.Array:
             hidden: Any = trunk.apply({"params": params}, tokens)
-            return project(hidden[0].astype(jnp.float32), params["tokens"][: trunk.vocab_size])
+            return output.logits(trunk.config, params, hidden[0].astype(jnp.float32), trunk.vocab_size)
 
         return logits
 

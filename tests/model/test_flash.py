@@ -21,6 +21,7 @@ from jax.sharding import (
 from support import tiny_model, use_mesh
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout, keep_mask
 from gpt1_jax.model.kernels import choice, flash
 from gpt1_jax.model.kernels.choice import FORMS, choose_attention, or_auto
@@ -54,9 +55,11 @@ def arrays(length: int, heads: int = 2, width: int = 16, batch: int = 2, dtype: 
     return jax.random.normal(jax.random.key(0), (4, batch, length, heads, width)).astype(dtype)
 
 
-def attention(form: str, rate: float, batch: int = 2, context: int = CONTEXT) -> Attention:
+def attention(
+    form: str, rate: float, batch: int = 2, context: int = CONTEXT, sight: Sight = BEFORE
+) -> Attention:
     attend: Any = partial(flash_attention, interpret=True) if form == "flash" else FORMS[form]
-    return partial(attend, dropout=Dropout(seeds(batch), SITE, rate, context))
+    return partial(attend, dropout=Dropout(seeds(batch), SITE, rate, context), sight=sight)
 
 
 def with_gradients(attend: Attention, query: Any, key: Any, value: Any, cotangent: Any) -> list[jax.Array]:
@@ -299,15 +302,16 @@ def test_cudnn_is_asked_for_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """With an even number of positions: JAX has no gradient for an odd one."""
     by_xla = jax.nn.dot_product_attention
 
-    def asked(query: jax.Array, *others: jax.Array, is_causal: bool, implementation: str) -> jax.Array:
+    def asked(query: jax.Array, *others: jax.Array, implementation: str, **settings: Any) -> jax.Array:
         assert implementation == "cudnn" and query.shape[1] == 42
-        return by_xla(query, *others, is_causal=is_causal)
+        return by_xla(query, *others, **settings)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", asked)
     inputs = list(map(np.asarray, arrays(41)))
-    with use_mesh(1, 1, 2):
-        found = with_gradients(attention("cudnn", 0.0), *inputs)
-    assert_close(found, with_gradients(attention("plain", 0.0), *inputs))
+    for sight in (Sight(causal=True), Sight(causal=False)):
+        with use_mesh(1, 1, 2):
+            found = with_gradients(attention("cudnn", 0.0, sight=sight), *inputs)
+        assert_close(found, with_gradients(attention("plain", 0.0, sight=sight), *inputs))
 
 
 # ── The choice ───────────────────────────────────────────────────────────────────────────────────────────────────────

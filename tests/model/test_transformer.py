@@ -259,7 +259,7 @@ def test_layer_norm_is_the_formula(dtype: jnp.dtype) -> None:
     centered = exact - exact.mean(-1, keepdims=True)
     deviation = np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
     expected = centered / deviation * np.asarray(scale) + np.asarray(bias)
-    output = layer_norm(x, scale, bias)
+    output = layer_norm(1e-5)(x, scale, bias)
     assert output.dtype == dtype
     tolerance = 1e-4 if dtype == jnp.float32 else 0.03
     np.testing.assert_allclose(np.asarray(output, np.float64), expected, atol=tolerance)

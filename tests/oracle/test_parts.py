@@ -26,7 +26,7 @@ def test_gelu_is_the_tanh_form() -> None:
 
 def test_layer_norm() -> None:
     """A row that is constant becomes the bias."""
-    found = layer_norm(jnp.asarray(TRACE["norm/x"]), TRACE["norm/g"], TRACE["norm/b"])
+    found = layer_norm(1e-5)(jnp.asarray(TRACE["norm/x"]), TRACE["norm/g"], TRACE["norm/b"])
     np.testing.assert_allclose(found, TRACE["norm/y"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(found[2, 4], TRACE["norm/b"], rtol=0, atol=1e-6)
 

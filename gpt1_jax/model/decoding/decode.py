@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from gpt1_jax.model.attention import Cache, cached_attention
 from gpt1_jax.model.decoding.sampling import Sampling, choose
 from gpt1_jax.model.dropout import layer_dropouts
-from gpt1_jax.model.embedding import project
+from gpt1_jax.model.output import logits
 from gpt1_jax.model.transformer import Block, Transformer
 
 
@@ -92,7 +92,11 @@ def unstack(model: Transformer, params: Any) -> Weights:
         }
 
     blocks = tuple(layer(number) for number in range(model.config.num_layers))
-    around = {name: array.astype(dtype) for name, array in params.items() if name != "blocks"}
+    around = {
+        name: array if "norm" in name else array.astype(dtype)
+        for name, array in params.items()
+        if name != "blocks"
+    }
     return Weights(around, blocks)
 
 
@@ -128,8 +132,8 @@ def advance(
         attend = partial(cached_attention, cache=cache, slot=slot, first=first)
         x, cache = Block(config).apply({"params": params}, x, attend, nothing_dropped)
         extended.append(cache)
-    # The logits are cut, not the table, which would be copied.
-    return project(x[:, -1], weights.around["tokens"])[:, : model.vocab_size], tuple(extended)
+    last: Any = model.apply({"params": weights.around}, x[:, -1], method="finish")
+    return logits(config, weights.around, last, model.vocab_size), tuple(extended)
 
 
 @partial(jax.jit, static_argnums=(0, 4))

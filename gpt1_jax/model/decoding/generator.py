@@ -18,6 +18,7 @@ from gpt1_jax.model.decoding.beams import Beams, search
 from gpt1_jax.model.decoding.decode import Prompts, Weights, begin, proceed, unstack
 from gpt1_jax.model.decoding.sampling import Sampling
 from gpt1_jax.model.decoding.settings import Generation
+from gpt1_jax.model.output import check_continues
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.model.trunk import Trunk
 
@@ -47,8 +48,9 @@ class Generator:
         """Prepares the parameters for decoding.
 
         Raises:
-            UserError: the model is an LSTM, which has no cache to go on from.
+            UserError: the model is an LSTM, which has no cache to go on from, or predicts no next tokens.
         """
+        check_continues(model.config, "Continuing a text")
         if not isinstance(model, Transformer):
             raise UserError("model.kind=lstm cannot continue text; name a run of a transformer.")
         self._model, self._mesh = model, mesh

@@ -12,17 +12,19 @@ import jax
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.devices.mesh import platform
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention import chunked_attention, plain_attention
+from gpt1_jax.model.attention import Sight, chunked_attention, plain_attention
 from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.kernels import library
 from gpt1_jax.model.kernels.flash import fits, flash_attention
 
 
 class Attention(Protocol):
-    """A form of causal attention; all but "plain" and "chunked" are kernels and run under a mesh."""
+    """A form of attention; all but "plain" and "chunked" are kernels and run under a mesh."""
 
-    def __call__(self, query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout) -> jax.Array:
-        """query, key, value [B, T, H, K] → [B, T, H, K], with dropout on the weights."""
+    def __call__(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight
+    ) -> jax.Array:
+        """query, key, value [B, T, H, K] → [B, T, H, K], with dropout on the weights, restricted to what is seen."""
         ...
 
 
@@ -37,36 +39,39 @@ _RUNS_ON = {"flash": "tpu", "splash": "tpu", "cudnn": "gpu"}
 _FASTEST = {"tpu": ("flash", "splash"), "gpu": ("cudnn",)}
 
 
-def attention_in_use(config: ModelConfig, dropout: bool) -> Attention:
+def attention_in_use(config: ModelConfig, dropout: bool, groups: bool = False) -> Attention:
     """Returns the attention of a transformer on the devices in use.
 
     Args:
         config: names the form.
         dropout: whether anything is dropped.
+        groups: whether groups of positions are kept apart.
 
     Raises:
         UserError: as `choose_attention`.
     """
-    return FORMS[choose_attention(config, platform(), dropout)]
+    return FORMS[choose_attention(config, platform(), dropout, groups)]
 
 
-def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:
+def choose_attention(config: ModelConfig, platform: str, dropout: bool, groups: bool = False) -> str:
     """Returns the form of a transformer's attention on a platform: config.attention, or what "auto" stands for.
 
     Args:
         config: names the form.
         platform: of the devices, as jax names it: cpu, gpu or tpu.
         dropout: whether the run drops anything, as training does.
+        groups: whether groups of positions are kept apart, such as the documents of a window, or padding from the rest.
 
     Raises:
         UserError: config.attention names a form that does not fit; it says why.
     """
     dropout = dropout and config.attention_dropout > 0
-    fitting = (form for form in _FASTEST.get(platform, ()) if not _unfit(form, config, platform, dropout))
+    forms = _FASTEST.get(platform, ())
+    fitting = (form for form in forms if not _unfit(form, config, platform, dropout, groups))
     auto = next(fitting, "chunked")
     if config.attention == "auto":
         return auto
-    reason = _unfit(config.attention, config, platform, dropout)
+    reason = _unfit(config.attention, config, platform, dropout, groups)
     if reason:
         raise UserError(f"model.attention={config.attention} {reason}; set auto, which is {auto} here.")
     return config.attention
@@ -74,16 +79,23 @@ def choose_attention(config: ModelConfig, platform: str, dropout: bool) -> str:
 
 def or_auto(config: ModelConfig, platform: str) -> ModelConfig:
     """Returns the config for reading a trained model anywhere, with "auto" instead of a form the platform lacks."""
-    unfit = _unfit(config.attention, config, platform, dropout=False)
+    # What attends both ways leaves padding out by its group.
+    unfit = _unfit(config.attention, config, platform, dropout=False, groups=not config.causal)
     return dataclasses.replace(config, attention="auto") if unfit else config
 
 
-def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool) -> str | None:
+def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool, groups: bool) -> str | None:
     """Returns why a form cannot be used, as the rest of a sentence, or None if it can."""
     if form not in _RUNS_ON:
         return None
     if platform != _RUNS_ON[form]:
         return f"runs on {_RUNS_ON[form].upper()} only, and the devices are {platform.upper()}"
+    if form == "flash" and not config.causal:
+        return "attends to earlier positions only, and model.causal=False"
+    if form in ("flash", "cudnn") and groups:
+        return (
+            "cannot keep groups of positions apart, such as documents of a window, or padding from the rest"
+        )
     width = config.d_model // config.num_heads
     if form == "flash":
         if fits(config.context_length, width, config.dtype):

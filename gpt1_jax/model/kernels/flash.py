@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
+from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout, stream
 from gpt1_jax.model.kernels import flash_kernels
 from gpt1_jax.model.kernels.flash_kernels import Settings, head_stride
@@ -37,7 +38,13 @@ def fits(length: int, width: int, dtype: str) -> bool:
 
 
 def flash_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, *, interpret: bool = False
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    dropout: Dropout,
+    sight: Sight = BEFORE,
+    *,
+    interpret: bool = False,
 ) -> jax.Array:
     """Computes `attention.plain_attention` by kernels: the same weights are dropped, and the softmax is in float32.
 
@@ -47,11 +54,13 @@ def flash_attention(
     Args:
         query, key, value: [B, T, H, K], float32 or bfloat16.
         dropout: of the weights.
+        sight: causal and without groups; `choice.choose_attention` refuses another.
         interpret: whether the kernels are interpreted, which any platform can do, slowly.
 
     Returns:
         [B, T, H, K].
     """
+    assert sight.causal and sight.groups is None
     settings = _settings(query.shape[1], dropout, interpret)
     if dropout.noise is None or not settings.rate:
         keys = jnp.zeros((2, len(query)), jnp.uint32)

@@ -1,4 +1,4 @@
-"""Causal attention without dropout by the kernels that come with JAX: splash attention on TPUs, cuDNN's on GPUs.
+"""Attention without dropout by the kernels that come with JAX: splash attention on TPUs, cuDNN's on GPUs.
 
 Letters: B sequences, T positions, H heads, K head width.
 """
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
+from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout
 
 # Splash takes T in multiples of it.
@@ -18,11 +19,19 @@ LANES = 128
 # cuDNN's greatest K on GPUs before Hopper.
 CUDNN_WIDTH = 128
 
-_HEADS = PartitionSpec(("data", "fsdp"), None, "tensor", None)
+_BATCH = ("data", "fsdp")
+_HEADS = PartitionSpec(_BATCH, None, "tensor", None)
+# The group of positions that fill up T.
+_NOTHING = -(2**31)
 
 
 def attention(
-    kernel: Callable[..., jax.Array], query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout
+    kernel: Callable[..., jax.Array],
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    dropout: Dropout,
+    sight: Sight = BEFORE,
 ) -> jax.Array:
     """softmax(q kᵀ / √K, masked) v, under a mesh as `flash.flash_attention`.
 
@@ -30,28 +39,34 @@ def attention(
         kernel: `splash` or `cudnn`.
         query, key, value: [B, T, H, K]; for cuDNN bfloat16.
         dropout: not active; `choice.choose_attention` refuses another.
+        sight: for cuDNN without groups, as `choice.choose_attention` makes sure.
 
     Returns:
         [B, T, H, K].
     """
     assert not dropout.active
-    return jax.shard_map(kernel, in_specs=(_HEADS,) * 3, out_specs=_HEADS, check_vma=False)(query, key, value)
+    places = (_HEADS,) * 3 + (PartitionSpec(_BATCH),)
+    return jax.shard_map(kernel, in_specs=places, out_specs=_HEADS, check_vma=False)(query, key, value, sight)
 
 
 def _filled(x: jax.Array, multiple: int) -> jax.Array:
-    """[B, T, H, K] with T a multiple; what is filled in lies in every position's future."""
+    """[B, T, H, K] with T a multiple."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % multiple), (0, 0), (0, 0)))
 
 
-def cudnn(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight) -> jax.Array:
     """One GPU's part by cuDNN's kernel."""
-    # Backward, JAX refuses an odd T.
+    batch, length = query.shape[:2]
+    # Backward, JAX refuses an odd T. What is filled in lies in every position's future, or behind the keys' length.
     q, k, v = (_filled(x, 2) for x in (query, key, value))
-    output = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
-    return output[:, : query.shape[1]]
+    real = None if sight.causal or length % 2 == 0 else jnp.full(batch, length)
+    output = jax.nn.dot_product_attention(
+        q, k, v, is_causal=sight.causal, key_value_seq_lengths=real, implementation="cudnn"
+    )
+    return output[:, :length]
 
 
-def splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def splash(query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight) -> jax.Array:
     """One TPU core's part by splash attention."""
     q, k, v = (_filled(x, LANES).swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
     heads, length = q.shape[1:3]
@@ -63,7 +78,16 @@ def splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         block_kv_dkv=block,
         use_fused_bwd_kernel=True,
     )
-    mask = splash_attention.MultiHeadMask([splash_attention.CausalMask((length, length))] * heads)
+    seen = splash_attention.CausalMask if sight.causal else splash_attention.FullMask
+    mask = splash_attention.MultiHeadMask([seen((length, length))] * heads)
     kernel = splash_attention.make_splash_mha_single_device(mask, block_sizes=sizes)
-    output: Any = jax.vmap(kernel)(q, k, v)
+    groups = sight.groups
+    if groups is None and not sight.causal and length > query.shape[1]:
+        groups = jnp.zeros(query.shape[:2], jnp.int32)
+    segments = None
+    if groups is not None:
+        # In causal attention without groups, what is filled in lies in every position's future.
+        fill = ((0, 0), (0, length - query.shape[1]))
+        segments = splash_attention.SegmentIds(*(jnp.pad(groups, fill, constant_values=_NOTHING),) * 2)
+    output: Any = jax.vmap(kernel)(q, k, v, segments)
     return output.swapaxes(1, 2)[:, : query.shape[1]]
