@@ -147,7 +147,7 @@ def compute(
     """((loss, its parts), gradients), or without those (loss, its parts, logits), all split over a mesh."""
     function = loss_and_gradients if gradients else loss_and_logits
     with use_mesh(*axes) as mesh:
-        rows = place_rows(lambda a, b: TaskBatch(*(x[a:b] for x in batch)), len(batch.tokens), mesh)
+        rows = place_rows(lambda a, b: jax.tree.map(lambda x: x[a:b], batch), len(batch.tokens), mesh)
         params = placed_params(form, mesh)
         return jax.device_get(function(make_model(form, dropout), auxiliary_weight, regression, params, rows))
 
