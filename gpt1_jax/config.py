@@ -118,7 +118,8 @@ class DataConfig:
     tokenizer: str = setting(
         "sentencepiece",
         OURS,
-        "sentencepiece (trained on the source), sentencepiece:FILE.model, huggingface:DIR or openai:DIR",
+        "sentencepiece, wordpiece or byte_bpe, trained on the source; sentencepiece:FILE.model, huggingface:DIR or "
+        "openai:DIR",
     )
     vocab_size: Number = setting(
         40_478,

@@ -13,7 +13,8 @@ _SOURCE = flags.DEFINE_string("source", None, "demo, text:GLOB or tfds:NAME[#FEA
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer",
     "sentencepiece",
-    "sentencepiece (trained on the source), sentencepiece:FILE.model, huggingface:DIR or openai:DIR",
+    "sentencepiece, wordpiece or byte_bpe, trained on the source; sentencepiece:FILE.model, huggingface:DIR or "
+    "openai:DIR",
 )
 _VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size", 40_478, "the number of pieces of a tokenizer trained on the source", 1, 2**24 - 1

@@ -11,6 +11,7 @@ from vocabulary_support import bert, golden, gpt2
 
 from gpt1_jax.data.tokenizers import huggingface
 from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer, open_huggingface
+from gpt1_jax.data.tokenizers.library_training import train_byte_bpe, train_wordpiece
 from gpt1_jax.data.tokenizers.opening import load_tokenizer, open_tokenizer
 from gpt1_jax.errors import UserError
 
@@ -206,3 +207,74 @@ def test_a_forked_process_encodes_too_and_nothing_is_said(directories: dict[str,
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# ── Trained ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+_TRAINED = {"byte_bpe": train_byte_bpe, "wordpiece": train_wordpiece}
+
+
+def some_texts() -> list[str]:
+    """Sentences of the golden texts, without their odd characters."""
+    return ["\n".join(row["text"] for row in golden() if row["text"].isascii())]
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, HuggingFaceTokenizer]:
+    return {kind: train(iter(some_texts()), 900) for kind, train in _TRAINED.items()}
+
+
+@pytest.mark.parametrize("kind", _TRAINED)
+def test_training_repeats_itself_and_follows_the_text(
+    trained: dict[str, HuggingFaceTokenizer], kind: str
+) -> None:
+    again = [_TRAINED[kind](iter(some_texts()), 900).files for _ in range(3)]
+    assert again == [trained[kind].files] * 3
+    assert _TRAINED[kind](iter([text[:50_000] for text in some_texts()]), 900).files != trained[kind].files
+
+
+@pytest.mark.parametrize("kind", _TRAINED)
+def test_a_trained_tokenizer_serves_both_families(
+    trained: dict[str, HuggingFaceTokenizer], tmp_path: Path, kind: str
+) -> None:
+    tokenizer = trained[kind]
+    assert tokenizer.vocab_size == 900
+    assert set(tokenizer.special_ids) == {"cls", "sep", "mask", "pad"} and tokenizer.end_id is not None
+    assert tokenizer.special_ids["mask"] in tokenizer.encode("a [MASK] of a text")
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).fingerprint() == tokenizer.fingerprint()
+    assert open_tokenizer(kind) is None
+
+
+def test_trained_bytes_give_back_every_text_and_read_no_special_piece_but_the_mask(
+    trained: dict[str, HuggingFaceTokenizer],
+) -> None:
+    tokenizer = trained["byte_bpe"]
+    assert tokenizer.exact
+    odd = ["<|endoftext|>[CLS]", "a [MASK]\n\n b", "\x00\r\n\t ", "😀 漢字 \ufffd e\u0301", ""]
+    for text in [row["text"] for row in golden()] + odd:
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.end_id not in ids and tokenizer.special_ids["cls"] not in ids
+
+
+def test_trained_wordpiece_is_what_transformers_reads(
+    trained: dict[str, HuggingFaceTokenizer], tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    (tmp_path / "vocab.txt").write_bytes(trained["wordpiece"].files["vocab.txt"])
+    theirs = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
+    for row in golden():
+        expected = theirs.encode(row["text"], add_special_tokens=False)
+        assert trained["wordpiece"].encode(row["text"]) == expected
+
+
+@pytest.mark.parametrize("kind", _TRAINED)
+def test_a_vocabulary_that_does_not_suit_the_text_is_told_with_the_one_that_does(kind: str) -> None:
+    for size, pattern in ((20, r"data\.vocab_size is 20, .*at least (\d+)"), (50_000, r"at most (\d+)")):
+        with pytest.raises(UserError, match=pattern) as error:
+            _TRAINED[kind](iter(some_texts()), size)
+        suits = int(str(error.value).split()[-1])
+        assert _TRAINED[kind](iter(some_texts()), suits).vocab_size == suits
+    with pytest.raises(UserError, match=r"data\.source has no text"):
+        _TRAINED[kind](iter(["\n"]), 900)

@@ -10,13 +10,18 @@ from etils import epath
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import open_openai
 from gpt1_jax.data.tokenizers.huggingface import load_huggingface, open_huggingface
+from gpt1_jax.data.tokenizers.library_training import train_byte_bpe, train_wordpiece
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.disk.inputs import read_bytes
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.errors import UserError
 
 # The tokenizers that are trained on the source: each is a function of texts and the number of pieces.
-_TRAINERS: dict[str, Callable[[Iterator[str], int], "Tokenizer"]] = {"sentencepiece": train_sentencepiece}
+_TRAINERS: dict[str, Callable[[Iterator[str], int], "Tokenizer"]] = {
+    "sentencepiece": train_sentencepiece,
+    "wordpiece": train_wordpiece,
+    "byte_bpe": train_byte_bpe,
+}
 TRAINED = tuple(_TRAINERS)
 TOKENIZER_FORMS = (
     f"{' or '.join(map(repr, TRAINED))} (trained on the source), 'sentencepiece:FILE.model', 'huggingface:DIR' (or a "

@@ -1,10 +1,8 @@
 """SentencePiece, trained on a source or supplied by the user."""
 
 import hashlib
-import heapq
 import io
 import json
-import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,14 +10,11 @@ import numpy as np
 import sentencepiece
 from etils import epath
 
+from gpt1_jax.data.tokenizers.sampling import sample_lines
 from gpt1_jax.data.tokenizers.sentencepiece_model import describe
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
 
-# More training text would change the pieces little and cost minutes.
-_TRAINING_CHARACTERS = 20_000_000
-# SentencePiece silently skips training lines of more than 4192 bytes, so longer lines are cut.
-_LINE_CHARACTERS = 1000
 # Long texts are cut before encoding, which divides the work evenly and is twice as fast as 1 MB at once.
 _CHUNK_CHARACTERS = 16_000
 
@@ -116,9 +111,7 @@ def train_sentencepiece(texts: Iterator[str], vocab_size: int) -> SentencePieceT
     Raises:
         UserError: the texts are empty, or `vocab_size` does not suit them.
     """
-    lines = _sample_lines(texts)
-    if not lines:
-        raise UserError("data.source has no text to train a tokenizer on: expected documents with words")
+    lines = sample_lines(texts)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -142,24 +135,6 @@ def train_sentencepiece(texts: Iterator[str], vocab_size: int) -> SentencePieceT
     except RuntimeError as error:
         raise UserError(_explain(str(error), vocab_size)) from error
     return SentencePieceTokenizer(model.getvalue())
-
-
-def _sample_lines(texts: Iterator[str]) -> list[str]:
-    """Returns an even sample of the texts' lines, in order: those that drew the smallest random numbers."""
-    generator = random.Random(0)
-    # A heap, whose first entry is the next to be dropped.
-    kept: list[tuple[float, int, str]] = []
-    size = count = 0
-    for text in texts:
-        for line in text.split("\n"):
-            for start in range(0, len(line), _LINE_CHARACTERS):
-                piece = line[start : start + _LINE_CHARACTERS]
-                heapq.heappush(kept, (-generator.random(), count, piece))
-                count += 1
-                size += len(piece)
-                while size > _TRAINING_CHARACTERS:
-                    size -= len(heapq.heappop(kept)[2])
-    return [piece for _, _, piece in sorted(kept, key=lambda entry: entry[1])]
 
 
 def _explain(message: str, vocab_size: int) -> str:
