@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from command_support import ROOT, make_text
+from vocabulary_support import golden
 
 from benchmarks.timing import Spread, conclude, measure
 
@@ -120,6 +121,15 @@ def test_data(texts: str) -> None:
     assert found["text"]["documents"] == 21
     assert batches["speed"]["median"] > step["speed"]["median"] > 0
     assert (all_cores["unit"], one_core["side"]) == ("MB", "1 core")
+
+
+@pytest.mark.slow
+def test_tokenizing(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(row["text"] for row in golden()))
+    found = run("tokenizing", f"--source=text:{tmp_path}/a.txt", "--vocab_size=600", "--rounds=1")
+    rows = {row["side"]: row["speed"]["median"] for row in found["rows"]}
+    assert rows.keys() - {"tiktoken"} == {"byte_bpe", "sentencepiece", "wordpiece"}
+    assert min(rows.values()) > 0 and found["bytes"] > 50_000
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.model.decoding.generator import Reason, Sample
 
+# It stands for the first bytes of an unfinished character.
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 _LAST_WORD = re.compile(r"\s*\S*\Z")
 
 
@@ -88,7 +90,11 @@ def sample_text(tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int], sto
         return ""
     spoken = [*tokens[:-1]] if tokens and tokens[-1] in stop else [*tokens]
     before, whole = tokenizer.decode(prompt.ids), tokenizer.decode([*prompt.ids, *spoken])
-    return whole.removeprefix(before) if whole.startswith(before) else tokenizer.decode(spoken)
+    # A prompt of ids may end inside a character, which the new tokens finish.
+    for begun in (before, before.rstrip(_UNFINISHED)):
+        if whole.startswith(begun):
+            return whole.removeprefix(begun)
+    return tokenizer.decode(spoken)
 
 
 def growing_text(tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int], stop: Sequence[int]) -> str:
@@ -97,8 +103,7 @@ def growing_text(tokenizer: Tokenizer, prompt: Prompt, tokens: Sequence[int], st
     # This tokenizer spaces a word by what follows it, as in "he 's" and "he's".
     if isinstance(tokenizer, OpenAITokenizer):
         return _LAST_WORD.sub("", text)
-    # The replacement character stands for the first bytes of an unfinished character.
-    return text.rstrip("\N{REPLACEMENT CHARACTER}")
+    return text.rstrip(_UNFINISHED)
 
 
 def _read_text(tokenizer: Tokenizer, text: str, name: str) -> Prompt:

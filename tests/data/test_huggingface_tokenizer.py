@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_support import prepare
 from vocabulary_support import bert, golden, gpt2
 
 from gpt1_jax.data.tokenizers import huggingface
@@ -278,3 +279,12 @@ def test_a_vocabulary_that_does_not_suit_the_text_is_told_with_the_one_that_does
         assert _TRAINED[kind](iter(some_texts()), suits).vocab_size == suits
     with pytest.raises(UserError, match=r"data\.source has no text"):
         _TRAINED[kind](iter(["\n"]), 900)
+
+
+def test_a_corpus_counts_what_wordpiece_loses_and_bytes_lose_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(some_texts()[0])
+    for kind in _TRAINED:
+        corpus = prepare(f"text:{tmp_path}/a.txt", kind, 700, tmp_path / "cache")
+        stream = corpus.validation.read(0, len(corpus.validation))
+        assert stream[0] == stream[-1] == corpus.tokenizer.end_id
+        assert (corpus.validation.lost > 0) == (kind == "wordpiece") == (corpus.loss() is not None)
