@@ -1,4 +1,4 @@
-"""Our parameters as `transformers`' OpenAIGPT models name and shape them: the reference of the parity tests."""
+"""Our parameters as transformers' OpenAIGPT and GPT2 name and shape them: the reference of the parity tests."""
 
 from typing import Any
 
@@ -6,12 +6,20 @@ import numpy as np
 
 
 def torch_names(trunk: Any, rows: int) -> dict[str, np.ndarray]:
-    """A trunk's parameters under the names and in the shapes of OpenAIGPTLMHeadModel, with `rows` tokens."""
+    """A trunk's parameters under the names and in the shapes of OpenAIGPTLMHeadModel, with `rows` tokens.
+
+    With a norm at its end it is named as GPT2LMHeadModel.
+    """
     width = trunk["tokens"].shape[1]
+    later = "final_norm_scale" in trunk
+    tokens, positions = ("wte", "wpe") if later else ("tokens_embed", "positions_embed")
     arrays = {
-        "transformer.tokens_embed.weight": trunk["tokens"][:rows],
-        "transformer.positions_embed.weight": trunk["positions"],
+        f"transformer.{tokens}.weight": trunk["tokens"][:rows],
+        f"transformer.{positions}.weight": trunk["positions"],
     }
+    if later:
+        arrays["transformer.ln_f.weight"] = trunk["final_norm_scale"]
+        arrays["transformer.ln_f.bias"] = trunk["final_norm_bias"]
     for ours, theirs, shape in (
         ("qkv_kernel", "attn.c_attn.weight", (width, 3 * width)),
         ("qkv_bias", "attn.c_attn.bias", (3 * width,)),
