@@ -12,12 +12,16 @@ __all__ = ["UserError", "__version__", "load"]
 __version__ = "0.1.0"
 
 
-def load(directory: str | os.PathLike[str], step: typing.SupportsIndex | None = None) -> "TrainedRun":
-    """Opens the model of a run directory, with the parameters of its newest checkpoint or of the one at `step`.
+def load(
+    directory: str | os.PathLike[str],
+    step: typing.SupportsIndex | typing.Literal["best", "last"] | None = None,
+) -> "TrainedRun":
+    """Opens the model of a run directory, with the parameters of one of its checkpoints.
 
     Args:
         directory: the run directory.
-        step: the step of a checkpoint; None means the newest.
+        step: the step of a checkpoint, "best" for that of the best evaluation, or "last"; None means the best of a
+            fine-tuned run (see finetune.select) and the last of a pre-trained one.
 
     Raises:
         UserError: there is no run, no such checkpoint, or no sound one.

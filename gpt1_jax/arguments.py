@@ -4,10 +4,17 @@ import math
 import numbers
 import operator
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Set
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 from gpt1_jax.errors import UserError
+
+# What names a checkpoint of a run: that of its best evaluation, the last one, or the one of a step.
+Step = int | Literal["best", "last"]
+STEP_HELP = (
+    "the checkpoint: best, last or a step; by default the best evaluation of a fine-tuned run, else the last"
+)
 
 # A message shows this many characters of a value.
 _SHOWN = 60
@@ -101,6 +108,23 @@ def check_integer(value: object, name: str) -> int:
     if integer is None:
         raise UserError(f"{name}={shown(value)} is not a whole number; give one, such as 5.")
     return integer
+
+
+def check_step(value: object, name: str) -> Step | None:
+    """Returns the choice of a checkpoint, for which a flag's text serves too; None leaves it to the run.
+
+    Raises:
+        UserError: the value is neither best nor last nor a step.
+    """
+    if value is None or (isinstance(value, str) and value in ("best", "last")):
+        return value
+    # A step is a number of at most 10 digits.
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,10}", value):
+        return int(value)
+    step = _integer(value)
+    if step is None or step < 0:
+        raise UserError(f"{name}={shown(value)} is no checkpoint; give best, last, or a step such as 500.")
+    return step
 
 
 def check_number(value: object, name: str) -> float:

@@ -215,6 +215,12 @@ class FinetuneConfig:
     scores: Literal["classes", "regression"] = setting(
         "classes", CODE, "how a scored task such as STS-B is learned", fixed=True
     )
+    select: Literal["best", "last"] = setting(
+        "best",
+        CODE,
+        "which parameters predict, and are what opens as the run: those of the best evaluation, or the last",
+        before="last",
+    )
     softmax: Literal["tokens", "authors"] = setting(
         "tokens",
         OURS,

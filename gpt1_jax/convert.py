@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from gpt1_jax.arguments import STEP_HELP, check_step
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
@@ -14,6 +15,7 @@ _TO = flags.DEFINE_enum("to", None, FORMATS, "what OUT becomes; it must not exis
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "openai:DIR or sentencepiece:FILE.model, in place of the one in IN"
 )
+_STEP = flags.DEFINE_string("step", None, f"of --from=gpt1_jax: {STEP_HELP}")
 _NUM_HEADS = flags.DEFINE_integer(
     "num_heads", None, "the number of heads, for the format openai [its width / 64]", 1, 2**20 - 1
 )
@@ -28,10 +30,13 @@ def main(arguments: list[str]) -> None:
             f"--from=FORMAT and --to=FORMAT are both needed; each is one of {', '.join(FORMATS)}."
         )
 
-    # jax and the rest are imported only when the flags are known to be right.
-    from gpt1_jax.interop.conversion import convert
+    step = check_step(_STEP.value, "--step")
 
-    convert(source_format, target_format, source, target, _TOKENIZER.value, _NUM_HEADS.value)
+    # jax and the rest are imported only when the flags are known to be right.
+    from gpt1_jax.interop.conversion import Reading, convert
+
+    reading = Reading(tokenizer=_TOKENIZER.value, num_heads=_NUM_HEADS.value, step=step)
+    convert(source_format, target_format, source, target, **reading)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Measures a run: python -m gpt1_jax.evaluate --workdir=RUN [--source=SOURCE] [--zero_shot=TASK]."""
+"""Measures a run: python -m gpt1_jax.evaluate --workdir=RUN [--source=SOURCE] [--zero_shot=TASK] [--step=STEP]."""
 
 import json
 
 from absl import flags
 
+from gpt1_jax.arguments import STEP_HELP, check_step
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
@@ -14,7 +15,8 @@ _SOURCE = flags.DEFINE_string(
 _ZERO_SHOT = flags.DEFINE_string(
     "zero_shot", None, "a task to score without fine-tuning: cola, sst2, dprd, or any multiple choice"
 )
-_STEPS = flags.DEFINE_string("steps", "", "checkpoints, such as 500,1000 or all; by default the newest")
+_STEP = flags.DEFINE_string("step", None, STEP_HELP)
+_STEPS = flags.DEFINE_string("steps", "", "several checkpoints: 500,1000 or all")
 
 
 def main(_: list[str]) -> None:
@@ -25,13 +27,17 @@ def main(_: list[str]) -> None:
     workdir, source, task = _WORKDIR.value, _SOURCE.value, _ZERO_SHOT.value
     if workdir is None:
         raise UserError("--workdir is missing; name the run directory to measure.")
+    step = check_step(_STEP.value, "--step")
+    if step is not None and _STEPS.value:
+        raise UserError(f"--step={step} and --steps={_STEPS.value} both name checkpoints; leave one out.")
 
     # jax and the rest are imported only when the input is known to be right.
     from gpt1_jax.run import Run
     from gpt1_jax.usage import measuring, pictures
 
     found = []
-    for step in measuring.checkpoint_steps(workdir, _STEPS.value or ""):
+    chosen = measuring.checkpoint_steps(workdir, _STEPS.value or "") if step is None else (step,)
+    for step in chosen:
         found.append(
             measuring.zero_shot(workdir, task, source, step)
             if task is not None

@@ -9,12 +9,13 @@ from typing import Any
 from absl import flags
 
 from gpt1_jax import signals
-from gpt1_jax.arguments import check_text
+from gpt1_jax.arguments import STEP_HELP, check_step, check_text
 from gpt1_jax.disk.inputs import standard_lines
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
+_STEP = flags.DEFINE_string("step", None, STEP_HELP)
 _PROMPT = flags.DEFINE_string("prompt", None, "the text to continue; without it each line of standard input")
 _JSON = flags.DEFINE_bool("json", False, "prints an object for each prompt, with tokens and probabilities")
 _STOP = flags.DEFINE_list("stop", [], "token ids that end a sample, or `end` for the tokenizer's end piece")
@@ -46,13 +47,14 @@ def main(_: list[str]) -> None:
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing; name the run directory whose model is to write.")
 
+    step = check_step(_STEP.value, "--step")
     if _PROMPT.value is not None:
         check_text(_PROMPT.value, "--prompt")
 
     # jax and the rest are imported only when the input is known to be right.
     from gpt1_jax import load
 
-    run = load(_WORKDIR.value)
+    run = load(_WORKDIR.value, step)
     settings = {name: flag.value for name, flag in _SETTINGS.items()} | {"stop": _stops(run)}
     if _PROMPT.value is not None:
         _continue(run, _PROMPT.value, settings)

@@ -4,12 +4,14 @@ import json
 
 from absl import flags
 
+from gpt1_jax.arguments import STEP_HELP, check_step
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.usage.prediction_files import open_output, read_records, write_output
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
+_STEP = flags.DEFINE_string("step", None, STEP_HELP)
 _INPUT = flags.DEFINE_string("input", None, "a .jsonl file with an example per line")
 _OUTPUT = flags.DEFINE_string("output", None, "the .jsonl file to write, a line per example in order")
 
@@ -19,6 +21,7 @@ def main(_: list[str]) -> None:
     workdir, source, target = _WORKDIR.value, _INPUT.value, _OUTPUT.value
     if workdir is None or source is None or target is None:
         raise UserError("--workdir=RUN, --input=IN.jsonl and --output=OUT.jsonl are all needed.")
+    step = check_step(_STEP.value, "--step")
     given = expand(source, "--input")
     output = open_output(target, given)
     records = read_records(given)
@@ -26,7 +29,7 @@ def main(_: list[str]) -> None:
     # jax and the rest are imported only when the input is known to be right.
     from gpt1_jax import load
 
-    lines = [json.dumps(prediction) + "\n" for prediction in load(workdir).predict(records)]
+    lines = [json.dumps(prediction) + "\n" for prediction in load(workdir, step).predict(records)]
     write_output(output, "".join(lines))
 
 

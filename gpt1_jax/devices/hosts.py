@@ -154,6 +154,11 @@ def any_of(value: bool) -> bool:
     return value if alone() else bool(multihost_utils.process_allgather(np.array(value)).any())
 
 
+def of_first(value: int) -> int:
+    """Returns the value that process 0 has; all processes must call this at about the same time."""
+    return value if alone() else int(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
 def _raise_any(error: Exception | None) -> None:
     mine = np.zeros(1 + _SENTENCE, np.uint8)
     known = error and (explain(error) or error)

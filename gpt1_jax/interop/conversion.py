@@ -3,7 +3,9 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import TypedDict, Unpack
 
+from gpt1_jax.arguments import Step
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
 from gpt1_jax.devices.hosts import tell
@@ -19,22 +21,34 @@ from gpt1_jax.interop.task_heads import why_not
 from gpt1_jax.model.specials import SPECIALS
 
 
+class Reading(TypedDict, total=False):
+    """What the files of a source leave open; what is absent counts as None.
+
+    Attributes:
+        tokenizer: `openai:DIR` or `sentencepiece:FILE.model`, which replaces the tokenizer found with the model.
+        num_heads: the number of heads, which the format `openai` does not record; None means one for each 64 of the
+            width.
+        step: the checkpoint of a run, as `gpt1_jax.load` takes it.
+    """
+
+    tokenizer: str | None
+    num_heads: int | None
+    step: Step | None
+
+
 def convert(
     source_format: str,
     target_format: str,
     source: str,
     target: str,
-    tokenizer: str | None = None,
-    num_heads: int | None = None,
+    **reading: Unpack[Reading],
 ) -> None:
     """Converts the model in one directory into another format; lines say what is left out.
 
     Args:
         source_format, target_format: each `openai`, `huggingface` or `gpt1_jax`.
         source, target: the directories; `target` must be absent or empty, and in the end it is complete or absent.
-        tokenizer: `openai:DIR` or `sentencepiece:FILE.model`, which replaces the tokenizer found with the model.
-        num_heads: the number of heads, which the format `openai` does not record; None means one for each 64 of the
-            width.
+        **reading: what the files of the source leave open.
 
     Raises:
         UserError: a file is unusable, or the files fit neither each other nor the new format.
@@ -43,6 +57,7 @@ def convert(
         raise UserError(
             f"OUT={target} is in a bucket, where no directory appears all at once; name a local one, and copy it there."
         )
+    tokenizer, num_heads, step = reading.get("tokenizer"), reading.get("num_heads"), reading.get("step")
     directory, place = expand_local(source, "IN"), Path(os.path.realpath(expand_local(target, "OUT")))
     check_target(directory, place)
     if not directory.is_dir():
@@ -51,6 +66,8 @@ def convert(
         )
     if num_heads is not None and source_format != "openai":
         raise UserError(f"--num_heads={num_heads} goes with --from=openai only; leave it out.")
+    if step is not None and source_format != "gpt1_jax":
+        raise UserError(f"--step={step} goes with --from=gpt1_jax only; leave it out.")
 
     named = None if tokenizer is None else _open_named(tokenizer)
 
@@ -60,7 +77,7 @@ def convert(
     elif source_format == "huggingface":
         model = read_huggingface(directory, tell, named)
     else:
-        model = read_run(str(directory))
+        model = read_run(str(directory), step)
         model = dataclasses.replace(model, tokenizer=named or model.tokenizer)
     model = _settle_head(_settle_tokens(model, source), target_format)
     check_finite(model)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt1_jax.arguments import Step
 from gpt1_jax.config import Config, DataConfig, ModelConfig, schema
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
@@ -40,8 +41,8 @@ _BLOCK = {
 _TOKENIZERS = {SentencePieceTokenizer: "sentencepiece", OpenAITokenizer: "openai", NoTokenizer: "none"}
 
 
-def read_run(directory: str) -> LanguageModel:
-    """Reads the newest sound checkpoint of a run, with its head if the run was fine-tuned.
+def read_run(directory: str, step: Step | None = None) -> LanguageModel:
+    """Reads a checkpoint of a run, see `gpt1_jax.load`, with its head if the run was fine-tuned.
 
     Raises:
         UserError: there is no run or no sound checkpoint, or the model is not GPT-1 of some size.
@@ -53,7 +54,7 @@ def read_run(directory: str) -> LanguageModel:
                 f"{directory} has {name}={values[name]}, which no other format can hold; name a run with "
                 f"{name}={key.default}."
             )
-    trained = TrainedRun(directory)
+    trained = TrainedRun(directory, step)
     trunk, rows = jax.device_get(trained.trunk_params), trained.tokenizer.vocab_size
     head, settings = None, trained.config.finetune
     if trained.task is not None and settings is not None:

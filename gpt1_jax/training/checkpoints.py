@@ -216,8 +216,12 @@ class Checkpoints:
             )
         return state
 
-    def restore_newest(self, abstract: Any, tell: Callable[[str], None]) -> Any | None:
+    def restore_newest(
+        self, abstract: Any, tell: Callable[[str], None], rather: int | None = None
+    ) -> Any | None:
         """Returns the parts in `abstract` from the newest sound checkpoint, see `restore`; None if there is none yet.
+
+        If the one of step `rather` is sound, that one is taken instead.
 
         Damaged checkpoints are named. Once an older one is found sound, they are moved to RUN/damaged, unless
         checkpoints are only read. In that case a trainer may remove one during reading; that one is not damaged, and
@@ -234,13 +238,14 @@ class Checkpoints:
             candidates = [step for step in steps if step not in damaged]
             if not candidates:
                 break
-            step = candidates[-1]
+            step = rather if rather in candidates else candidates[-1]
             state, damage = hosts.together(lambda step=step: self._attempt(step, abstract))
             if not hosts.any_of(state is None):
                 if self._keep is not None:
                     self._keep_apart(damaged, tell)
                 return state
-            if self._keep is None and self.steps()[-1:] != steps[-1:]:
+            now = self.steps()
+            if self._keep is None and (step not in now or now[-1] != steps[-1]):
                 continue
             seen = None if isinstance(damage, LeftAlone) else damage
             if not hosts.any_of(seen is not None):

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gpt1_jax.config import Config
+from gpt1_jax.config import Config, FinetuneConfig
 from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
@@ -25,6 +25,7 @@ from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels, describe_loss
 from gpt1_jax.tasks.task import Example
 from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.chosen import best_step, restore_chosen
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.kept import kept_task, kept_tokenizer, sound_tokenizer
 from gpt1_jax.training.loop import train
@@ -121,15 +122,31 @@ def finetune(config: Config, workdir: str) -> None:
     final = train(stage, trainer, config.train, run)
 
     # ── Predictions ──────────────────────────────────────────────────────────────────────────────────────────
+    step, params = _selected(run, settings, trainer, final)
     for split in ("validation", "test"):
         with use(mesh):
-            predictions = predict(final.params, split)
+            predictions = predict(params, split)
         if hosts.first():
             write_predictions(run.directory / "predictions", split, task, predictions, data.splits()[split])
     # A run that was stopped before its last evaluation may count as done, without scores.
-    scores = run.results().get("validation", {}) if hosts.first() else {}
+    results = run.results() if hosts.first() else {}
+    scores = results.get("validation") if step == results.get("step") else results.get("best")
     if scores:
-        tell(f"{task.name}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+        numbers = {name: value for name, value in scores.items() if isinstance(value, int | float)}
+        found = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if name != "step")
+        tell(f"{task.name}: {found}; predictions are those of step {step}")
+
+
+def _selected(run: Run, settings: FinetuneConfig, trainer: Trainer, final: State) -> tuple[int, Any]:
+    """Returns the step and the parameters that predict, see `finetune.select`."""
+    last = int(final.step)
+    best = best_step(run) if settings.select == "best" else last
+    if best in (None, last):
+        return last, final.params
+    parts = {"step": trainer.abstract.step, "params": trainer.abstract.params}
+    with use(trainer.mesh):
+        restored = restore_chosen(run, parts, "best", tell)
+    return int(restored["step"]), restored["params"]
 
 
 def _describe(

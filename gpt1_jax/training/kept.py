@@ -72,3 +72,20 @@ def kept_task(run: Run) -> Task | None:
         return Task.from_dict(run.read_file("task.json") or {})
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def task_of(run: Run) -> Task | None:
+    """Returns the task that a run was fine-tuned on; None for a pre-trained one.
+
+    Raises:
+        UserError: the file that describes the task is missing or damaged.
+    """
+    if run.config().finetune is None:
+        return None
+    task = kept_task(run)
+    if task is None:
+        raise UserError(
+            f"{run.directory / 'task.json'} is missing or damaged; restore it from a copy, or run the fine-tuning "
+            "command again, which restores it."
+        )
+    return task

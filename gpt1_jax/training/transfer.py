@@ -12,6 +12,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.overrides import flatten, to_dict
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.chosen import restore_chosen
 from gpt1_jax.training.kept import sound_tokenizer
 
 
@@ -39,7 +40,7 @@ def check_start(config: Config, init_from: str, tokenizer: Tokenizer) -> None:
 
 
 def load_trunk(run: Run, abstract: Any, tell: Callable[[str], None]) -> Any:
-    """Returns the trunk's parameters from the newest sound checkpoint of a pre-trained or fine-tuned run.
+    """Returns the trunk's parameters of a pre-trained or fine-tuned run, from the checkpoint that it opens with.
 
     Args:
         run: the run directory.
@@ -51,9 +52,7 @@ def load_trunk(run: Run, abstract: Any, tell: Callable[[str], None]) -> Any:
     """
     wrapped = run.config().finetune is not None
     parts = {"params": {"trunk": abstract} if wrapped else abstract}
-    restored = Checkpoints(run.checkpoints).restore_newest(parts, tell)
-    if restored is None:
-        raise UserError(f"{run.directory} has no checkpoint yet; name a run that has saved one.")
+    restored = restore_chosen(run, parts, None, tell)
     return restored["params"]["trunk"] if wrapped else restored["params"]
 
 

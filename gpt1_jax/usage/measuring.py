@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpt1_jax.arguments import Step
 from gpt1_jax.config import Config
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches
@@ -30,13 +31,13 @@ from gpt1_jax.usage.trained import TrainedRun
 TEXT_SOURCES = ("text:", "tfds:")
 
 
-def evaluate(workdir: str, source: str | None, step: int | None) -> dict[str, float]:
+def evaluate(workdir: str, source: str | None, step: Step | None) -> dict[str, float]:
     """Measures a run: on text if it was pre-trained or a text is named, otherwise on the task of its fine-tuning.
 
     Args:
         workdir: the run directory.
         source: a text source, or for the task `tfds` or `files:DIR`; None means the run's own held-out part.
-        step: the step of a checkpoint; None means the newest.
+        step: the checkpoint, as `load` takes it.
 
     Raises:
         UserError: there is no run or no checkpoint, or the source has nothing suitable.
@@ -108,7 +109,7 @@ def _own_corpus(config: Config, run: Run) -> corpora.Corpus:
     return corpus
 
 
-def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None) -> dict[str, float]:
+def zero_shot(workdir: str, task_name: str, source: str | None, step: Step | None) -> dict[str, float]:
     """Scores a task whose labels the language model has never seen (the paper's section 5).
 
     Only the threshold of cola is fitted, on its training split.
@@ -117,7 +118,7 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
         workdir: the run directory.
         task_name: cola, sst2, dprd or a multiple-choice task.
         source: `tfds` or `files:DIR`; None means `tfds`, or `demo` for an embedded task.
-        step: the step of a checkpoint; None means the newest.
+        step: the checkpoint, as `load` takes it.
 
     Returns:
         "step", and what `score_predictions` returns for the validation split.
@@ -158,8 +159,8 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: int | None
     return {"step": trained.step, **score_predictions(task, predictions, validation)}
 
 
-def checkpoint_steps(workdir: str, steps: str) -> Sequence[int | None]:
-    """Returns the steps that --steps names: "" means the newest, "all" means all, and numbers stand for themselves.
+def checkpoint_steps(workdir: str, steps: str) -> Sequence[Step | None]:
+    """Returns what --steps names: "" is the run's own choice, "all" are all steps, numbers stand for themselves.
 
     Raises:
         UserError: --steps has another form.

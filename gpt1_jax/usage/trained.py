@@ -7,18 +7,20 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cache, cached_property, partial
-from typing import Any, SupportsIndex, Unpack, overload
+from typing import Any, Literal, SupportsIndex, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import logging
 
 from gpt1_jax.arguments import (
     check_function,
     check_ids,
     check_integer,
     check_path,
+    check_step,
     check_text,
     shown,
 )
@@ -36,13 +38,13 @@ from gpt1_jax.run import Run
 from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.predictions import Prediction
 from gpt1_jax.tasks.task import Example
+from gpt1_jax.training.chosen import restore_chosen
 from gpt1_jax.training.evaluation import Predict, make_predict
-from gpt1_jax.training.kept import sound_tokenizer
+from gpt1_jax.training.kept import sound_tokenizer, task_of
 from gpt1_jax.training.state import abstract_state
 from gpt1_jax.usage import labeling, scores
 from gpt1_jax.usage.continuation import Continued, describe, growing_text, read_prompts
 from gpt1_jax.usage.notices import check_finite
-from gpt1_jax.usage.opening import restore, task_of
 from gpt1_jax.usage.scores import ContinuationScore, TextScore
 
 
@@ -52,14 +54,18 @@ class TrainedRun:
     If they do not, each device has a copy of the parameters.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], step: SupportsIndex | None = None) -> None:
-        """Opens the checkpoint at `step`, or the newest sound one.
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        step: SupportsIndex | Literal["best", "last"] | None = None,
+    ) -> None:
+        """Opens a checkpoint of a run, see `training.chosen.restore_chosen`.
 
         Raises:
             UserError: there is no run, no such checkpoint, or no sound one.
         """
         self.run = Run(check_path(directory, "directory"))
-        step = None if step is None else check_integer(step, "step")
+        chosen = check_step(step, "step")
         self.config = self.run.config()
         keep_compiled(self.config.data.cache_dir)
         self.tokenizer = sound_tokenizer(self.run)
@@ -76,7 +82,8 @@ class TrainedRun:
             )
             self.trunk = self.classifier.trunk
         abstract = abstract_state(self.classifier or self.trunk, optax.identity(), self.mesh)
-        restored = restore(self.run, {"step": abstract.step, "params": abstract.params}, step)
+        parts = {"step": abstract.step, "params": abstract.params}
+        restored = restore_chosen(self.run, parts, chosen, logging.warning)
         self.step, self.params = int(restored["step"]), restored["params"]
 
     def __repr__(self) -> str:

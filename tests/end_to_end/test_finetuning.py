@@ -83,7 +83,9 @@ def test_evaluate_gives_the_score_again_and_the_perplexity_of_a_text(
     assert done.code == 0, done.stderr
     found = json.loads(done.stdout)
     results = json.loads((finetuned / "results.json").read_text())
-    assert found == {"step": 90, **results["validation"]}
+    assert found == results["best"]
+    done = runner.call("evaluate", f"--workdir={finetuned}", "--step=last")
+    assert json.loads(done.stdout) == {"step": 90, **results["validation"]}
     done = runner.call("evaluate", f"--workdir={finetuned}", f"--source={runner.source}")
     assert done.code == 0 and json.loads(done.stdout)["perplexity"] > 1, done.stderr
 

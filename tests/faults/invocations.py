@@ -130,6 +130,10 @@ FLAGS = wrong(
     evaluate {RUN} --steps=1.5 → --steps=1.5
     evaluate {RUN} --steps=1,,2 → --steps=1,,2
     evaluate {RUN} --steps={DIGITS} → --steps=999 | …
+    evaluate {RUN} --step=newest → --step='newest' | best, last
+    evaluate {RUN} --step=1 --steps=all → --step=1 | --steps=all
+    predict {TUNED} --input=good.jsonl --output=out.jsonl --step=-1 → --step='-1' | best, last
+    generate {RUN} --prompt=a --step={DIGITS} → --step='999 | …
     predict → --workdir=RUN | --input | --output
     predict {TUNED} --input=good.jsonl → --output
     predict {TUNED} --output=out.jsonl → --input
@@ -152,6 +156,7 @@ FLAGS = wrong(
     convert --from=openai --to=gpt1_jax --num_heads=x IN OUT → --num_heads=x
     convert --from=openai --to=gpt1_jax --num_heads={DIGITS} IN OUT → --num_heads=999 | …
     convert --from=openai --to=gpt1_jax --num_heads=99999999999 IN OUT → --num_heads=99999999999
+    convert --from=gpt1_jax --to=openai --step=1.5 IN OUT → --step='1.5' | best, last
     prepare → --source=SOURCE and --output=DIR
     prepare --source=demo → --output=DIR
     prepare --output=out → --source=SOURCE
@@ -414,6 +419,7 @@ USE = wrong(
     evaluate {RUN} --source=nosuch → --source
     evaluate {RUN} --zero_shot=imdb → --zero_shot=imdb is not a task | cola
     evaluate {RUN} --steps=77 → 77
+    evaluate {RUN} --step=77 → 77
     evaluate {TUNED} --source=files:missing.csv → --source | missing.csv
     convert --from=gpt1_jax --to=gpt1_jax {IN} OUT --tokenizer=nosuch → --tokenizer
     predict {TUNED} --input=good.jsonl --output=s3://bucket/x → s3

@@ -167,7 +167,7 @@ def test_a_directory_of_another_type_is_told(wrong: Any) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["best", 1.0, True, [0], 10**5000],
+    ["worst", "", "-1", -1, "9" * 11, b"last", 1.0, True, [0], 10**5000],
     ids=lambda value: f"{value!s:.9}" if value != 10**5000 else "huge",
 )
 def test_a_step_of_another_type_is_told(directory: Path, wrong: Any) -> None:

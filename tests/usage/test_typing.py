@@ -18,7 +18,7 @@ import numpy as np
 import gpt1_jax
 
 try:
-    run = gpt1_jax.load("runs/books", step=500)
+    run = gpt1_jax.load("runs/books", step=500) or gpt1_jax.load("runs/books", step="best")
 except gpt1_jax.UserError as error:
     raise SystemExit(f"{error}, says gpt1_jax {gpt1_jax.__version__}") from error
 assert_type(run.encode("In the beginning"), list[int])
