@@ -31,6 +31,7 @@ from gpt1_jax.interop.run_directory import published_weights
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
 from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.encoding import encode_examples
+from gpt1_jax.tasks.grouping import Grouping
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.objectives import finetuning_loss
@@ -85,9 +86,9 @@ def _measure_task(config: Config, source: str, tokenizer: Tokenizer) -> dict[str
     data = read_task(config.finetune, dataclasses.replace(config.data, source=source))
     task, length = data.task, config.model.context_length
     examples = encode_examples(task, data.train, tokenizer, length, config.finetune.scores)
-    batches, mean_width = _spread(
-        TaskBatches(examples, seed=0, batch_size=config.train.batch_size), _BATCHES.value
-    )
+    settings = config.finetune
+    grouping = Grouping(settings.batching, settings.remainder, config.train.batch_size)
+    batches, mean_width = _spread(TaskBatches(examples, grouping, seed=0), _BATCHES.value)
     longest = int(examples.lengths().max())
     widths = [batch.tokens.shape[-1] for batch in batches]
     print(f"{task.name}: buckets {widths} of the mean {mean_width:.0f} in an epoch", flush=True)

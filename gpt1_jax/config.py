@@ -221,6 +221,22 @@ class FinetuneConfig:
         "which parameters predict, and are what opens as the run: those of the best evaluation, or the last",
         before="last",
     )
+    batching: Literal["shuffled", "bucketed", "pools"] = setting(
+        "bucketed",
+        OURS,
+        "which examples share a batch: any, drawn anew each epoch as in the authors' program; some of similar length, "
+        "also drawn anew, with a share of each class; or, as in earlier runs, neighbors in length",
+        fixed=True,
+        before="pools",
+    )
+    remainder: Literal["spread", "dropped"] = setting(
+        "spread",
+        OURS,
+        "examples of an epoch that fill no batch: spread, so that batches differ by one at most and all examples weigh "
+        "the same, or dropped, as in the authors' program",
+        fixed=True,
+        before="spread",
+    )
     softmax: Literal["tokens", "authors"] = setting(
         "tokens",
         OURS,

@@ -1,4 +1,4 @@
-"""Batches of a task's examples, grouped by length; like those of pre-training, they are a function of (seed, step).
+"""Batches of a task's examples; like those of pre-training, they are a function of (seed, step).
 
 Letters: B batch, S sequences per example, T positions (the width of the batch), P places of an example with labels, C
 outputs of the head at each.
@@ -11,9 +11,8 @@ import numpy as np
 
 from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.grouping import Grouping, find_strata
 
-# Examples are sorted by length within this many batches.
-POOL_BATCHES = 50
 # The training step is compiled for at most this many widths.
 NUM_WIDTHS = 4
 # Evaluation is cheaper per batch, so compiling weighs more, and fewer widths are better.
@@ -48,25 +47,25 @@ class TaskBatch(NamedTuple):
 
 
 class TaskBatches:
-    """Batches of examples of similar length; each epoch has every example once.
+    """Batches of examples; every example weighs the same, unless `Grouping` leaves it out or says otherwise."""
 
-    The examples of an epoch are shuffled and divided into pools of POOL_BATCHES batches. Within a pool they are sorted
-    by length and cut into batches; then the batches are shuffled. The last batch may be incomplete; the rows that fill
-    it have weight 0.
-    """
-
-    def __init__(self, examples: EncodedExamples, *, seed: int, batch_size: int) -> None:
+    def __init__(self, examples: EncodedExamples, grouping: Grouping, *, seed: int) -> None:
         """Prepares batches of these examples, which are not copied."""
-        self.batch_size = batch_size
-        self.steps_per_epoch = -(-len(examples) // batch_size)
-        self.widths = choose_widths(examples.lengths())
+        self.batch_size = grouping.batch_size
+        self.steps_per_epoch = grouping.batches(len(examples))
         self._examples = examples
-        self._lengths = examples.lengths()
+        self._grouping = grouping
+        self._lengths, self._strata = examples.lengths(), find_strata(examples)
         self._seed = seed
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+        self.widths = self._choose_widths()
 
     def rows(self, step: int, start: int, stop: int) -> TaskBatch:
-        """Returns rows start:stop of the global batch of `step`; both kinds of weights sum to 1 over a global batch."""
+        """Returns rows start:stop of the global batch of `step`.
+
+        Both kinds of weights sum to 1 over a global batch or, where examples are spread, to the size of the batch
+        divided by the mean size: a batch of one example less weighs that much less.
+        """
         epoch, index = divmod(step, self.steps_per_epoch)
         batch = self._epoch(epoch)[index]
         noise = hash_numbers(
@@ -75,7 +74,9 @@ class TaskBatches:
         width = _smallest_width(self.widths, int(self._lengths[batch].max()))
         update = np.full(stop - start, hash_numbers(self._seed, step))
         rows = assemble(self._examples, batch[start:stop], stop - start, width, batch)
-        return rows._replace(noise=noise, update=update)
+        share = self._grouping.share(len(batch), len(self._examples))
+        weights, label_weights = (part * np.float32(share) for part in (rows.weights, rows.label_weights))
+        return rows._replace(noise=noise, update=update, weights=weights, label_weights=label_weights)
 
     def sample(self, width: int) -> TaskBatch:
         """Returns one empty row with the shape of batches of a width."""
@@ -84,15 +85,15 @@ class TaskBatches:
 
     def _make_epoch(self, epoch: int) -> list[np.ndarray]:
         """Returns the numbers of the examples in each batch."""
-        generator = np.random.default_rng((self._seed, epoch))
-        order = generator.permutation(len(self._examples))
-        batches = []
-        pool = POOL_BATCHES * self.batch_size
-        for pool_start in range(0, len(order), pool):
-            examples = order[pool_start : pool_start + pool]
-            examples = examples[np.argsort(self._lengths[examples], kind="stable")]
-            batches += [examples[i : i + self.batch_size] for i in range(0, len(examples), self.batch_size)]
-        return [batches[i] for i in generator.permutation(len(batches))]
+        return self._grouping.epoch(self._lengths, self._strata, np.random.default_rng((self._seed, epoch)))
+
+    def _choose_widths(self) -> list[int]:
+        if self._grouping.rule == "pools":
+            return choose_widths(self._lengths)
+        # An epoch that no seed changes, so that runs of several seeds share their compiled programs.
+        batches = self._grouping.epoch(self._lengths, self._strata, np.random.default_rng(0))
+        longest = [self._lengths[batch].max() for batch in batches]
+        return choose_widths(np.array([*longest, self._lengths.max()]))
 
 
 class TaskEvaluationBatches:

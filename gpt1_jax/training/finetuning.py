@@ -19,6 +19,7 @@ from gpt1_jax.run import Run
 from gpt1_jax.tasks.batches import TaskBatches
 from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples
+from gpt1_jax.tasks.grouping import Grouping
 from gpt1_jax.tasks.predictions import predict_labels, write_predictions
 from gpt1_jax.tasks.reading import TaskData, read_task
 from gpt1_jax.tasks.scoring import score_predictions
@@ -75,7 +76,8 @@ def finetune(config: Config, workdir: str) -> None:
         }
 
     encoded = hosts.together(encode)
-    batches = TaskBatches(encoded["train"], seed=config.seed, batch_size=config.train.batch_size)
+    grouping = Grouping(settings.batching, settings.remainder, config.train.batch_size)
+    batches = TaskBatches(encoded["train"], grouping, seed=config.seed)
     config = dataclasses.replace(config, train=settle(config.train, batches.steps_per_epoch))
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ from gpt1_jax.tasks.batches import (
     choose_widths,
 )
 from gpt1_jax.tasks.encoding import EncodedExamples, LabelForm
+from gpt1_jax.tasks.grouping import Batching, Grouping, Remainder
 
 START, EXTRACT = 1001, 1002
 
@@ -49,6 +50,17 @@ def random_examples(count: int, sequences: int = 1, seed: int = 0) -> EncodedExa
 def numbers(batch: TaskBatch) -> list[int]:
     """Which examples a batch has, in the order of its rows."""
     return [int(row[0, 1]) - 1 for row in batch.tokens if row.any()]
+
+
+def batches_of(
+    examples: EncodedExamples,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    rule: Batching = "bucketed",
+    remainder: Remainder = "spread",
+) -> TaskBatches:
+    return TaskBatches(examples, Grouping(rule, remainder, batch_size), seed=seed)
 
 
 def batch_lengths(batch: TaskBatch) -> np.ndarray:
@@ -103,17 +115,34 @@ def test_weights_are_the_mean_of_a_sequence_then_over_sequences() -> None:
 
 
 @pytest.mark.parametrize("sequences", [1, 2, 4])
-def test_both_weights_of_every_global_batch_sum_to_one(sequences: int) -> None:
+@pytest.mark.parametrize(("rule", "remainder"), [("pools", "spread"), ("shuffled", "dropped")])
+def test_both_weights_of_every_global_batch_sum_to_one(
+    rule: Batching, remainder: Remainder, sequences: int
+) -> None:
     examples = random_examples(45, sequences)
-    for batch in epoch_of(TaskBatches(examples, seed=0, batch_size=8)):
+    for batch in epoch_of(batches_of(examples, 8, rule=rule, remainder=remainder)):
         assert batch.weights.sum() == pytest.approx(1, rel=1e-5)
         assert batch.label_weights.sum() == pytest.approx(1, rel=1e-6)
         assert ((batch.weights > 0).sum(-1) == np.maximum(batch_lengths(batch) - 1, 0)).all()
 
 
+@pytest.mark.parametrize("rule", ["shuffled", "bucketed"])
+@pytest.mark.parametrize(("count", "size"), [(45, 8), (40, 8), (9, 8), (3, 8)])
+def test_where_none_is_dropped_all_examples_of_an_epoch_weigh_the_same(
+    rule: Batching, count: int, size: int
+) -> None:
+    """And a batch as many of them as it has, which is 1 in the mean."""
+    seen = epoch_of(batches_of(random_examples(count, 2), size, rule=rule))
+    for batch in seen:
+        real = len(numbers(batch))
+        np.testing.assert_allclose(batch.label_weights[:real], len(seen) / count, rtol=1e-6)
+        np.testing.assert_allclose(batch.weights[:real].sum((1, 2)), len(seen) / count, rtol=1e-5)
+        assert not batch.label_weights[real:].any() and not batch.weights[real:].any()
+
+
 def test_labels_are_those_of_the_examples() -> None:
     examples = random_examples(45)
-    for batch in epoch_of(TaskBatches(examples, seed=0, batch_size=8)):
+    for batch in epoch_of(batches_of(examples, 8)):
         chosen = numbers(batch)
         np.testing.assert_array_equal(batch.labels[: len(chosen), 0], examples.labels[chosen])
 
@@ -151,10 +180,26 @@ def test_both_ends_of_a_span_are_distributions_over_positions() -> None:
 # ── An epoch ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("rule", ["shuffled", "bucketed"])
 @pytest.mark.parametrize(("count", "size"), [(45, 8), (40, 8), (3, 8), (1, 1), (45, 1), (130, 2)])
-def test_every_epoch_has_every_example_once_and_one_ragged_batch_at_most(count: int, size: int) -> None:
+def test_every_epoch_has_every_example_once_in_batches_that_differ_by_one_at_most(
+    rule: Batching, count: int, size: int
+) -> None:
+    batches = batches_of(random_examples(count), size, rule=rule)
+    assert batches.steps_per_epoch == -(-count // size)
+    for epoch in range(3):
+        seen = epoch_of(batches, epoch)
+        assert sorted(itertools.chain(*map(numbers, seen))) == list(range(count))
+        sizes = {len(numbers(batch)) for batch in seen}
+        assert max(sizes) <= size and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("count", "size"), [(45, 8), (40, 8), (3, 8), (1, 1), (45, 1), (130, 2)])
+def test_under_the_earlier_rule_every_epoch_has_every_example_and_one_ragged_batch_at_most(
+    count: int, size: int
+) -> None:
     """Of 130 examples in batches of 2 there is more than one pool."""
-    batches = TaskBatches(random_examples(count), seed=0, batch_size=size)
+    batches = batches_of(random_examples(count), size, rule="pools")
     assert batches.steps_per_epoch == -(-count // size)
     for epoch in range(3):
         seen = epoch_of(batches, epoch)
@@ -163,8 +208,25 @@ def test_every_epoch_has_every_example_once_and_one_ragged_batch_at_most(count: 
         assert sizes[1:] == [size] * (len(sizes) - 1)
 
 
+@pytest.mark.parametrize("rule", ["shuffled", "bucketed"])
+def test_dropping_leaves_out_what_fills_no_batch_and_others_in_each_epoch(rule: Batching) -> None:
+    batches = batches_of(random_examples(45), 8, rule=rule, remainder="dropped")
+    assert batches.steps_per_epoch == 5
+    left_out = set()
+    for epoch in range(4):
+        seen = list(itertools.chain(*map(numbers, epoch_of(batches, epoch))))
+        assert len(seen) == len(set(seen)) == 40
+        left_out.add(frozenset(range(45)) - frozenset(seen))
+    assert len(left_out) == 4
+
+
+def test_fewer_examples_than_a_batch_holds_are_not_dropped() -> None:
+    batches = batches_of(random_examples(3), 8, rule="shuffled", remainder="dropped")
+    assert batches.steps_per_epoch == 1 and sorted(numbers(epoch_of(batches)[0])) == [0, 1, 2]
+
+
 def test_rows_that_fill_a_ragged_batch_come_last_and_weigh_nothing() -> None:
-    seen = epoch_of(TaskBatches(random_examples(45, 2), seed=0, batch_size=8))
+    seen = epoch_of(batches_of(random_examples(45, 2), 8, rule="pools"))
     (ragged,) = (batch for batch in seen if len(numbers(batch)) < 8)
     assert (ragged.label_weights[:, 0] > 0).tolist() == [True] * 5 + [False] * 3
     assert ragged.label_weights[:5, 0] == pytest.approx(1 / 5)
@@ -175,35 +237,21 @@ def test_rows_that_fill_a_ragged_batch_come_last_and_weigh_nothing() -> None:
 def test_another_epoch_or_seed_is_another_order() -> None:
     examples = random_examples(45)
     orders = {
-        tuple(itertools.chain(*map(numbers, epoch_of(TaskBatches(examples, seed=seed, batch_size=8), epoch))))
+        tuple(itertools.chain(*map(numbers, epoch_of(batches_of(examples, 8, seed=seed), epoch))))
         for seed in range(4)
         for epoch in range(3)
     }
     assert len(orders) == 12
 
 
-def test_epochs_and_seeds_also_differ_in_who_shares_a_batch() -> None:
-    """Though no two examples are of one length, as sorting is within pools of 100 of the 200."""
-    examples = encoded([[length] for length in range(3, 203)])
-    partitions = {
-        frozenset(
-            frozenset(numbers(batch))
-            for batch in epoch_of(TaskBatches(examples, seed=seed, batch_size=2), epoch)
-        )
-        for seed in range(2)
-        for epoch in range(2)
-    }
-    assert len(partitions) == 4
-
-
 def test_long_and_short_batches_are_mixed() -> None:
-    batches = TaskBatches(random_examples(800), seed=0, batch_size=8)
+    batches = batches_of(random_examples(800), 2)
     means = [batch_lengths(batch).mean() for batch in epoch_of(batches)]
     assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.3
 
 
 def test_any_rows_of_a_batch_can_be_read_alone() -> None:
-    batches = TaskBatches(random_examples(45, 2), seed=3, batch_size=8)
+    batches = batches_of(random_examples(45, 2), 8, seed=3)
     for step in range(2 * batches.steps_per_epoch):  # the ragged ones too
         whole = batches.rows(step, 0, 8)
         for array, part in zip(whole, batches.rows(step, 2, 5), strict=True):
@@ -216,7 +264,7 @@ def test_any_rows_of_a_batch_can_be_read_alone() -> None:
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
     examples = random_examples(45)
-    one, same = (TaskBatches(examples, seed=1, batch_size=8) for _ in range(2))
+    one, same = (batches_of(examples, 8, seed=1) for _ in range(2))
     for step in (30, 2, 17):
         same.rows(step, 0, 8)  # what was read before leaves no trace
     for a, b in zip(one.rows(5, 0, 8), same.rows(5, 0, 8), strict=True):
@@ -226,7 +274,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 def test_noise_differs_between_sequences_rows_steps_epochs_and_seeds() -> None:
     examples = random_examples(45, 3)
     noises = [
-        TaskBatches(examples, seed=seed, batch_size=8).rows(step, 0, 8).noise
+        batches_of(examples, 8, seed=seed).rows(step, 0, 8).noise
         for seed in (1, 2)
         for step in (0, 1, 6)  # of which 6 begins the second epoch
     ]
@@ -238,7 +286,7 @@ def test_noise_differs_between_sequences_rows_steps_epochs_and_seeds() -> None:
 
 
 def test_batches_come_in_few_shapes_as_the_samples_foretell() -> None:
-    batches = TaskBatches(random_examples(500, 2), seed=0, batch_size=8)
+    batches = batches_of(random_examples(500, 2), 8)
     shapes = {batch.tokens.shape for epoch in range(3) for batch in epoch_of(batches, epoch)}
     assert 1 < len(shapes) <= NUM_WIDTHS
     samples = [batches.sample(width) for width in batches.widths]
@@ -249,21 +297,19 @@ def test_batches_come_in_few_shapes_as_the_samples_foretell() -> None:
 
 
 def test_a_batch_takes_the_narrowest_width_that_fits_its_longest_sequence() -> None:
-    batches = TaskBatches(random_examples(500, 2), seed=0, batch_size=8)
+    batches = batches_of(random_examples(500, 2), 8)
     for batch in epoch_of(batches):
         longest = batch_lengths(batch).max()
         assert batch.tokens.shape[-1] == min(width for width in batches.widths if width >= longest)
 
 
-def test_padding_is_far_below_that_of_a_fixed_width() -> None:
-    examples = random_examples(2000)
-    seen = epoch_of(TaskBatches(examples, seed=0, batch_size=16))
-    real, fixed = examples.tokens.size, 2000 * int(examples.lengths().max())
-    computed = sum(batch.tokens.size for batch in seen)
+@pytest.mark.parametrize(("rule", "most"), [("pools", 1.7), ("bucketed", 2.0), ("shuffled", 5)])
+def test_padding_is_below_that_of_a_fixed_width(rule: Batching, most: float) -> None:
+    examples = random_examples(4000)
+    seen = epoch_of(batches_of(examples, 16, rule=rule))
+    real, fixed = examples.tokens.size, 4000 * int(examples.lengths().max())
     assert fixed > 6 * real
-    assert computed < 1.6 * real
-    together = [np.ptp(batch_lengths(batch)) for batch in seen]
-    assert np.median(together) <= 2  # tokens, between the shortest and the longest of a batch
+    assert sum(batch.tokens.size for batch in seen) < most * real
 
 
 def padded(widths: tuple[int, ...], lengths: np.ndarray) -> int:

@@ -20,6 +20,7 @@ from gpt1_jax.model.specials import SPECIALS, special_ids
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches, assemble
 from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.grouping import Grouping
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.state import State, abstract_params
@@ -291,7 +292,7 @@ def test_micro_batches_add_up_to_the_ragged_batch() -> None:
 
 def ragged_batch(form: Form) -> TaskBatch:
     """Of an epoch of 13 examples in batches of eight rows the one of five."""
-    batches = TaskBatches(random_examples(form, 13), seed=0, batch_size=8)
+    batches = TaskBatches(random_examples(form, 13), Grouping("pools", "spread", 8), seed=0)
     (ragged,) = (b for step in (0, 1) if (b := batches.rows(step, 0, 8)).label_weights[-1] == 0)
     assert ragged.noise.all() and ragged.label_weights[:, 0].tolist() == pytest.approx([1 / 5] * 5 + [0] * 3)
     return ragged
