@@ -75,6 +75,11 @@ def demo(task: str) -> Config:
     )
 
 
+def setting_of(task: str) -> Config:
+    """The setting for a task: `demo` for those of the demo text, `paper` for all others."""
+    return demo(task) if task.startswith("demo_") else paper(task)
+
+
 def get_config(task: str = "") -> ConfigDict:
     """Returns the setting of a task.
 
@@ -82,4 +87,4 @@ def get_config(task: str = "") -> ConfigDict:
         UserError: there is no task of that name.
     """
     find_task(task, named="--config=configs/finetune.py:")
-    return to_config_dict(demo(task) if task.startswith("demo_") else paper(task))
+    return to_config_dict(setting_of(task))

@@ -55,7 +55,7 @@ def describe() -> str:
                 for name, preset in presets.items()
             ),
             "",
-            "Tasks (gpt1 train --config=finetune:TASK --config.init_from=RUN):",
+            "Tasks (gpt1 train --config=finetune:TASK --config.init_from=RUN; finetune_authors:TASK: as the authors):",
             f"  {' '.join(CATALOG)}",
         ]
     )

@@ -148,7 +148,12 @@ class TrainConfig:
     batch_size: Number = setting(64, PAPER, "sequences per update, over all devices", fixed=True)
     accumulation: Number = setting(1, OURS, "micro-batches that an update is split into")
     log_every: Count = setting(100, OURS, "steps from one line of the log to the next")
-    eval_every: Amount = setting(10_000, OURS, "steps from one evaluation to the next; 0 means an epoch")
+    eval_every: Annotated[int, Range(-1, below=2**63)] = setting(
+        10_000,
+        OURS,
+        "steps from one evaluation to the next; 0 means an epoch; -1 means an epoch too, and steps 1,000 · 2ᵏ of the "
+        "first, as in the authors' program",
+    )
     eval_batches: Amount = setting(
         200, OURS, "batches in an evaluation; 0 means the whole validation part, as always in fine-tuning"
     )

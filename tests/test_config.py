@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from support import tiny_config
 from configs import pretrain
 from gpt1_jax import config_flag
 from gpt1_jax.config import Config, schema, to_config_dict
+from gpt1_jax.config_flag import packaged
 from gpt1_jax.errors import UserError
 from gpt1_jax.old_runs import fill_before
-from gpt1_jax.overrides import check, from_dict, parse_override, to_dict
+from gpt1_jax.overrides import check, flatten, from_dict, parse_override, to_dict
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
@@ -85,6 +87,23 @@ def test_no_preset_is_the_paper() -> None:
     assert (optimizer.learning_rate, optimizer.schedule, optimizer.warmup_steps) == (2.5e-4, "cosine", 2000)
     assert (optimizer.weight_decay, optimizer.clip_norm) == (0.01, 1)
     assert (optimizer.beta1, optimizer.beta2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+
+
+@pytest.mark.parametrize("task", ["rte", "demo_genre"])
+def test_the_authors_setting_is_that_of_fine_tuning_but_for_their_switches(task: str) -> None:
+    ours, theirs = (
+        flatten(runpy.run_path(str(packaged()[name]))["get_config"](task).to_dict())
+        for name in ("finetune", "finetune_authors")
+    )
+    assert {key: value for key, value in theirs.items() if value != ours[key]} == {
+        "model.embedding_dropout_form": "matrix",
+        "model.dtype": "float32",
+        "train.eval_every": -1,
+        "finetune.batching": "shuffled",
+        "finetune.remainder": "dropped",
+        "finetune.softmax": "authors",
+    }
+    assert theirs["finetune.select"] == "best" and theirs["optimizer.schedule"] == "linear"
 
 
 def test_whole_numbers_become_floats_where_the_field_is_one() -> None:

@@ -33,7 +33,7 @@ from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.outlook import look_ahead
-from gpt1_jax.training.session import begin, check_table, open_session, settle
+from gpt1_jax.training.session import begin, check_table, early_evaluations, open_session, settle
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
@@ -78,6 +78,7 @@ def finetune(config: Config, workdir: str) -> None:
     encoded = hosts.together(encode)
     grouping = Grouping(settings.batching, settings.remainder, config.train.batch_size)
     batches = TaskBatches(encoded["train"], grouping, seed=config.seed)
+    early = early_evaluations(config.train, batches.steps_per_epoch)
     config = dataclasses.replace(config, train=settle(config.train, batches.steps_per_epoch))
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,6 +119,7 @@ def finetune(config: Config, workdir: str) -> None:
         parameters=parameter_count(trainer.abstract.params, tokenizer.vocab_size + SPECIALS),
         tokens_per_step=encoded["train"].tokens.size / batches.steps_per_epoch,
         flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
+        early=early,
         lines=[*_describe(data, encoded, tokenizer, length), *session.lines, *warnings, *opened.lines],
         positive_label=task.labels[task.positive] if "f1" in task.metrics else None,
     )

@@ -53,7 +53,7 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
         step, last = int(state.step), config.num_steps
         hosts.on_first(lambda: mend_results(run, stage, step))
         # A disk may show outdated files to some hosts.
-        unevaluated = hosts.any_of(lacks_evaluation(run, config, step))
+        unevaluated = hosts.any_of(lacks_evaluation(stage, run, config, step))
         if step > last or (step == last and not unevaluated):
             tell(
                 f"{run.directory} is done: step {step} of {last}; raise train.num_steps or num_epochs to go on."

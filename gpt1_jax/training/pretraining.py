@@ -25,7 +25,7 @@ from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.outlook import look_ahead
-from gpt1_jax.training.session import begin, check_table, open_session, settle
+from gpt1_jax.training.session import begin, check_table, early_evaluations, open_session, settle
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
@@ -61,7 +61,9 @@ def pretrain(config: Config, workdir: str) -> None:
     batches = PretrainingBatches(
         corpus.train, seed=config.seed, batch_size=config.train.batch_size, context_length=length
     )
-    config = replace(config, train=settle(config.train, batches.examples_per_epoch / config.train.batch_size))
+    steps_per_epoch = batches.examples_per_epoch / config.train.batch_size
+    early = early_evaluations(config.train, steps_per_epoch)
+    config = replace(config, train=settle(config.train, steps_per_epoch))
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
     model = make_trunk(config.model, tokenizer.vocab_size)
@@ -91,6 +93,7 @@ def pretrain(config: Config, workdir: str) -> None:
         parameters=parameter_count(trainer.abstract.params, tokenizer.vocab_size),
         tokens_per_step=config.train.batch_size * length,
         flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
+        early=early,
         lines=[f"{len(corpus.train):,} training tokens", *session.lines, *warnings, *opened.lines],
         sample=_make_sample(model, corpus, mesh) if isinstance(model, Transformer) else None,
     )

@@ -21,10 +21,14 @@ from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
 
 
-def lacks_evaluation(run: Run, config: TrainConfig, step: int) -> bool:
+def is_evaluated(stage: Stage, config: TrainConfig, step: int) -> bool:
+    """Returns whether an evaluation follows a step."""
+    return step == config.num_steps or step % config.eval_every == 0 or step in stage.early
+
+
+def lacks_evaluation(stage: Stage, run: Run, config: TrainConfig, step: int) -> bool:
     """Returns whether a checkpoint was saved, but a stop or a crash left no time for the evaluation due then."""
-    due = step > 0 and (step % config.eval_every == 0 or step == config.num_steps)
-    return due and run.results().get("step") != step
+    return step > 0 and is_evaluated(stage, config, step) and run.results().get("step") != step
 
 
 class Due(NamedTuple):
@@ -113,7 +117,7 @@ class Record:
         return Due(
             stop=stop,
             save=end or step % self._config.checkpoint_every == 0,
-            evaluate=end or step % self._config.eval_every == 0,
+            evaluate=is_evaluated(self._stage, self._config, step),
             look=self.guard.nearly_lost,
         )
 

@@ -21,6 +21,9 @@ from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.overrides import to_dict
 from gpt1_jax.run import NO_FILES, Run
 
+# The value of train.eval_every that adds evaluations within the first epoch.
+_EARLY = -1
+
 
 def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
     """Returns the settings with numbers in place of everything that depends on the length of an epoch.
@@ -29,6 +32,7 @@ def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
         UserError: the epochs have more steps than can be counted.
     """
     epoch = math.ceil(steps_per_epoch)
+    evaluated_by_epoch = train.eval_every in (0, _EARLY)
     num_steps = math.ceil(train.num_epochs * steps_per_epoch) if train.num_epochs else train.num_steps
     if num_steps >= 2**31:
         raise UserError(
@@ -39,9 +43,16 @@ def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
         train,
         num_steps=num_steps,
         num_epochs=0.0,
-        eval_every=train.eval_every or epoch,
+        eval_every=epoch if evaluated_by_epoch else train.eval_every,
         checkpoint_every=train.checkpoint_every or epoch,
     )
+
+
+def early_evaluations(train: TrainConfig, steps_per_epoch: float) -> frozenset[int]:
+    """Returns the steps within the first epoch that are evaluated, by settings that are not settled yet."""
+    if train.eval_every != _EARLY:
+        return frozenset()
+    return frozenset(step for k in range(31) if (step := 1000 * 2**k) < steps_per_epoch)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a stage of training puts into the loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ class Stage:
         record: step → writes into the run directory what the steps after it are trained with.
         parameters: the number of parameters in use.
         tokens_per_step, flops_per_token: the mean costs of a step, for the speed figures.
+        early: steps that are evaluated besides those of `train.eval_every`.
         lines: printed before the first step.
         positive_label: the class whose F1 is reported, if there is one.
         sample: parameters → a text to look at after each evaluation, or None.
@@ -37,6 +38,7 @@ class Stage:
     parameters: int
     tokens_per_step: float
     flops_per_token: float
+    early: Set[int] = frozenset()
     lines: Sequence[str] = ()
     positive_label: str | None = None
     sample: Callable[[Any], str] | None = None

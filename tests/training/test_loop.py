@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from gpt1_jax.training.divergence import PATIENCE, PROOF, Diverged, DivergedAgai
 from gpt1_jax.training.entries import mend_results
 from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.loop import train
+from gpt1_jax.training.session import early_evaluations, settle
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
 
@@ -85,6 +87,7 @@ class Trial:
         self.settings = quiet | settings
         self.bad: set[int] = set()  # the steps whose loss is not finite
         self.ruined = 0  # the step whose update makes the parameter infinite
+        self.early: set[int] = set()
         self.held_out: dict[int, float] = {}  # by the number of good steps the parameter tells
         self.stop_at = 0  # the step, in one training
         self.stop_while_evaluating = 0  # the same, while this number of good steps is evaluated
@@ -138,6 +141,7 @@ class Trial:
                 tokens_per_step=128,
                 flops_per_token=1e6,
                 sample=self.sample,
+                early=self.early,
             )
             trainer: Any = FakeTrainer(mesh, abstract_of(mesh))
             try:
@@ -204,6 +208,23 @@ def test_things_are_done_when_they_are_due(tmp_path: Path, num_steps: int) -> No
     for entry, step in zip(trial.entries("train"), trial.logged("train"), strict=True):
         assert entry["loss"] == 11.0 - step  # each step's own, though read a step later
         assert entry["tokens_per_second"] == pytest.approx(128 / entry["seconds_per_step"])
+
+
+def test_some_steps_are_evaluated_besides_the_regular_ones_and_made_up_after_a_stop(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, eval_every=4)
+    trial.early, trial.stop_while_evaluating = {1, 2}, 2
+    assert not trial.train()
+    assert trial.train()
+    assert trial.logged("eval") == [1, 2, 4, 7]
+
+
+def test_the_authors_evaluations_are_at_doublings_of_a_thousand_within_the_first_epoch() -> None:
+    settings = tiny_config(**{"train.eval_every": -1, "train.num_epochs": 3.0, "train.num_steps": 0}).train
+    assert settle(settings, 5000).eval_every == 5000
+    assert early_evaluations(settings, 5000) == {1000, 2000, 4000}
+    assert (
+        early_evaluations(settings, 1000) == early_evaluations(replace(settings, eval_every=0), 5000) == set()
+    )
 
 
 @pytest.mark.parametrize("num_steps", [4, 7])
