@@ -10,6 +10,7 @@ from typing import IO, Any
 from absl import flags
 from etils import epath
 
+from gpt1_jax.arguments import STEP_HELP, check_step
 from gpt1_jax.disk.inputs import open_input, standard_input
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.door import door
@@ -18,6 +19,7 @@ from gpt1_jax.usage.prediction_files import is_pipe, open_output, write_output
 from gpt1_jax.usage.score_files import read_requests
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
+_STEP = flags.DEFINE_string("step", None, STEP_HELP)
 _INPUT = flags.DEFINE_string(
     "input",
     None,
@@ -40,6 +42,7 @@ def main(_: list[str]) -> None:
     """Prints a JSON object for each line of input, while further lines are still read."""
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing; name the run directory whose model is to score.")
+    step = check_step(_STEP.value, "--step")
     source = None if _INPUT.value is None else expand(_INPUT.value, "--input")
     # Standard input may be a file too.
     output = None if _OUTPUT.value is None else open_output(_OUTPUT.value, source or "/dev/stdin")
@@ -48,7 +51,7 @@ def main(_: list[str]) -> None:
         from gpt1_jax import load
         from gpt1_jax.usage.scores import Scorer
 
-        scorer = Scorer(load(_WORKDIR.value), _TOP.value or 0, _STRIDE.value)
+        scorer = Scorer(load(_WORKDIR.value, step), _TOP.value or 0, _STRIDE.value)
         requests = read_requests(file, name)
         # A person at the terminal waits for each answer.
         talking = source is None and file.isatty()
