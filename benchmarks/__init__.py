@@ -1,1 +1,1 @@
-"""Measurements that are no part of the package, each run as python -m benchmarks.NAME."""
+"""Measurements outside the package; each runs as python -m benchmarks.NAME."""

@@ -1,10 +1,10 @@
-"""The paper's ablations on chosen tasks: its table 5 and figure 2 left, for any pre-trained run.
+"""The paper's ablations on chosen tasks: its table 5 and figure 2 (left), for any pre-trained run.
 
     python -m benchmarks.ablations --init_from=RUN --output=DIR --tasks=demo_genre,cola:files:data/CoLA --seeds=0,1,2
 
-Every fine-tuning is a run directory DIR/TASK/VARIANT/SEED. One that is done is not done again: after an interruption
-the same command goes on, and further commands add to the table of all that DIR holds, DIR/table.md, and to the
-picture of the scores by the number of transferred blocks, DIR/transfer.png.
+Every fine-tuning is a run directory DIR/TASK/VARIANT/SEED. A finished one is kept, so the same command goes on after an
+interruption, and further commands add to what DIR holds: DIR/table.md has all scores, and DIR/transfer.png shows them
+against the number of transferred blocks.
 """
 
 import json
@@ -41,27 +41,28 @@ TRANSFER = "transfer_"
 
 _INIT_FROM = flags.DEFINE_string("init_from", None, "the pre-trained run")
 _LSTM_FROM = flags.DEFINE_string(
-    "lstm_from", None, "one pre-trained with model.kind=lstm, for the variant lstm"
+    "lstm_from", None, "a run pre-trained with model.kind=lstm, for the variant lstm"
 )
 _OUTPUT = flags.DEFINE_string("output", None, "the directory of all runs")
 _TASKS = flags.DEFINE_list("tasks", [], "TASK or TASK:SOURCE, such as cola:files:data/CoLA")
 _VARIANTS = flags.DEFINE_list(
     "variants", "full,no_pretraining,no_auxiliary,baselines", f"of {', '.join(CHOICES)}"
 )
-_SEEDS = flags.DEFINE_list("seeds", "0", "of each fine-tuning")
-_MAX_EXAMPLES = flags.DEFINE_integer("max_examples", 0, "of training, as finetune.max_examples")
+_SEEDS = flags.DEFINE_list("seeds", "0", "seeds of each fine-tuning")
+_MAX_EXAMPLES = flags.DEFINE_integer("max_examples", 0, "examples of training, as finetune.max_examples")
 _SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE of the config, for every fine-tuning")
 
 
 def main(_: list[str]) -> None:
-    """Does what is missing, then writes the table and the picture."""
+    """Makes the runs that are missing, then writes the table and the picture."""
     start, directory = _INIT_FROM.value, _OUTPUT.value
     if start is None or directory is None:
         raise UserError("--init_from=RUN and --output=DIR are both needed.")
     for variant in _VARIANTS.value:
         if variant not in CHOICES or (variant == "lstm" and _LSTM_FROM.value is None):
             raise UserError(
-                f"--variants={variant} is none of {', '.join(CHOICES)}; lstm needs --lstm_from=RUN."
+                f"--variants={variant} is not possible; choose of {', '.join(CHOICES)}, and give "
+                "--lstm_from=RUN for lstm."
             )
     output = Path(directory)
     for spec in _TASKS.value:
@@ -89,7 +90,7 @@ def main(_: list[str]) -> None:
 
 
 def finetune(place: Path, task: str, source: str, start: str | None, changes: dict[str, Any]) -> None:
-    """Fine-tunes once for each seed, as a user does; what is done stays."""
+    """Fine-tunes once for each seed, by the command a user gives; finished runs are kept."""
     settings = [f"{key}={value}" for key, value in changes.items()] + _SET.value
     settings += [f"finetune.max_examples={_MAX_EXAMPLES.value}", f"init_from={start}"]
     settings += [f"data.source={source}"] if source else []
@@ -118,7 +119,7 @@ def zero_shot(place: Path, task: str, source: str, start: str) -> None:
 
 
 def baselines(place: Path, task: str, source: str) -> None:
-    """Scores what benchmarks.baselines has, on the very examples of the fine-tunings."""
+    """Scores the baselines of benchmarks.baselines on the same examples as the fine-tunings."""
     if (place / "majority" / "results.json").exists():
         return
     config = paper(task)
@@ -131,7 +132,7 @@ def baselines(place: Path, task: str, source: str) -> None:
 
 
 def collect(output: Path) -> dict[tuple[str, str], list[float]]:
-    """(task, variant) → the task's first metric, of every seed; of fine-tunings, those that have ended."""
+    """Returns (task, variant) → the task's first metric, one number a seed; unfinished fine-tunings are left out."""
     scores = defaultdict(list)
     for path in sorted(output.glob("*/*/**/results.json")):
         if (path.parent / "config.json").exists() and not (path.parent / "predictions").exists():
@@ -142,7 +143,7 @@ def collect(output: Path) -> dict[tuple[str, str], list[float]]:
 
 
 def make_table(scores: dict[tuple[str, str], list[float]]) -> str:
-    """Variants down, tasks across: 100 times the mean, ± half the range over the seeds, and their number."""
+    """Returns the table, a row a variant and a column a task: 100 times the mean, ± half the range, and the seeds."""
     tasks = list(dict.fromkeys(task for task, _ in scores))
     variants = sorted(dict.fromkeys(variant for _, variant in scores), key=_order)
     lines = ["| | " + " | ".join(f"{task} ({find_task(task).metrics[0]})" for task in tasks) + " |"]
@@ -154,7 +155,7 @@ def make_table(scores: dict[tuple[str, str], list[float]]) -> str:
 
 
 def draw_transfer(scores: dict[tuple[str, str], list[float]], path: Path) -> None:
-    """The score of each task against the number of transferred blocks."""
+    """Draws the score of each task against the number of transferred blocks."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes: Any = figure.subplots()
     for task in dict.fromkeys(task for task, _ in scores):
@@ -175,7 +176,7 @@ def _run(command: str, *arguments: str) -> str:
     print("+", *line[1:], file=sys.stderr, flush=True)
     done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise UserError(f"The command above ended with {done.returncode}; mend that and run this again.")
+        raise UserError(f"The command above ended with {done.returncode}; correct that, and run this again.")
     return done.stdout
 
 

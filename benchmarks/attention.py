@@ -1,4 +1,4 @@
-"""Attention forward and backward on the devices at hand, each form's error and time: python -m benchmarks.attention.
+"""The error and time of each form of attention, forward and backward: python -m benchmarks.attention.
 
 Errors are relative to the plain form in float32 on the same bfloat16 inputs; times are medians of interleaved rounds.
 """
@@ -20,7 +20,7 @@ from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.kernels.choice import FORMS
 
 _SHAPE = flags.DEFINE_string("shape", "64x512x12x64", "sequences × positions × heads × head width")
-_ROUNDS = flags.DEFINE_integer("rounds", 30, "of timing", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 30, "rounds of timing", 1)
 _RATE = 0.1
 
 
@@ -29,7 +29,7 @@ def main(_: list[str]) -> None:
     try:
         batch, length, heads, width = map(int, _SHAPE.value.split("x"))
     except ValueError:
-        raise UserError(f"--shape={_SHAPE.value} is no shape; write one such as 64x512x12x64.") from None
+        raise UserError(f"--shape={_SHAPE.value} is not a shape; write one such as 64x512x12x64.") from None
     backend = jax.default_backend()
     library: list[str] = {"gpu": ["cudnn"], "tpu": ["splash"]}.get(backend, [])
     forms = ["plain", "chunked", *(["flash"] if backend == "tpu" else [])]
@@ -45,7 +45,7 @@ def main(_: list[str]) -> None:
             try:
                 found = jax.block_until_ready(run(*inputs))
             except Exception as error:  # a form that does not compile here is a finding
-                print(f"{form:8} dropout {rate}: fails, {str(error)[:200]}", flush=True)
+                print(f"{form:8} dropout {rate}: fails ({str(error)[:200]})", flush=True)
                 continue
             runs[form, rate] = run
             facts.append(
@@ -74,7 +74,7 @@ def _forward_and_backward(form: str, rate: float, noise: jax.Array, length: int)
 
 
 def _errors(found: Any, inputs: list[jax.Array], rate: float, noise: jax.Array, length: int) -> list[float]:
-    """Of output and gradients, on the first two sequences."""
+    """Returns the errors of output and gradients, on the first two sequences."""
     with jax.default_matmul_precision("highest"):
         exact = _forward_and_backward("plain", rate, noise[:2], length)
         right = exact(*(x[:2].astype(jnp.float32) for x in inputs))

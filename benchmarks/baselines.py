@@ -1,11 +1,11 @@
 """What tasks score without a language model: python -m benchmarks.baselines [--tasks=demo_genre,demo_entailment].
 
-    majority      the most frequent class, or place of the right choice, of the training part; of scores the mean
-    tfidf         logistic regression, of scores ridge regression, on TF-IDF of words and pairs of words: the two
-                  texts of a pair side by side, and of choices each one beside what comes before it
-    tfidf+cosine  one feature more: the cosine of the two texts' TF-IDF
+    majority      the training part's most frequent class, or place of the right choice; for scores, their mean
+    tfidf         logistic regression (ridge regression for scores) on TF-IDF of words and pairs of words; the two
+                  texts of a pair stand side by side, and each choice stands beside what comes before it
+    tfidf+cosine  the same with one feature more: the cosine of the two texts' TF-IDF
 
-On the same split as fine-tuning and by the same metrics; scikit-learn's defaults.
+The split and the metrics are those of fine-tuning, and scikit-learn's defaults apply.
 """
 
 import json
@@ -49,12 +49,12 @@ def main(_: list[str]) -> None:
 def baseline_scores(
     task: Task, train: Sequence[Example], validation: Sequence[Example]
 ) -> dict[str, dict[str, float]]:
-    """The scores of `validation`, as fine-tuning has them, by the name of the baseline.
+    """Returns the scores of `validation` by the name of the baseline, with the metrics of fine-tuning.
 
     Args:
         task: of any kind.
-        train: labeled.
-        validation: those without a label are not counted.
+        train: labeled examples.
+        validation: examples; those without a label are not counted.
     """
     labels = np.array([example.label for example in train])
     vectorizer = TfidfVectorizer(ngram_range=(1, 2)).fit(text for example in train for text in example.texts)
@@ -70,7 +70,7 @@ def baseline_scores(
 
 
 def _vectors(task: Task, vectorizer: TfidfVectorizer, examples: Sequence[Example]) -> list[Any]:
-    """TF-IDF of each text, [N, features]; of choices and what comes before them, [N · choices, features]."""
+    """Returns TF-IDF of each text, [N, features]; of choices and what comes before them, [N · choices, features]."""
     if task.kind != "choice":
         return [vectorizer.transform(texts) for texts in zip(*(e.texts for e in examples), strict=True)]
     before = [" ".join(example.texts[:2]) for example in examples]
@@ -80,7 +80,7 @@ def _vectors(task: Task, vectorizer: TfidfVectorizer, examples: Sequence[Example
 
 
 def _cosine(first: Any, second: Any) -> np.ndarray:
-    """Of the rows of two matrices, [N, 1]; TF-IDF vectors have length 1."""
+    """Returns the cosines of the rows of two matrices, [N, 1]; TF-IDF vectors have length 1."""
     return np.asarray(first.multiply(second).sum(axis=1)).reshape(-1, 1)
 
 
@@ -91,7 +91,7 @@ def _predict_majority(task: Task, labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _predict_linear(task: Task, features: Any, labels: np.ndarray, new: Any) -> np.ndarray:
-    """Classes, scores or numbers of choices for the rows of `new`, from a model of the rows of `features`."""
+    """Returns classes, scores or numbers of choices for the rows of `new`, by a model fitted to `features`."""
     if task.score_range:
         return Ridge().fit(features, labels).predict(new)
     model = LogisticRegression(max_iter=_MAX_ITERATIONS)
@@ -105,6 +105,6 @@ if (
     __name__ == "__main__"
 ):  # only here, because benchmarks that import this module have flags of the same names
     flags.DEFINE_list("tasks", list(DEMO_TASKS), "names of tasks, as configs/finetune.py takes them")
-    flags.DEFINE_string("source", "demo", "where they are read from, as data.source of a config")
+    flags.DEFINE_string("source", "demo", "where the tasks are read from, as data.source of a config")
     flags.DEFINE_string("tfds_dir", None, "where TFDS sets are prepared, as data.tfds_dir")
     door(main)

@@ -1,6 +1,6 @@
 """The learning curve of a run as a picture: python -m benchmarks.curve --run=RUN --picture=curve.svg.
 
-The README's is of `tiny`, beside what simpler models make of its held-out text (`benchmarks.held_out`).
+The README has that of `tiny`, beside what simpler models make of its held-out text (`benchmarks.held_out`).
 """
 
 import json
@@ -28,18 +28,18 @@ def main(_: list[str]) -> None:
         raise UserError(f"--run={_RUN.value} has no metrics.jsonl; name a pre-trained run.")
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     beside = dict(pair.split("=") for pair in _BESIDE.value)
-    # Text stays text, and nothing of the day or the machine is written: the same log gives the same file.
+    # Text stays text, and neither the day nor the machine is written, so the same log gives the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gpt1_jax"}):
         figure = draw(entries, {name: float(bits) for name, bits in beside.items()})
         figure.savefig(_PICTURE.value, metadata={"Date": None} if _PICTURE.value.endswith(".svg") else None)
 
 
 def draw(entries: list[dict[str, Any]], beside: dict[str, float]) -> Figure:
-    """Training and held-out loss in bits a byte, and a dashed line for each model beside them.
+    """Draws training and held-out loss in bits a byte, and a dashed line for each model beside them.
 
     Args:
-        entries: the lines of metrics.jsonl. The held-out text tells how many nats a token are a bit a byte.
-        beside: bits a byte by name.
+        entries: the lines of metrics.jsonl, whose evaluations say how many nats a token are a bit a byte.
+        beside: the bits a byte of other models, by name.
     """
     train = [entry for entry in entries if entry["kind"] == "train"]
     held_out = [entry for entry in entries if entry["kind"] == "eval"]

@@ -1,8 +1,9 @@
 """Whether training ever waits for text: python -m benchmarks.data [--preset=tiny] [--source=text:GLOB].
 
-Batches as training gets them, windows of a tokenized corpus placed on the device, beside the train step that takes
-them; and the tokenization of the source with one core and with all, into corpora that are the same. The corpora are
-made in a temporary directory. Rounds are interleaved, after one that warms up; medians, and the range.
+It measures batches as training gets them, windows of a tokenized corpus placed on the device, beside the train step
+that takes them. It also measures the tokenization of the source with one core and with all, and checks that both make
+the same corpus. The corpora are made in a temporary directory. Rounds are interleaved, after one that warms up; the
+figures are medians and ranges.
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ import jax
 from absl import flags
 
 from benchmarks.ours import Training
+from benchmarks.settings import find_preset
 from benchmarks.timing import Row, conclude, measure
-from configs.pretrain import PRESETS
 from gpt1_jax.config import Config, DataConfig, MeshConfig
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import PretrainingBatches
@@ -30,24 +31,22 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.workers import local_workers
 from gpt1_jax.devices.mesh import make_mesh, place_rows
 from gpt1_jax.door import door
-from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.errors import Fault
 
-_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
+_PRESET = flags.DEFINE_string("preset", "", "a preset of configs/pretrain.py; by default the paper's")
 _SOURCE = flags.DEFINE_string("source", "demo", "the text, as data.source of a config")
 _TOKENIZER = flags.DEFINE_string("tokenizer", "sentencepiece", "as data.tokenizer of a config")
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "pieces trained; by default the preset's", 0)
 _STEP_BATCH = flags.DEFINE_integer(
     "step_batch", 0, "rows of the train step; by default the preset's, and 2 of the paper's on a CPU", 0
 )
-_BATCHES = flags.DEFINE_integer("batches", 50, "delivered in a round", 1)
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
+_BATCHES = flags.DEFINE_integer("batches", 50, "batches delivered in a round", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of timing", 1)
 
 
 def main(_: list[str]) -> None:
     """Prints a line for each side, then the same in JSON."""
-    if _PRESET.value not in PRESETS:
-        raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
-    config = PRESETS[_PRESET.value]()
+    config = find_preset(_PRESET.value)
     with tempfile.TemporaryDirectory() as cache:
         vocab_size = _VOCAB_SIZE.value or config.data.vocab_size
         named = {"source": _SOURCE.value, "tokenizer": _TOKENIZER.value, "vocab_size": vocab_size}
@@ -68,7 +67,7 @@ def main(_: list[str]) -> None:
 
 
 def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
-    """Tokens a second: delivered at the preset's batch size, and taken by its train step."""
+    """Measures tokens a second: delivered at the preset's batch size, and taken by its train step."""
     on_cpu = jax.default_backend() == "cpu"
     mesh = make_mesh(MeshConfig(1, 1, 1))
     model = dataclasses.replace(config.model, dtype="float32" if on_cpu else config.model.dtype)
@@ -100,7 +99,7 @@ def _measure_batches(config: Config, corpus: Corpus) -> list[Row]:
 
 
 def _measure_tokenization(corpus: Corpus, data: DataConfig, megabytes: float) -> list[Row]:
-    """MB of text a second, with all cores and with one."""
+    """Measures MB of text a second, with all cores and with one."""
     cores = os.cpu_count() or 1
     sides = {f"{n} core{'s' * (n > 1)}": _tokenization(corpus.tokenizer, data, n) for n in (cores, 1)}
     for name, side in sides.items():  # which warms up, too
@@ -114,7 +113,7 @@ def _measure_tokenization(corpus: Corpus, data: DataConfig, megabytes: float) ->
 
 
 def _tokenization(tokenizer: Tokenizer, data: DataConfig, cores: int) -> Callable[[], str]:
-    """Makes the corpus anew, its tokenizer at hand, and returns its fingerprint."""
+    """Makes the corpus anew with a given tokenizer, and returns its fingerprint."""
 
     def workers(*arguments: Any) -> None:
         with mock.patch("os.cpu_count", return_value=cores):  # all that they ask about the machine

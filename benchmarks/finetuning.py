@@ -1,9 +1,9 @@
 """Examples a second of fine-tuning beside transformers: python -m benchmarks.finetuning [--preset=tiny].
 
-Needs torch and transformers. The same random weights, examples, auxiliary language model and AdamW on both sides,
-float32, dropout on. transformers' model has the same head, and its batches are padded to the widths of our buckets, to
-the longest example of the task, and to the context. That all have the same losses without dropout is checked first,
-over three steps. The batches are spread evenly over an epoch's widths. Rounds are interleaved, after one that warms up.
+It needs torch and transformers. Both sides have the same random weights, examples, auxiliary language model and AdamW,
+in float32 with dropout. transformers' model has the same head, and its batches are padded to the widths of our buckets,
+to the longest example of the task, and to the context. First, three steps without dropout check that all have the same
+losses. The batches are spread evenly over an epoch's widths. Rounds are interleaved, after one that warms up.
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ from absl import flags
 from torch.nn import functional as F
 
 from benchmarks.peers import check_devices, load_named, make_transformers, make_update
+from benchmarks.settings import find_preset
 from benchmarks.timing import conclude, measure
 from configs import finetune
-from configs.pretrain import PRESETS
 from gpt1_jax.config import Config, MeshConfig
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
 from gpt1_jax.devices.mesh import make_mesh, place_rows, use
 from gpt1_jax.door import door
-from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.errors import Fault
 from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.interop.run_directory import published_weights
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
@@ -37,14 +37,14 @@ from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.trainer import Trainer
 
-_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
+_PRESET = flags.DEFINE_string("preset", "", "a preset of configs/pretrain.py; by default the paper's")
 _TASKS = flags.DEFINE_list("tasks", ["demo_entailment", "demo_same_verse"], "TASK or TASK:SOURCE")
 _TOKENIZER = flags.DEFINE_string("tokenizer", "sentencepiece", "as data.tokenizer; trained on the demo text")
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "pieces trained; by default the preset's", 0)
-_CACHE_DIR = flags.DEFINE_string("cache_dir", "~/.cache/gpt1_jax", "of the demo text, as data.cache_dir")
-_BATCH = flags.DEFINE_integer("batch", 0, "examples; by default 32, and 4 with the paper's model", 0)
-_BATCHES = flags.DEFINE_integer("batches", 4, "in a round", 1)
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
+_CACHE_DIR = flags.DEFINE_string("cache_dir", "~/.cache/gpt1_jax", "the directory of the tokenized demo text")
+_BATCH = flags.DEFINE_integer("batch", 0, "examples a batch; by default 32, and 4 with the paper's model", 0)
+_BATCHES = flags.DEFINE_integer("batches", 4, "batches in a round", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of timing", 1)
 
 _CHECKED_STEPS = 3
 _TOLERANCE = 1e-3
@@ -54,10 +54,8 @@ Step = Callable[[TaskBatch], float]  # takes a training step, returns the loss b
 
 def main(_: list[str]) -> None:
     """Prints lines for each task, then the same in JSON."""
-    if _PRESET.value not in PRESETS:
-        raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
     check_devices()
-    data = PRESETS[_PRESET.value]().data
+    data = find_preset(_PRESET.value).data
     vocab_size = _VOCAB_SIZE.value or data.vocab_size
     demo = dataclasses.replace(data, source="demo", vocab_size=vocab_size, cache_dir=_CACHE_DIR.value or "")
     tokenizer = open_tokenizer(_TOKENIZER.value) or corpora.prepare(demo).tokenizer
@@ -66,14 +64,14 @@ def main(_: list[str]) -> None:
 
 
 def _settings(spec: str) -> tuple[Config, str]:
-    """The fine-tuning of a task on a preset's model in float32, by AdamW at a constant rate; and the task's source."""
+    """Returns the config of a task's fine-tuning in float32 by AdamW at a constant rate, and the task's source."""
     task, _, source = spec.partition(":")
     config = finetune.paper(task)
     batch = _BATCH.value or (config.train.batch_size if _PRESET.value else 4)
     steady = {"name": "adamw", "warmup_fraction": 0.0, "total_steps": 10**9}
     config = dataclasses.replace(
         config,
-        model=dataclasses.replace(PRESETS[_PRESET.value]().model, dtype="float32"),
+        model=dataclasses.replace(find_preset(_PRESET.value).model, dtype="float32"),
         train=dataclasses.replace(config.train, batch_size=batch),
         optimizer=dataclasses.replace(config.optimizer, **steady),
     )
@@ -116,7 +114,7 @@ def _measure_task(config: Config, source: str, tokenizer: Tokenizer) -> dict[str
 
 
 def _spread(batches: TaskBatches, count: int) -> tuple[list[TaskBatch], float]:
-    """Batches spread evenly over an epoch's, ordered by width, and the epoch's mean width."""
+    """Returns batches spread evenly over an epoch's, ordered by width, and the epoch's mean width."""
     steps = range(batches.steps_per_epoch)
     widths = np.array([batches.rows(step, 0, 1).tokens.shape[-1] for step in steps])
     places = (np.arange(count) + 0.5) / count * len(widths)
@@ -125,7 +123,7 @@ def _spread(batches: TaskBatches, count: int) -> tuple[list[TaskBatch], float]:
 
 
 def _pad(batches: Sequence[TaskBatch], width: int) -> list[TaskBatch]:
-    """The same batches, each sequence filled up with tokens that weigh nothing."""
+    """Returns the same batches, each sequence filled up with tokens of weight 0."""
 
     def fill(x: np.ndarray) -> np.ndarray:
         return np.pad(x, [(0, 0), (0, 0), (0, width - x.shape[-1])])
@@ -142,7 +140,11 @@ def _check(
     batches: list[TaskBatch],
     paddings: dict[str, list[TaskBatch]],
 ) -> None:
-    """Raises Fault where the losses of some steps without dropout differ."""
+    """Checks that all sides have the same losses in some steps without dropout.
+
+    Raises:
+        Fault: they differ.
+    """
     assert config.finetune is not None
     dropouts = {f"{place}_dropout": 0.0 for place in ("embedding", "attention", "residual")}
     still = dataclasses.replace(
@@ -164,7 +166,7 @@ def _check(
 
 
 def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step]:
-    """Our step and transformers', from the same weights."""
+    """Returns our step and transformers', from the same weights."""
     assert config.finetune is not None
     mesh = make_mesh(MeshConfig(1, 1, 1))
     model = make_classifier(config.model, config.finetune, task, vocab_size)
@@ -194,7 +196,7 @@ class TorchClassifier(torch.nn.Module):
     """transformers' language model, and a linear layer on the state at the extract token."""
 
     def __init__(self, config: Config, pooling: str, params: Any, extract: int) -> None:
-        """`params` are those of our classifier."""
+        """Takes the parameters of our classifier."""
         super().__init__()
         assert config.finetune is not None
         rows = extract + 1  # the last of the specials
@@ -207,7 +209,7 @@ class TorchClassifier(torch.nn.Module):
         self.auxiliary_weight, self.pooling, self.extract = config.finetune.auxiliary_weight, pooling, extract
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The loss of a TaskBatch's arrays, by their names."""
+        """Returns the loss of a TaskBatch's arrays, by their names."""
         flat = batch["tokens"].flatten(0, 1)
         hidden = self.language_model.transformer(flat).last_hidden_state
         logits = self.language_model.lm_head(hidden)

@@ -1,7 +1,8 @@
 """Tokens a second of greedy generation beside PyTorch: python -m benchmarks.generation [--preset=tiny].
 
-Needs torch and transformers. The same random weights on all sides, prompts of 32 tokens, 128 new ones, float32; how
-many of them are the same on all sides is told. Rounds are interleaved, after one that warms up; medians, and the range.
+It needs torch and transformers. All sides have the same random weights in float32 and continue prompts of 32 tokens by
+128 new ones; the output says how many of these are equal. Rounds are interleaved, after one that warms up; the figures
+are medians and ranges.
 """
 
 import dataclasses
@@ -16,29 +17,26 @@ from absl import flags
 from flax import linen as nn
 
 from benchmarks.peers import TorchGPT, check_devices, load_named, make_transformers
+from benchmarks.settings import find_preset
 from benchmarks.timing import conclude, measure
-from configs.pretrain import PRESETS
 from gpt1_jax.config import MeshConfig
 from gpt1_jax.devices.mesh import make_mesh, use
 from gpt1_jax.door import door
-from gpt1_jax.errors import UserError
 from gpt1_jax.interop.run_directory import published_weights
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.transformer import Transformer
 
-_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
+_PRESET = flags.DEFINE_string("preset", "", "a preset of configs/pretrain.py; by default the paper's")
 _BATCHES = flags.DEFINE_list("batches", ["1", "8"], "prompts at once")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
-_SLOW_ROUNDS = flags.DEFINE_integer("slow_rounds", 1, "of those, with transformers, which has no cache here")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of timing", 1)
+_SLOW_ROUNDS = flags.DEFINE_integer("slow_rounds", 1, "rounds with transformers, which has no cache here")
 
 
 def main(_: list[str]) -> None:
     """Prints a line for each batch size and side, then the same in JSON."""
-    if _PRESET.value not in PRESETS:
-        raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
     check_devices()
-    whole = PRESETS[_PRESET.value]()
+    whole = find_preset(_PRESET.value)
     config, vocab_size = dataclasses.replace(whole.model, dtype="float32"), whole.data.vocab_size
     given = min(32, config.context_length // 4)
     count = min(128, config.context_length - given)
@@ -79,7 +77,7 @@ def _measure(
 
 
 def _continue(model: Any, ids: torch.Tensor, count: int) -> list[list[int]]:
-    """What transformers' `generate` writes, greedily."""
+    """Returns what transformers' `generate` writes greedily."""
     out = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, pad_token_id=0
     )

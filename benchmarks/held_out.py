@@ -1,11 +1,10 @@
 """Bits per byte of simple models on the held-out text of a run: python -m benchmarks.held_out [--source=demo].
 
-What a trained model scores on the same text stands beside them: run with the `data.source` and
-`data.vocab_size` of a config, its `bits_per_byte` is over the same tokens and the same bytes. The whole
-text is held in memory.
+Give it the `data.source` and `data.vocab_size` of a run's config, and its figures are over the same tokens and bytes as
+the run's `bits_per_byte`. The whole text is held in memory.
 
-`xz` finds again whatever text it has already seen, however far back; no other model here, and no model with
-a context window, looks further than its context.
+`xz` finds any text again that it has seen, however far back. The other models here, like every model with a context
+window, look no further than their context.
 """
 
 import json
@@ -36,8 +35,8 @@ def main(_: list[str]) -> None:
     size = corpus.train.bytes + corpus.validation.bytes
     if size > _MAX_BYTES:
         raise UserError(
-            f"--source={source} has {size:,} bytes of text, too many for these models: expected at most "
-            f"{_MAX_BYTES:,}, so name a part of it"
+            f"--source={source} has {size:,} bytes of text, more than the {_MAX_BYTES:,} that these models can "
+            "take; name a part of it."
         )
     bits = measure_xz(open_source(source)) | measure_token_models(corpus)
     rows = {name: total / corpus.validation.bytes for name, total in bits.items()}
@@ -64,7 +63,7 @@ def main(_: list[str]) -> None:
 
 
 def measure_xz(source: Source) -> dict[str, float]:
-    """The bits that `xz` makes of the held-out text, alone and behind the training text."""
+    """Returns the bits that `xz` makes of the held-out text, alone and behind the training text."""
     train, documents = b"".join(_read(source, "train")), _read(source, "validation")
     validation = b"".join(documents)
     return {
@@ -75,7 +74,7 @@ def measure_xz(source: Source) -> dict[str, float]:
 
 
 def xz_size(data: bytes) -> int:
-    """The size of `data` after `xz -9 --extreme`, whose dictionary grows where the data is longer."""
+    """Returns the size of `data` after `xz -9 --extreme`, with a dictionary as large as the data if that is larger."""
     dictionary = max(_XZ_DICTIONARY, len(data))
     preset = 9 | lzma.PRESET_EXTREME
     lzma2 = {"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}
@@ -83,7 +82,7 @@ def xz_size(data: bytes) -> int:
 
 
 def _read(source: Source, split: SplitName) -> list[bytes]:
-    """The documents of `split`, each closed by a zero byte, as the end piece closes it for the others."""
+    """Returns the documents of `split`, each closed by a zero byte, as the end piece closes it for the other models."""
     return [document.encode() + b"\0" for document in read_documents(source, split)]
 
 
@@ -91,7 +90,7 @@ def _read(source: Source, split: SplitName) -> list[bytes]:
 
 
 def measure_token_models(corpus: Corpus) -> dict[str, float]:
-    """The bits of the held-out tokens but the first, −Σ log2 p, under models of the training tokens."""
+    """Returns −Σ log2 p of the held-out tokens after the first, under models of the training tokens."""
     train = corpus.train.read(0, len(corpus.train))
     validation = corpus.validation.read(0, len(corpus.validation))
     vocab_size = corpus.tokenizer.vocab_size
@@ -104,7 +103,7 @@ def measure_token_models(corpus: Corpus) -> dict[str, float]:
 
 
 def unigram_probabilities(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
-    """p(w) = (c(w) + 1) / (N + V) from tokens [N]: float64 [V]."""
+    """Returns p(w) = (c(w) + 1) / (N + V) from tokens [N]: float64 [V]."""
     counts = np.bincount(tokens, minlength=vocab_size) + 1
     return counts / counts.sum()
 
@@ -119,7 +118,7 @@ def make_windows(tokens: np.ndarray, order: int, vocab_size: int) -> np.ndarray:
 
 
 class KneserNey:
-    """The interpolated Kneser-Ney model of n-grams, a proper distribution after any context.
+    """The interpolated Kneser-Ney model of n-grams: a proper distribution after any context.
 
     Chen and Goodman (1999), "An empirical study of smoothing techniques for language modeling". With h'
     the context h without its first token, and down to the uniform p_0(w) = 1 / V,
@@ -146,7 +145,7 @@ class KneserNey:
             keys = grams % (vocab_size + 1) ** (n - 1)  # of each different n-gram all but its first token
 
     def probabilities(self, windows: np.ndarray) -> np.ndarray:
-        """p(last token | the tokens before it) of each window, int [N, order] → float64 [N]."""
+        """Returns p(last token | the tokens before it) of each window, int [N, order] → float64 [N]."""
         result = np.full(len(windows), 1 / self._vocab_size)
         for n, order in enumerate(self._orders, start=1):
             result = order.interpolate(_pack(windows[:, -n:], self._vocab_size + 1), result)
@@ -157,7 +156,7 @@ class _Order:
     """The counts of one order: G n-grams after C contexts."""
 
     def __init__(self, grams: np.ndarray, counts: np.ndarray, base: int) -> None:
-        """`grams` are packed and sorted, int64 [G]; `counts` are theirs, int64 [G]."""
+        """Takes packed n-grams in order, int64 [G], and how often each occurs, int64 [G]."""
         self._grams, self._counts, self._base = grams, counts, base
         self._contexts, starts = np.unique(grams // base, return_index=True)  # int64 [C], sorted like grams
         self._totals = np.add.reduceat(counts, starts)  # [C], Σ_v c(h v)
@@ -166,7 +165,7 @@ class _Order:
         self._discount = ones / (ones + 2 * twos) if ones else 0.5
 
     def interpolate(self, grams: np.ndarray, lower: np.ndarray) -> np.ndarray:
-        """p_n of packed n-grams, from their p_{n−1}: int64 [N], float64 [N] → float64 [N]."""
+        """Returns p_n of packed n-grams from their p_{n−1}: int64 [N], float64 [N] → float64 [N]."""
         contexts = grams // self._base
         total = _look_up(self._contexts, self._totals, contexts)
         followers = _look_up(self._contexts, self._followers, contexts)
@@ -177,7 +176,7 @@ class _Order:
 
 
 def _pack(windows: np.ndarray, base: int) -> np.ndarray:
-    """Each row as one number, its first token in the highest place: int [N, n] → int64 [N]."""
+    """Returns each row as one number, its first token in the highest place: int [N, n] → int64 [N]."""
     packed = np.zeros(len(windows), np.int64)
     for column in windows.T:
         packed = packed * base + column
@@ -185,7 +184,7 @@ def _pack(windows: np.ndarray, base: int) -> np.ndarray:
 
 
 def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The value of each wanted key, or 0: sorted keys [K], values [K], wanted [N] → [N]."""
+    """Returns the value of each wanted key, or 0: sorted keys [K], values [K], wanted [N] → [N]."""
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[places] == wanted, values[places], 0)
 

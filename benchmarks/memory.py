@@ -1,7 +1,7 @@
 """Peak memory of training beside PyTorch: python -m benchmarks.memory [--preset=tiny].
 
-Each side takes three steps in a process of its own; what is counted is all that the process ever had at once, libraries
-included.
+Each side takes three steps in a process of its own. The figure is the most memory that this process ever had at once,
+libraries included.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import Fault
 from gpt1_jax.huge_pages import use_huge_pages
 
-_SIDE = flags.DEFINE_string("side", None, "only this one, in this process")
+_SIDE = flags.DEFINE_string("side", None, "measure only this side, in this process")
 
 
 def main(_: list[str]) -> None:

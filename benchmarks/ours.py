@@ -1,4 +1,4 @@
-"""Our training step and parameters, as the benchmarks use them: float32, one device."""
+"""Our training step and parameters, as the benchmarks use them: in float32 on one device."""
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,10 @@ from gpt1_jax.training.trainer import Trainer
 
 
 class Training:
-    """The step that pre-training takes, with dropout where the config has any.
+    """The step of pre-training, with the dropout of the config.
 
     Attributes:
-        bytes: what the compiled step holds at once: state, batch, and all between.
+        bytes: the memory of the compiled step: state, batch, and all between.
     """
 
     def __init__(self, config: Config) -> None:
@@ -47,7 +47,7 @@ class Training:
 
 
 def initial_weights(config: Config) -> dict[str, np.ndarray]:
-    """The parameters that a `Training` begins with, under their published names."""
+    """Returns the parameters that a `Training` begins with, under their published names."""
     from gpt1_jax.interop.run_directory import published_weights  # late: no step needs what comes with it
 
     model = Transformer(config.model, config.data.vocab_size)

@@ -1,8 +1,7 @@
-"""What the benchmarks compare with, in PyTorch: the same decoder as the fastest plain ones are written, transformers'
-own, and the loop that trains either.
+"""What the benchmarks compare with, in PyTorch: a plain decoder, transformers' own, and the loop that trains either.
 
-The plain one has fused attention (scaled_dot_product_attention), one matrix for queries, keys and values, tied output,
-no option. Weights are loaded by the published names, so that one set fits all.
+The plain decoder is written as the fastest ones are: fused attention (scaled_dot_product_attention), one matrix for
+queries, keys and values, tied output, and no options. Weights are loaded by their published names, so one set fits all.
 """
 
 from collections.abc import Callable
@@ -33,7 +32,7 @@ class Block(nn.Module):
         self.residual, self.attention = config.residual_dropout, config.attention_dropout
 
     def forward(self, x: torch.Tensor, cache: tuple[torch.Tensor, torch.Tensor] | None) -> Any:
-        """x [B, T, D], and the keys and values so far → the same, one block on."""
+        """Returns the states x [B, T, D] after the block, and the keys and values with those of x."""
         shape = (*x.shape[:2], self.heads, -1)
         query, key, value = (part.view(shape).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         if cache is not None:
@@ -60,7 +59,7 @@ class TorchGPT(nn.Module):
         self.dropout = config.embedding_dropout
 
     def forward(self, ids: torch.Tensor, caches: Caches | None = None) -> tuple[torch.Tensor, Caches]:
-        """ids [B, T] → states [B, T, D], and the caches with these positions."""
+        """Returns the states [B, T, D] of ids [B, T], and the caches with these positions."""
         known = 0 if caches is None or caches[0] is None else caches[0][0].shape[2]
         places = torch.arange(known, known + ids.shape[1], device=ids.device)
         x = F.dropout(self.tokens(ids) + self.positions(places), self.dropout, self.training)
@@ -72,7 +71,7 @@ class TorchGPT(nn.Module):
 
     @torch.inference_mode()
     def generate(self, ids: torch.Tensor, count: int) -> torch.Tensor:
-        """The `count` most probable next tokens one after another, [B, count]."""
+        """Returns the next `count` tokens, each the most probable after those before it, [B, count]."""
         states, caches = self(ids)
         tokens = []
         for number in range(count):
@@ -83,7 +82,11 @@ class TorchGPT(nn.Module):
 
 
 def check_devices() -> None:
-    """Raises UserError where jax would compute on another kind of device than PyTorch does here."""
+    """Checks that jax computes on the kind of device that PyTorch uses here.
+
+    Raises:
+        UserError: it does not.
+    """
     if jax.default_backend() != "cpu":
         raise UserError(
             f"PyTorch computes on the CPU here, jax on {jax.default_backend()}; set JAX_PLATFORMS=cpu."
@@ -91,7 +94,7 @@ def check_devices() -> None:
 
 
 def load_named(model: Any, arrays: dict[str, Any]) -> None:
-    """Gives either model weights by their published names; matrices are [in, out]."""
+    """Loads weights into either model by their published names; matrices are [in, out]."""
     if not isinstance(model, TorchGPT):
         model.transformer.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
         return
@@ -116,7 +119,7 @@ def load_named(model: Any, arrays: dict[str, Any]) -> None:
 
 
 def make_transformers(config: ModelConfig, vocab_size: int) -> Any:
-    """transformers' OpenAIGPTLMHeadModel of the same sizes and dropout."""
+    """Returns transformers' OpenAIGPTLMHeadModel of the same sizes and dropout."""
     return transformers.OpenAIGPTLMHeadModel(
         transformers.OpenAIGPTConfig(
             vocab_size=vocab_size,
@@ -132,14 +135,15 @@ def make_transformers(config: ModelConfig, vocab_size: int) -> Any:
 
 
 def logits_of(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """The logits of either model, [B, T, V]."""
+    """Returns the logits of either model, [B, T, V]."""
     if isinstance(model, TorchGPT):
         return F.linear(model(ids)[0], model.tokens.weight)
     return model(ids).logits
 
 
 def make_update(model: nn.Module, optimizer: OptimizerConfig) -> Callable[[torch.Tensor], float]:
-    """A function that takes the loss of a batch, updates the model by it, and returns it, as PyTorch's users write it.
+    """Returns a function that computes the loss of a batch, updates the model by it, and returns it, as PyTorch's users
+    write it.
 
     AdamW in its fused form, without decay on biases and gains, behind clipping by the global norm.
     """
@@ -168,7 +172,7 @@ def make_update(model: nn.Module, optimizer: OptimizerConfig) -> Callable[[torch
 def make_torch_step(
     model: nn.Module, optimizer: OptimizerConfig, compiled: bool = False
 ) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A step of pre-training: (inputs, targets), int [B, T] → the loss before the update."""
+    """Returns a step of pre-training: (inputs, targets), int [B, T] → the loss before the update."""
 
     def forward(ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits_of(model, ids).flatten(0, 1), targets.flatten())

@@ -1,9 +1,9 @@
-"""The table of real tasks, whole, with one command, for a model that was pre-trained on books:
+"""The whole table of real tasks with one command, for a model that was pre-trained on books:
 
     python -m benchmarks.real_tasks --data=DIR --init_from=RUN --lstm_from=RUN --output=DIR2
 
-DIR holds the sets as they are distributed, CoLA, SST-2, MRPC, STS-B and RTE (GLUE), RACE and DPR. It calls
-benchmarks.ablations for each line of `PLAN`; what is done is not done again.
+DIR holds the data sets as they are distributed: CoLA, SST-2, MRPC, STS-B and RTE (GLUE), RACE and DPR. The command
+calls benchmarks.ablations for each line of `PLAN`, and keeps the runs that are finished.
 """
 
 import subprocess
@@ -27,7 +27,7 @@ SOURCES = {
 
 
 class Line(NamedTuple):
-    """Fine-tunings of some tasks alike."""
+    """The fine-tunings of some tasks with equal settings."""
 
     tasks: tuple[str, ...]
     variants: tuple[str, ...]
@@ -43,19 +43,19 @@ PLAN = (
     Line(("cola", "sst2", "race_middle", "dprd"), ("zero_shot",)),
     Line(("sst2",), ("transfer",)),
 )
-# A small model's: the paper's rate is for one of twelve layers and 100 epochs of pre-training.
+# The rate of a small model: the paper's is for twelve layers and 100 epochs of pre-training.
 SETTINGS = {"train.batch_size": 16, "optimizer.learning_rate": 5e-4, "optimizer.warmup_fraction": 0.1}
 
-_DATA = flags.DEFINE_string("data", None, "the directory of the sets")
+_DATA = flags.DEFINE_string("data", None, "the directory of the data sets")
 _INIT_FROM = flags.DEFINE_string("init_from", None, "the pre-trained run")
 _LSTM_FROM = flags.DEFINE_string(
-    "lstm_from", None, "one pre-trained with model.kind=lstm; without it none is compared"
+    "lstm_from", None, "a run pre-trained with model.kind=lstm; without it, no LSTM is compared"
 )
 _OUTPUT = flags.DEFINE_string("output", None, "the directory of all runs, and of table.md and transfer.png")
 
 
 def main(_: list[str]) -> None:
-    """Works through the plan; the last of the tables that are printed is the whole."""
+    """Works through the plan; the last table that it prints is the whole."""
     if None in (_DATA.value, _INIT_FROM.value, _OUTPUT.value):
         raise UserError("--data=DIR, --init_from=RUN and --output=DIR2 are all needed.")
     for line in PLAN:
@@ -65,7 +65,7 @@ def main(_: list[str]) -> None:
 
 
 def arguments(line: Line) -> list[str]:
-    """What benchmarks.ablations is called with."""
+    """Returns the flags of benchmarks.ablations."""
     tasks = ",".join(f"{task}:files:{_DATA.value}/{SOURCES[task]}" for task in line.tasks)
     variants = [name for name in line.variants if name != "lstm" or _LSTM_FROM.value]
     return [

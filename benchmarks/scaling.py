@@ -1,7 +1,7 @@
 """How time and memory of a training step grow: python -m benchmarks.scaling --output=scaling.png.
 
-One size at a time is doubled, from a small model's; the slope of a straight line through the logarithms says how cost
-grows: 1 is linear. Attention grows with the square of the context, the rest with its tokens.
+It doubles one size at a time, beginning with a small model. The slope of a straight line through the logarithms says
+how the cost grows: 1 is linear. Attention grows with the square of the context, the rest with its tokens.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ SIZES = {
 }
 
 _OUTPUT = flags.DEFINE_string("output", "scaling.png", "the picture")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of timing", 1)
 _SIZES = flags.DEFINE_list("sizes", list(SIZES), f"of {', '.join(SIZES)}")
 
 
@@ -51,7 +51,7 @@ def main(_: list[str]) -> None:
 
 
 def sweep(size: str) -> list[dict[str, Any]]:
-    """Measures the values of a size, all of them round by round."""
+    """Measures the values of a size, all of them in each round."""
     configs = {value: change(settings("tiny", 8), size, value) for value in SIZES[size]}
     trainers = {value: Training(config) for value, config in configs.items()}
     sides = {}
@@ -77,7 +77,7 @@ def sweep(size: str) -> list[dict[str, Any]]:
 
 
 def change(config: Config, size: str, value: int) -> Config:
-    """The config with one size of another value; heads are 64 wide, hidden units four times the width."""
+    """Returns the config with another value of one size; heads are 64 wide, hidden units four times the width."""
     if size == "batch":
         return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=value))
     changes = {
@@ -89,13 +89,13 @@ def change(config: Config, size: str, value: int) -> Config:
 
 
 def exponent(points: list[dict[str, Any]], cost: str) -> float:
-    """The power with which a cost grows with a size, by least squares of the logarithms."""
+    """Returns the power with which a cost grows with a size, by least squares of the logarithms."""
     values, costs = ([point[key] for point in points] for key in ("value", cost))
     return float(np.polyfit(np.log(values), np.log(costs), 1)[0])
 
 
 def draw(points: list[dict[str, Any]]) -> Figure:
-    """Time and memory against each size, on logarithmic axes, beside a line of slope 1."""
+    """Draws time and memory against each size, on logarithmic axes, beside a line of slope 1."""
     sizes = list(dict.fromkeys(point["size"] for point in points))
     figure = Figure(figsize=(3.2 * len(sizes), 5.5), layout="constrained")
     axes: Any = figure.subplots(2, len(sizes), squeeze=False)

@@ -1,6 +1,6 @@
-"""What the training benchmarks run: presets as every side can take them, and tokens to train on.
+"""What the benchmarks run: presets as every side can take them, and tokens to train on.
 
-Without jax or torch, so that no side of a comparison is charged with another's libraries.
+This module imports neither jax nor torch, so no side of a comparison is charged with another's libraries.
 """
 
 import dataclasses
@@ -13,14 +13,27 @@ from gpt1_jax.config import Config
 from gpt1_jax.errors import UserError
 
 
-def settings(preset: str, batch: int) -> Config:
-    """A preset in float32 with AdamW at a constant rate, which all sides have.
+def find_preset(name: str) -> Config:
+    """Returns the preset that --preset names.
 
-    Raises UserError where there is no such preset.
+    Raises:
+        UserError: there is no such preset.
     """
-    if preset not in PRESETS:
-        raise UserError(f"--preset={preset} is none of tiny, small, or empty for the paper's.")
-    config = PRESETS[preset]()
+    if name not in PRESETS:
+        named = ", ".join(filter(None, PRESETS))
+        raise UserError(
+            f"--preset={name} is not a preset; choose one of {named}, or leave it out for the paper's."
+        )
+    return PRESETS[name]()
+
+
+def settings(preset: str, batch: int) -> Config:
+    """Returns a preset in float32 with AdamW at a constant rate, which all sides have.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    config = find_preset(preset)
     steady = dataclasses.replace(
         config.optimizer, name="adamw", warmup_steps=0, warmup_fraction=0.0, total_steps=10**9
     )
@@ -31,7 +44,7 @@ def settings(preset: str, batch: int) -> Config:
 
 
 def batches(config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Made-up inputs and targets, [B, T] each, of few different tokens, so that there is something to learn."""
+    """Yields made-up inputs and targets, [B, T] each, of few different tokens, so that there is something to learn."""
     generator = np.random.default_rng(0)
     while True:
         shape = (config.train.batch_size, config.model.context_length + 1)

@@ -1,8 +1,8 @@
 """How soon training begins, and when unrolled layers have made up for it: python -m benchmarks.startup [--preset=tiny].
 
-The training command is started as a user starts it, with nothing compiled and with all compiled before, and ended
-after its first step; then steps with each `model.unroll` are timed side by side. The text is tokenized beforehand.
-Rounds are interleaved, after one that warms up; medians, and the range.
+It starts the training command as a user does, once with nothing compiled and once with everything compiled before, and
+ends it after its first step. Then it times steps with each `model.unroll` side by side. The text is tokenized
+beforehand. Rounds are interleaved, after one that warms up; the figures are medians and ranges.
 """
 
 import dataclasses
@@ -20,22 +20,24 @@ import numpy as np
 from absl import flags
 
 from benchmarks.ours import Training
+from benchmarks.settings import find_preset
 from benchmarks.timing import Spread, conclude, measure
-from configs.pretrain import PRESETS
 from gpt1_jax.config import Config
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.door import door
-from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.errors import Fault
 
-_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
+_PRESET = flags.DEFINE_string("preset", "", "a preset of configs/pretrain.py; by default the paper's")
 _SOURCE = flags.DEFINE_string("source", "demo", "the text, as data.source of a config")
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "pieces trained; by default the preset's", 0)
-_BATCH = flags.DEFINE_integer("batch", 0, "rows; by default the preset's, and 2 of the paper's", 0)
+_BATCH = flags.DEFINE_integer(
+    "batch", 0, "rows a batch; by default the preset's, and 2 for the paper's model", 0
+)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "as model.dtype of a config")
 _UNROLL = flags.DEFINE_multi_integer(
     "unroll", [0, 1], "values of model.unroll, the first against the others", 0
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "of starts and of steps", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of starts and of steps", 1)
 
 _ROOT = Path(__file__).parents[1]
 _PHASES = {  # each ends with a line of the command that holds this
@@ -64,10 +66,8 @@ def main(_: list[str]) -> None:
 
 
 def _settings() -> Config:
-    """The preset as the flags have it. Does nothing with the devices, which the command may want alone."""
-    if _PRESET.value not in PRESETS:
-        raise UserError(f"--preset={_PRESET.value} is none of tiny, small, or empty for the paper's.")
-    config = PRESETS[_PRESET.value]()
+    """Returns the preset with the flags' values. It leaves the devices alone, which the command may need for itself."""
+    config = find_preset(_PRESET.value)
     batch = _BATCH.value or (config.train.batch_size if _PRESET.value else 2)
     return dataclasses.replace(
         config,
@@ -96,7 +96,7 @@ def _measure_imports() -> list[dict[str, Any]]:
 
 
 def _measure_starts(config: Config, place: Path) -> list[dict[str, Any]]:
-    """Seconds to the first step, each unrolling with a cache of its own, which cold starts empty."""
+    """Measures the seconds to the first step; each unrolling has a cache of its own, which cold starts empty."""
     tokens = place / "tokens"
     corpora.prepare(dataclasses.replace(config.data, cache_dir=str(tokens)))
     phases: dict[str, list[dict[str, float]]] = {}
@@ -161,7 +161,7 @@ def _start(config: Config, unroll: int, cache: Path, workdir: Path) -> Iterator[
 
 
 def _measure_steps(config: Config) -> list[dict[str, Any]]:
-    """Tokens a second of each unrolling."""
+    """Measures tokens a second of each unrolling."""
     shape = (config.train.batch_size, config.model.context_length)
     tokens = np.random.default_rng(0).integers(0, config.data.vocab_size, shape)
 
@@ -178,7 +178,7 @@ def _measure_steps(config: Config) -> list[dict[str, Any]]:
 
 
 def _compare(starts: list[dict[str, Any]], steps: list[dict[str, Any]]) -> dict[str, float | None]:
-    """After how many steps the first unrolling has made up for its start, by medians; None is never."""
+    """Returns after how many steps the first unrolling has made up for its start, by medians; None means never."""
     waits = {fact["side"]: fact["seconds"]["median"] for fact in starts}
     speeds = {fact["side"]: fact["seconds"]["median"] for fact in steps}
     first, *others = speeds

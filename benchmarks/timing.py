@@ -32,7 +32,7 @@ _LOAD = os.getloadavg()[0]  # before there is any of our own
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some numbers, the lowest and the highest."""
+    """The median, the lowest and the highest of some numbers."""
 
     median: float
     low: float
@@ -40,21 +40,21 @@ class Spread:
 
     @classmethod
     def of(cls, numbers: Iterable[float]) -> "Spread":
-        """Of one number or more."""
+        """Returns the spread of one number or more."""
         numbers = list(numbers)
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a side.
+    """The measurement of one side.
 
     Attributes:
         side: its name.
         unit: what its work is counted in.
-        rounds: how many it took part in.
-        seconds: a round's.
-        speed: units of work a second.
+        rounds: in how many it took part.
+    seconds: how long a round took.
+    speed: units of work a second.
         first: the name of the first side.
         first_is: how many times as fast as this side the first one was, in each round that both took part in.
     """
@@ -89,12 +89,13 @@ def measure(
     """Times every side once a round, every other round in reverse order.
 
     Args:
-        sides: functions by name. jax arrays that one returns are waited for; others must wait for their devices.
-        rounds: how many; or for each side, the first one of which takes part in most.
-        work: what a call does, in `unit`; or for each side.
-        unit: in the plural.
+        sides: functions by name. If one returns jax arrays, these are waited for; any other function must wait for its
+            device itself.
+        rounds: how many, for all sides or for each; the first side takes part in most.
+        work: how many units a call does, for all sides or for each.
+        unit: the name of the unit, in the plural.
         warm_up: whether each side is called once before.
-        clock: tells seconds.
+        clock: returns seconds.
 
     Returns:
         A row for each side that took part in a round, in their order.
@@ -131,7 +132,7 @@ def measure(
 
 
 def machine() -> dict[str, Any]:
-    """What a page of results says above them: processor, cores, versions, and the command that is running."""
+    """Returns what a page of results says above them: processor, cores, versions, and the command that is running."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"-m {spec.name}" if spec else sys.argv[0]
     return {
@@ -146,12 +147,12 @@ def machine() -> dict[str, Any]:
 
 
 def conclude(**facts: Any) -> None:
-    """Prints a line of JSON: the facts, and those of the machine."""
+    """Prints the facts, and those of the machine, as a line of JSON."""
     print(json.dumps(facts | {"machine": machine()}))
 
 
 def _processor() -> str:
-    """The model's name, where the system tells it."""
+    """Returns the name of the processor, if the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -168,5 +169,5 @@ def _version(package: str) -> str | None:
 
 
 def _number(value: float) -> str:
-    """With four digits or more, and commas."""
+    """Returns a number with four digits or more, and commas."""
     return f"{value:,.0f}" if value >= 10_000 else f"{value:,.1f}" if value >= 100 else f"{value:.4g}"

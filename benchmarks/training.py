@@ -1,7 +1,7 @@
 """Training steps beside PyTorch: python -m benchmarks.training [--preset=tiny].
 
-Needs torch and transformers. The same random weights, batches and AdamW on all sides, float32, dropout on; that all
-have the same losses without dropout is checked first, over five steps. Rounds are interleaved, after one that warms up.
+It needs torch and transformers. All sides have the same random weights, batches and AdamW, in float32 with dropout.
+First, five steps without dropout check that all have the same losses. Rounds are interleaved, after one that warms up.
 """
 
 import dataclasses
@@ -14,18 +14,20 @@ from absl import flags
 from benchmarks.settings import batches, settings
 from gpt1_jax.config import Config
 from gpt1_jax.door import door
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.huge_pages import use_huge_pages
 
 SIDES = ("gpt1_jax", "transformers", "torch")
 _CHECKED_STEPS = 5
 _TOLERANCE = 2e-3
 
-_PRESET = flags.DEFINE_string("preset", "", "of configs/pretrain.py: by default the paper's; tiny; small")
-_BATCH = flags.DEFINE_integer("batch", 0, "rows; by default the preset's, and 2 of the paper's", 0)
+_PRESET = flags.DEFINE_string("preset", "", "a preset of configs/pretrain.py; by default the paper's")
+_BATCH = flags.DEFINE_integer(
+    "batch", 0, "rows a batch; by default the preset's, and 2 for the paper's model", 0
+)
 _SIDES = flags.DEFINE_list("sides", list(SIDES), f"of {', '.join(SIDES)}, torch compiled")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "of timing", 1)
-_STEPS = flags.DEFINE_integer("steps", 1, "in a round", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of timing", 1)
+_STEPS = flags.DEFINE_integer("steps", 1, "steps in a round", 1)
 
 Step = Callable[[np.ndarray, np.ndarray], float]  # (inputs, targets), int [B, T] → the loss before the update
 
@@ -33,7 +35,9 @@ Step = Callable[[np.ndarray, np.ndarray], float]  # (inputs, targets), int [B, T
 def main(_: list[str]) -> None:
     """Prints a line for each side, then the same in JSON."""
     if unknown := set(_SIDES.value) - {*SIDES, "torch compiled"}:
-        raise UserError(f"--sides={unknown.pop()} is none of {', '.join(SIDES)}, torch compiled.")
+        raise UserError(
+            f"--sides={unknown.pop()} is not a side; choose of {', '.join(SIDES)}, torch compiled."
+        )
     from benchmarks.timing import conclude, measure
 
     config = settings(_PRESET.value, _BATCH.value)
@@ -49,7 +53,11 @@ def main(_: list[str]) -> None:
 
 
 def check(config: Config, names: list[str]) -> None:
-    """Raises UserError where the losses of some steps without dropout differ."""
+    """Checks that all sides have the same losses in some steps without dropout.
+
+    Raises:
+        Fault: they differ.
+    """
     dropouts = {f"{place}_dropout": 0.0 for place in ("embedding", "attention", "residual")}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **dropouts))
     losses = {}
@@ -61,11 +69,13 @@ def check(config: Config, names: list[str]) -> None:
         print(f"{name:16} without dropout: loss {', '.join(f'{loss:.4f}' for loss in losses[name])}")
     for name, found in losses.items():
         if not np.allclose(found, losses[names[0]], rtol=_TOLERANCE, atol=0):
-            raise UserError(f"--sides={name} has other losses than {names[0]}; the sides are not the same.")
+            raise Fault(
+                f"The sides {names[0]} and {name} have different losses, so they are not the same model."
+            )
 
 
 def make_step(name: str, config: Config, same: bool = True) -> Step:
-    """A side's training step; `same` gives it the weights that ours begins with."""
+    """Returns a side's training step; `same` gives it the weights that ours begins with."""
     if name == "gpt1_jax":
         from benchmarks.ours import Training  # each side late: none is charged with another's libraries
 

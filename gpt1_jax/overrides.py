@@ -31,7 +31,9 @@ def parse_override(name: str, text: str) -> Any:
         if inside := [key for key in known if key.startswith(f"{name}.")]:
             raise UserError(f"config.{name} is a section, not a value; set one of {', '.join(inside)}.")
         if above := [key for key in known if name.startswith(f"{key}.")]:
-            raise UserError(f"config.{name} does not exist: {above[0]} is a value.")
+            raise UserError(
+                f"config.{name} does not exist, because {above[0]} is a value; set config.{above[0]}."
+            )
         raise _unknown(name)
     kind = known[name].kind
     value: Any = text
@@ -90,7 +92,7 @@ def _build(section: type, values: dict[str, Any], prefix: str, known: dict[str, 
         elif isinstance(values[name], dict):
             built[name] = _build(kind, values[name], f"{full}.", known)
         else:
-            raise UserError(f"config.{full}={_shown(values[name])} is a section and takes keys, not a value.")
+            raise UserError(f"config.{full}={_shown(values[name])} is not a section; set its keys instead.")
     return section(**built)
 
 
@@ -166,7 +168,7 @@ def check(config: Config) -> Config:
             )
     if list(axes.values()).count(-1) > 1:
         raise UserError(
-            f"mesh={axes} has more than one axis of -1; only one can take the devices that remain."
+            f"mesh={axes} has more than one axis of -1; set it for one, which takes the devices that remain."
         )
     return config
 
@@ -192,7 +194,7 @@ def _checked(value: Any, key: Key) -> Any:
     if key.choices:
         if value not in key.choices:
             raise UserError(
-                f"config.{name}={_shown(value)} is none of {', '.join(key.choices)}; choose one of them."
+                f"config.{name}={_shown(value)} is not one of {', '.join(key.choices)}; set one of them."
             )
         return value
     if type(value) is not kind and not (kind is float and type(value) is int):

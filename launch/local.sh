@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Processes on this machine's CPU that train together as the hosts of a pod do, by the same code.
+# Trains in several processes on this machine's CPU, by the same code as on the hosts of a pod.
 #
 #   launch/local.sh [--num_processes=2] [--devices=1] [--max_restarts=3] [--dry_run] -- TRAINING_FLAGS...
 #
-#   --num_processes=N  how many
-#   --devices=N        devices in each
-#   --max_restarts=N   how often all of them start again because one died, or was stopped and saved
+#   --num_processes=N  how many processes
+#   --devices=N        how many devices each has
+#   --max_restarts=N   how often all of them start again after one died, or saved and stopped
 #   --dry_run          prints the commands instead
 #
-# Ends with 0 when the training is done; with 143, 130 or 129 when SIGTERM, Ctrl-C or SIGHUP stopped it and it is saved;
-# with 2, at once, when its input is wrong; with 1 when it died once too often. The same command then goes on from the
-# newest checkpoint.
+# It ends with 0 when the training is done; with 143, 130 or 129 when SIGTERM, Ctrl-C or SIGHUP stopped it, after it was
+# saved; with 2, at once, when its input is wrong; and with 1 when it died once too often. The same command then goes on
+# from the newest checkpoint.
 set -euo pipefail
 
 GRACE=10 # seconds that the others have once one died; they cannot go on without it
@@ -37,13 +37,13 @@ while (($#)); do
       exit 0
       ;;
     --) break ;;
-    *) die "$1 is no flag of it; see --help. Those of the training go behind --." ;;
+    *) die "$1 is not a flag of this script; see --help, and put the training's flags behind --." ;;
   esac
   shift
 done
-[[ $num_processes =~ ^[1-9][0-9]*$ ]] || die "--num_processes=$num_processes is no number of processes."
-[[ $devices =~ ^[1-9][0-9]*$ ]] || die "--devices=$devices is no number of devices."
-[[ $max_restarts =~ ^[0-9]+$ ]] || die "--max_restarts=$max_restarts is no number."
+[[ $num_processes =~ ^[1-9][0-9]*$ ]] || die "--num_processes=$num_processes is not a number of processes; write 1 or more."
+[[ $devices =~ ^[1-9][0-9]*$ ]] || die "--devices=$devices is not a number of devices; write 1 or more."
+[[ $max_restarts =~ ^[0-9]+$ ]] || die "--max_restarts=$max_restarts is not a number; write 0 or more."
 (($# > 1)) || die "there are no training flags; write -- --config=configs/pretrain.py:tiny, say."
 shift
 

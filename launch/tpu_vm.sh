@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice, got through queued resources.
+# Trains on a Cloud TPU slice that it asks for as a queued resource.
 #
-#   launch/tpu_vm.sh train  --zone=ZONE [FLAGS] -- TRAINING_FLAGS...  all of it, until the run is done, preempted or not
+#   launch/tpu_vm.sh train  --zone=ZONE [FLAGS] -- TRAINING_FLAGS...  all of these, until the run is done, despite preemptions
 #   launch/tpu_vm.sh create --zone=ZONE [FLAGS]                       asks for the slice
 #   launch/tpu_vm.sh run    --zone=ZONE [FLAGS] -- TRAINING_FLAGS...  brings this code to all workers and starts it
 #   launch/tpu_vm.sh logs   --zone=ZONE [FLAGS]                       follows what a worker prints
 #   launch/tpu_vm.sh delete --zone=ZONE [FLAGS]                       gives the slice back
 #
-#   --name=NAME        of the slice [gpt1-jax]
-#   --zone=ZONE        where it is, such as us-central1-a
-#   --project=ID       [that of gcloud]
-#   --type=TYPE        such as v5litepod-16, v5p-32, v6e-8 [v5litepod-16]
-#   --runtime=VERSION  of the workers' system [the one for the type]
+#   --name=NAME        the name of the slice [gpt1-jax]
+#   --zone=ZONE        where the slice is, such as us-central1-a
+#   --project=ID       the project [that of gcloud]
+#   --type=TYPE        the kind and size of the slice, such as v5litepod-16, v5p-32, v6e-8 [v5litepod-16]
+#   --runtime=VERSION  the workers' system [the one for the type]
 #   --spot             cheaper; may be taken away at any time
-#   --setup=COMMAND    done on every worker, beside configs/, before the training starts, to fetch text, say
-#   --worker=I         whose log: a number or all [0]
+#   --setup=COMMAND    runs on every worker, beside configs/, before the training starts, to fetch text, say
+#   --worker=I         the worker whose log to follow: a number or all [0]
 #   --dry_run          prints the commands instead
 #
-# On each worker the training is a systemd service: it needs no connection, starts again when it crashes (20 times a
-# day), and does not when its input is wrong (exit code 2). `train` looks after it every minute: it asks for the slice
-# again after a preemption, and gives it back at the end. It ends with 0 when the run is done, with 2 when its input is
-# wrong, with 1 when it gave up. It may be stopped at any time and started again: the same command goes on from what it
-# finds; a slice with a training of other flags is left alone. As the slice does not last, --workdir must be on gs://.
+# On each worker the training is a systemd service. It needs no connection, and it starts again when it crashes (20 times
+# a day) but not when its input is wrong (exit code 2). `train` checks on the slice every minute, asks for it again after a
+# preemption, and gives it back at the end. It ends with 0 when the run is done, with 2 when its input is wrong, and with 1
+# when it gave up. Stop it at any time and start it again: the same command goes on from what it finds. It leaves a slice
+# alone whose training has other flags. The slice does not last, so --workdir must be on gs://.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -58,7 +58,7 @@ create() {
 
 delete() { cloud queued-resources delete "$name" --force; }
 
-state() { # of the slice: nothing where there is none
+state() { # of the slice; nothing if there is no slice
   cloud queued-resources list --filter="name~/$name\$" --format="value(state.state)"
 }
 
@@ -76,7 +76,7 @@ run() ( # run TRAINING_FLAGS...
   tar -czf "$parcel/gpt1_jax.tgz" --exclude=__pycache__ -C "$ROOT" \
     configs gpt1_jax launch pyproject.toml README.md LICENSE -C "$parcel" setup.sh train.sh
   [[ -z $dry_run ]] || tail -n +1 "$parcel/setup.sh" "$parcel/train.sh"
-  # Where an agent holds keys and not this one, gcloud refuses to copy to several workers.
+  # If an agent holds keys but not this one, gcloud refuses to copy to several workers.
   [[ -n $dry_run ]] || ssh-add -q ~/.ssh/google_compute_engine </dev/null 2>/dev/null || true
   cloud tpu-vm scp "$parcel/gpt1_jax.tgz" "$name:" --worker=all "${ALIVE[@]/#/--scp-flag=}" &&
     on all "mkdir -p gpt1_jax && tar -xzf gpt1_jax.tgz -C gpt1_jax && bash gpt1_jax/launch/tpu_worker.sh"
@@ -85,7 +85,7 @@ run() ( # run TRAINING_FLAGS...
 journal() { on "$1" "sudo journalctl --unit=gpt1_jax --output=cat ${*:2}"; } # journal WORKER FLAGS...
 
 progress() { # progress TRAINING_FLAGS...: what all services together are: absent, running, mixed, done, wrong, failed,
-  # or other where one is of other flags; fails where one is not told
+  # or "other" if one has other flags; fails if a worker does not answer
   local told line found=' ' mine
   mine=$(script "$@" | cksum)
   told=$(on all "systemctl show gpt1_jax --property=SubState,ExecMainStatus,Description | xargs echo gpt1_jax:" \
@@ -205,7 +205,7 @@ case "${1:-}" in
     sed -n '2,/^set /s/^# \{0,1\}//p' "$0"
     exit 0
     ;;
-  *) die "$1 is none of train, create, run, logs, delete; see --help." ;;
+  *) die "$1 is not one of train, create, run, logs, delete; see --help." ;;
 esac
 shift
 
@@ -231,19 +231,19 @@ while (($#)); do
     --worker=*) worker=${1#*=} ;;
     --dry_run) dry_run=yes ;;
     --) break ;;
-    *) die "$1 is no flag of it; see --help. Those of the training go behind --." ;;
+    *) die "$1 is not a flag of this script; see --help, and put the training's flags behind --." ;;
   esac
   shift
 done
 [[ -n $zone ]] || die "--zone is missing; name one that has $type, such as --zone=us-central1-a."
-[[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || die "--name=$name is no name; write small letters, digits and hyphens."
+[[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || die "--name=$name is not a name; write small letters, digits and hyphens."
 if [[ -z $runtime ]]; then
   case "$type" in
     v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
     v5p-*) runtime=v2-alpha-tpuv5 ;;
     v6e-*) runtime=v2-alpha-tpuv6e ;;
     v[234]-*) runtime=tpu-ubuntu2204-base ;;
-    *) die "--type=$type is of no known kind; write v5litepod-16, v6e-8 or v5p-32, say, or name its --runtime." ;;
+    *) die "--type=$type is not a kind that is known; write v5litepod-16, v6e-8 or v5p-32, say, or name its --runtime." ;;
   esac
 fi
 if [[ $action == train || $action == run ]]; then
@@ -254,7 +254,7 @@ if [[ $action == train || $action == run ]]; then
   for word; do
     config=${word#--config=}
     [[ $config == "$word" || $config == configs/* && -f $ROOT/${config%%:*} ]] ||
-      die "$word is no file that the workers get; name one in configs/."
+      die "$word is not a file that the workers get; name one in configs/."
   done
 fi
 

@@ -52,7 +52,10 @@ def test_the_picture_is_drawn(output: Path) -> None:
     ("flags", "told"),
     [
         ([], "--init_from=RUN and --output=DIR are both needed"),
-        (["--init_from=a", "--output=b", "--variants=most"], "--variants=most is none of full"),
+        (
+            ["--init_from=a", "--output=b", "--variants=most"],
+            "--variants=most is not possible; choose of full",
+        ),
         (["--init_from=a", "--output=b", "--variants=lstm"], "lstm needs --lstm_from=RUN"),
         (["--init_from=a", "--output=b", "--tasks=colla"], "cola"),
     ],

@@ -376,4 +376,4 @@ def test_a_number_of_any_length_in_a_file_is_refused(key: str, digits: int) -> N
     value = 10**digits
     assert "out of range" in message_of(from_dict, changed(key, value))
     assert "is not a text" in message_of(from_dict, changed("data.source", value))
-    assert "is none of" in message_of(from_dict, changed("model.dtype", [value]))
+    assert "is not one of" in message_of(from_dict, changed("model.dtype", [value]))

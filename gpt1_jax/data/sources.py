@@ -78,4 +78,4 @@ def open_source(spec: str, tfds_dir: str | None = None) -> Source:
     if kind == "tfds" and rest:
         name, _, feature = rest.partition("#")
         return TfdsSet(name, feature, tfds_dir)
-    raise UserError(f"data.source is {spec!r}: expected {SOURCE_FORMS}")
+    raise UserError(f"data.source={spec!r} is not a source of text; set it to {SOURCE_FORMS}.")

@@ -47,14 +47,14 @@ class TextFiles:
         self._paths = _find_files(pattern)
         if not self._paths:
             raise UserError(
-                f"data.source is {self.name!r}, which matches no file: expected a glob of .txt or .jsonl "
-                "files, such as 'text:books/**/*.txt'"
+                f"data.source={self.name!r} matches no file; set it to a glob of .txt or .jsonl files, such as "
+                "'text:books/**/*.txt'."
             )
         for path in self._paths:
             if not path.name.lower().endswith((".txt", ".jsonl", ".txt.gz", ".jsonl.gz")):
                 raise UserError(
-                    f"data.source is {self.name!r}, which matches {path}: expected only .txt, .jsonl, "
-                    ".txt.gz and .jsonl.gz files, so narrow the glob"
+                    f"data.source={self.name!r} matches {path}, expected only .txt, .jsonl, .txt.gz and .jsonl.gz "
+                    "files; narrow the glob."
                 )
 
     @cached_property
@@ -119,7 +119,7 @@ def _find_files(pattern: str) -> list[epath.Path]:
             found.append(path)
         elif not stat.S_ISDIR(mode):
             raise UserError(
-                f"data.source is 'text:{pattern}', which matches {path}, a pipe or a device: narrow the glob"
+                f"data.source='text:{pattern}' matches {path}, a pipe or a device; narrow the glob."
             )
     return sorted(found)
 
@@ -151,7 +151,7 @@ def _stat(path: epath.Path) -> os.stat_result:
         return os.stat(path)  # noqa: PTH116
     except OSError as error:
         what = "a broken link" if Path(path).is_symlink() else f"which cannot be read ({error.strerror})"
-        raise UserError(f"data.source matches {path}, {what}: fix it, or narrow the glob") from error
+        raise UserError(f"data.source matches {path}, {what}; fix it, or narrow the glob.") from error
 
 
 def _holds_lines(path: epath.Path) -> bool:
@@ -182,4 +182,4 @@ def _parse_json_line(line: bytes, where: str) -> str:
     if isinstance(text, str):
         return text
     found = f"{json.dumps(text)!s:.60} in its field 'text'" if "text" in record else "no field 'text'"
-    raise UserError(f"{where} has {found}, expected a text there: fix the line")
+    raise UserError(f"{where} has {found}, expected a text there; fix the line.")

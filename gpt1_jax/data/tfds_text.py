@@ -33,9 +33,9 @@ class TfdsSet:
             self._builder: Any = read_only_builder.builder_from_files(name, data_dir=directory)
         except (tfds.core.DatasetNotFoundError, ValueError) as error:
             raise UserError(
-                f"data.source is {self.name!r}, but no prepared set of that name is in {directory} "
-                "(data.tfds_dir): prepare it once on a machine with TensorFlow and network, with "
-                f"`tfds build {name} --file_format=array_record`, or use 'demo' or 'text:GLOB'"
+                f"data.source={self.name!r} names no prepared set in {directory} (data.tfds_dir); prepare it once on "
+                f"a machine with TensorFlow and network, with `tfds build {name} --file_format=array_record`, or set "
+                "'demo' or 'text:GLOB'."
             ) from error
         self._feature = self._choose_feature(feature, tfds.features.Text)
 
@@ -48,8 +48,10 @@ class TfdsSet:
         if not feature and (usual or len(features) == 1):
             return (usual or features)[0]
         raise UserError(
-            f"data.source is {self.name!r}: expected '#FEATURE' to name one of the set's text features, "
-            f"{', '.join(features) or 'but it has none'}"
+            f"data.source={self.name!r} does not name one of the set's text features; write #FEATURE with one of "
+            f"{', '.join(features)}."
+            if features
+            else f"data.source={self.name!r} is a set without text; name another set."
         )
 
     @property
@@ -91,12 +93,12 @@ class TfdsSet:
             return self._builder.as_data_source(own)
         except ValueError as error:
             raise UserError(
-                f"data.source is {self.name!r}, which has no split {own!r} ({error}): name another set"
+                f"data.source={self.name!r} has no split {own!r} ({error}); name another set."
             ) from error
         except NotImplementedError as error:
             raise UserError(
-                f"data.source is {self.name!r}, prepared in {self._builder.data_dir} in a format that only "
-                "TensorFlow can read: prepare it again with `--file_format=array_record`"
+                f"data.source={self.name!r} was prepared in {self._builder.data_dir} in a format that only TensorFlow "
+                "can read; prepare it again with `--file_format=array_record`."
             ) from error
 
     def fingerprint(self) -> str:

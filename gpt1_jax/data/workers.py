@@ -116,7 +116,7 @@ def beam_workers(runner: str, options: Sequence[str]) -> Workers:
         from apache_beam.runners.runner import create_runner
     except ImportError as error:
         raise UserError(
-            f"--runner={runner} needs Apache Beam ({error.name} is missing): pip install 'gpt1_jax[beam]'"
+            f"--runner={runner} needs Apache Beam ({error.name} is missing); pip install 'gpt1_jax[beam]'."
         ) from error
     try:
         create_runner(runner)

@@ -79,7 +79,7 @@ def open_input(path: epath.PathLike, name: str, pipe: bool = False) -> Iterator[
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{name}: {path} cannot be read ({reason}): fix that, or name another file"
+            f"{name}: {path} cannot be read ({reason}); fix that, or name another file."
         ) from error
 
 
@@ -98,8 +98,8 @@ def read_bytes(path: epath.PathLike, name: str, pipe: bool = False) -> bytes:
         UserError: as in `open_input`, or the file is larger than `LARGEST`.
     """
     too_large = UserError(
-        f"{name}: {path} has no end within {LARGEST // 2**30} GB, more than is held in memory at once: split it up "
-        "(each line of a .jsonl file, which is read line by line, can be a document)"
+        f"{name}: {path} has no end within {LARGEST // 2**30} GB, more than is held in memory at once; split it up "
+        "(each line of a .jsonl file, which is read line by line, can be a document)."
     )
     with open_input(path, name, pipe) as file:
         # As in `_open_local`, not epath's stat.
@@ -132,8 +132,8 @@ def read_lines(file: IO[bytes], where: str) -> Iterator[bytes]:
     while line := file.readline(LONGEST_LINE + 1):
         if len(line) > LONGEST_LINE:
             raise UserError(
-                f"{where} has a line of more than {LONGEST_LINE // 2**20} MB, longer than a record can be: write one "
-                "record per line"
+                f"{where} has a line of more than {LONGEST_LINE // 2**20} MB, longer than a record can be; write one "
+                "record per line."
             )
         yield line
 
@@ -187,14 +187,14 @@ def decode(data: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         for start, (kind, mend) in _NO_TEXT.items():
             if data.startswith(start):
-                raise UserError(f"{where} is {kind}, not UTF-8 text: {mend}") from error
+                raise UserError(f"{where} is {kind}, not UTF-8 text; {mend}.") from error
         raise UserError(
-            f"{where} is not UTF-8 text (at byte {error.start}): convert it, say with iconv -f LATIN1 -t UTF-8"
+            f"{where} is not UTF-8 text (at byte {error.start}); convert it, say with iconv -f LATIN1 -t UTF-8."
         ) from error
     if (zeros := data[:1000].count(0)) > max(len(data[:1000]) // 5, _FEW_ZEROS):
         raise UserError(
-            f"{where} is UTF-16 or not text at all ({zeros} of its first bytes are zero): convert it to UTF-8, "
-            "say with iconv -f UTF-16LE -t UTF-8"
+            f"{where} is UTF-16 or not text at all ({zeros} of its first bytes are zero); convert it to UTF-8, "
+            "say with iconv -f UTF-16LE -t UTF-8."
         )
     return text
 
@@ -209,16 +209,18 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
-        raise UserError(f"{where} is JSON nested too deep to be read: fix it") from None
+        raise UserError(f"{where} is JSON nested too deep to be read; fix it.") from None
     except ValueError as error:
-        raise UserError(f"{where} is not JSON ({error}): fix it") from error
+        raise UserError(f"{where} is not JSON ({error}); fix it.") from error
     if not isinstance(record, dict):
-        raise UserError(f"{where} is {text[:2000].strip()!r:.80}, expected a JSON object: fix it")
+        raise UserError(f"{where} is {text[:2000].strip()!r:.80}, expected a JSON object; fix it.")
     if _SURROGATE.search(text):
         try:
             json.dumps(record, ensure_ascii=False).encode()
         except (UnicodeEncodeError, RecursionError):
-            raise UserError(f"{where} spells half of a surrogate pair (\\ud800 to \\udfff): fix it") from None
+            raise UserError(
+                f"{where} spells half of a surrogate pair (\\ud800 to \\udfff); fix it."
+            ) from None
     return record
 
 
@@ -254,8 +256,8 @@ class _Unpacked(io.RawIOBase):
         large = self._size > _PACKED_BYTES and self._packed.seekable()
         if large and self._size > _PACKED_RATIO * self._packed.tell():
             raise UserError(
-                f"{self._where} unpacks to more than {_PACKED_RATIO} times its size, as no text does: unpack it "
-                "yourself if it is one"
+                f"{self._where} unpacks to more than {_PACKED_RATIO} times its size, as no text does; unpack it "
+                "yourself if it is one."
             )
         return count
 
@@ -264,11 +266,11 @@ def _open_local(path: Path, name: str, pipe: bool) -> IO[bytes]:
     # epath's stat looks up the owner's name, and fails if the owner has none.
     mode = os.stat(path).st_mode  # noqa: PTH116
     if stat.S_ISDIR(mode):
-        raise UserError(f"{name}: {path} is a directory: name a file")
+        raise UserError(f"{name}: {path} is a directory; name a file.")
     if stat.S_ISREG(mode):
         return path.open("rb")
     if not pipe:
-        raise UserError(f"{name}: {path} is not a regular file but a pipe or a device: name a file")
+        raise UserError(f"{name}: {path} is not a regular file but a pipe or a device; name a file.")
     # Without O_NONBLOCK, opening would wait for ever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -298,7 +300,7 @@ def _await(descriptor: int, where: str) -> None:
         empty = False
     if empty:
         raise UserError(
-            f"{where} is a pipe to which nobody writes: start the command that does, or name a file"
+            f"{where} is a pipe to which nobody writes; start the command that does, or name a file."
         )
 
 

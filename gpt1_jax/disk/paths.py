@@ -41,7 +41,7 @@ def expand_local(path: epath.PathLike, name: str) -> Path:
 
 
 def check_directory(directory: epath.PathLike, name: str) -> None:
-    """Refuses what is no directory and cannot become one, or cannot be written, before there is any work.
+    """Refuses a path that cannot be or become a directory to write in, before any work is done.
 
     Args:
         directory: of this machine, else it is not looked at.

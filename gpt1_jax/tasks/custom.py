@@ -74,7 +74,9 @@ def read_custom_validation(path: Path, task: Task) -> list[Example]:
 def _read_settings(finetune: FinetuneConfig) -> tuple[Kind, dict[str, str]]:
     """Returns the kind, and the names of the columns of each role."""
     if finetune.kind is None:
-        raise UserError(f"config.finetune.kind is not set; task custom needs one of {', '.join(ROLES)}.")
+        raise UserError(
+            f"config.finetune.kind is missing; set one of {', '.join(ROLES)}, which task custom needs."
+        )
     return finetune.kind, _parse_columns(finetune.columns, finetune.kind)
 
 
@@ -84,7 +86,7 @@ def _parse_columns(text: str, kind: Kind) -> dict[str, str]:
         role, _, names = (part.strip() for part in entry.partition("="))
         if role not in (*ROLES[kind], "label") or not names:
             raise UserError(
-                f"finetune.columns={text!r} has the entry {entry.strip()!r}; expected ROLE=COLUMN with a ROLE of "
+                f"finetune.columns={text!r} has the entry {entry.strip()!r}; write ROLE=COLUMN with a ROLE of "
                 f"{kind}, {', '.join(ROLES[kind])} or label (several columns for a text or the choices: A+B)."
             )
         if role in columns:
@@ -120,7 +122,7 @@ def _find_files(path: Path, needed: tuple[TaskSplit, ...] = ("train", "validatio
         if len(found) > 1 or (not found and split in needed):
             raise UserError(
                 f"data.source='files:{path}' has {' and '.join(file.name for file in found) or 'no file'} for "
-                f"{split}; expected one {split}.{_FORMS} in a directory, or a single such file."
+                f"{split}; name a directory with one {split}.{_FORMS}, or a single such file."
             )
         if found:
             files[split] = found[0]
@@ -165,7 +167,7 @@ def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: list
         choices = fields[names] if isinstance(names, str) else names
         if not isinstance(choices, list | tuple) or len(choices) < 2:
             raise UserError(
-                f"data.source: {where} has the choices {spell_json(choices)}; expected a list of two texts or more, or "
+                f"data.source: {where} has the choices {spell_json(choices)}; write a list of two texts or more, or "
                 "name their columns with finetune.columns=choices=A+B."
             )
         return replace(task, choices=len(choices))
@@ -174,7 +176,7 @@ def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: list
     classes = distinct_classes(labels)
     if len(classes) < 2:
         raise UserError(
-            f"data.source: {label!r} is {labels[0]!r:.80} in all rows of training; expected at least two labels or "
+            f"data.source: {label!r} is {labels[0]!r:.80} in all rows of training; give at least two labels or "
             "scores."
         )
     if kind == "similarity" and (finetune.scores == "regression" or are_scores(labels)):
@@ -216,10 +218,10 @@ def _spell(row: Row, label: str) -> str:
     try:
         text = spell_cell(row, label, "train")
     except ValueError as error:
-        raise UserError(f"data.source: {row.where} is not an example of custom: {error}") from error
+        raise UserError(f"data.source: {row.where} is not an example of custom: {error}.") from error
     assert text is not None
     return text
 
 
 def _wrong_label(row: Row, label: str, error: ValueError) -> UserError:
-    return UserError(f"data.source: {row.where} is not an example of custom: {label!r} {error}")
+    return UserError(f"data.source: {row.where} is not an example of custom: {label!r} {error}.")

@@ -62,7 +62,7 @@ def make_examples(
             texts = _texts(task, row.fields, columns)
             target = _label(task, spell_cell(row, label, split), label, texts, split)
         except ValueError as error:
-            raise UserError(f"data.source: {row.where} is not an example of {task.name}: {error}") from error
+            raise UserError(f"data.source: {row.where} is not an example of {task.name}: {error}.") from error
         examples.append(Example(texts, target, group))
     return examples
 

@@ -36,7 +36,7 @@ def read_official_files(task: Task, directory: Path, split: TaskSplit) -> list[E
     if missing and (examples or split == "train"):
         raise UserError(
             f"data.source='files:{directory}' has no {' or '.join(file.path for file in missing)}, the {split} "
-            f"part of {task.name}: name the directory that its official files lie in"
+            f"part of {task.name}; name the directory that its official files lie in."
         )
     return examples
 
@@ -62,7 +62,7 @@ def _read(file: File, task: Task, directory: Path, split: TaskSplit) -> list[Exa
     path = directory / file.path
     examples = make_examples(task, file.read(path), split, file.columns, file.group)
     if not examples:
-        raise UserError(f"data.source: {path} holds no examples of {task.name}: put the official file there")
+        raise UserError(f"data.source: {path} holds no examples of {task.name}; put the official file there.")
     return examples
 
 
@@ -86,7 +86,7 @@ def _read_numbered(path: Path) -> Iterator[Row]:
     for number, record in read_json_file(path).items():
         where = f"entry {number} of {path}"
         if not isinstance(record, dict):
-            raise UserError(f"data.source: {where} is {record!r:.80}, expected a JSON object: fix it")
+            raise UserError(f"data.source: {where} is {record!r:.80}, expected a JSON object; fix it.")
         yield Row(where, record)
 
 
@@ -107,7 +107,7 @@ def _read_schemas(path: Path) -> Iterator[Row]:
         if not all(block) or len(block) < 4 or any(rest):
             raise UserError(
                 f"data.source: {where} is not four lines and an empty one (sentence, pronoun, candidates, "
-                "answer): fix it"
+                "answer); fix it."
             )
         sentence, pronoun, candidates, answer = block
         choices = [candidate.strip() for candidate in candidates.split(",")]

@@ -16,7 +16,8 @@ def split_passage(where: str, passage: Mapping[str, Any]) -> Iterator[Row]:
     lists: list[Any] = [passage.get(name) for name in ("questions", "options", "answers")]
     if not all(isinstance(values, list) for values in lists) or len(set(map(len, lists))) != 1:
         raise UserError(
-            f"data.source: {where} is not a RACE passage: expected lists of as many questions, options and answers"
+            f"data.source: {where} is not a RACE passage, expected lists of equally many questions, options and "
+            "answers; fix it."
         )
     article = passage.get("article")
     for number, (question, options, answer) in enumerate(zip(*lists, strict=True), start=1):

@@ -49,8 +49,8 @@ def prepare_set(name: str, archives: tuple[str, ...], directory: Any) -> Any:
         reason = " ".join(str(error).split())
         raise UserError(
             f"data.source='tfds': {name} is not prepared in {directory}, and preparing it failed "
-            f"({type(error).__name__}: {reason:.200}): put {' and '.join(archives)} into {downloads / 'manual'}, or "
-            "name the directory of the set's official files with data.source=files:DIR"
+            f"({type(error).__name__}: {reason:.200}); put {' and '.join(archives)} into {downloads / 'manual'}, or "
+            "name the directory of the set's official files with data.source=files:DIR."
         ) from error
     return builder
 

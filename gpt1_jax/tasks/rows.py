@@ -97,7 +97,7 @@ def _parse_csv(
         return [(reader.line_num + first - 1, cells) for cells in reader]
     except csv.Error as error:
         raise UserError(
-            f"{_NAME}: line {reader.line_num + first - 1} of {path} is not CSV ({error}): fix its quotation marks"
+            f"{_NAME}: line {reader.line_num + first - 1} of {path} is not CSV ({error}); fix its quotation marks."
         ) from error
 
 
@@ -123,7 +123,7 @@ def _table(
         else:
             raise UserError(
                 f"{_NAME}: line {number} of {path} has {len(cells)} columns, expected the {len(header)} columns "
-                f"{', '.join(header):.200}: fix the line{', as one of many' * spare}"
+                f"{', '.join(header):.200}; fix the line{', as one of many' * spare}."
             )
     if passed:
         logging.warning(
@@ -134,7 +134,7 @@ def _table(
 def _check_header(path: Path, header: list[str]) -> None:
     for name in header:
         if name and header.count(name) > 1:
-            raise UserError(f"{_NAME}: {path} has several columns named {name!r}: rename all but one")
+            raise UserError(f"{_NAME}: {path} has several columns named {name!r}; rename all but one.")
 
 
 def _guess(text: str) -> str:

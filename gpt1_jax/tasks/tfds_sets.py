@@ -56,7 +56,7 @@ def _read(task: Task, builder: Any, split: str) -> Iterator[Row]:
     except (ValueError, NotImplementedError) as error:
         raise UserError(
             f"data.source='tfds': {name} in {builder.data_dir} has no such split or not TFDS's format array_record "
-            f"({error}): delete it, and it will be prepared again"
+            f"({error}); delete it, and it will be prepared again."
         ) from error
     records = [_decode(record, name) for record in source.__getitems__(range(len(source)))]
     # TFDS shuffles the examples; idx restores GLUE's order.

@@ -135,7 +135,7 @@ class TrainedRun:
         ids = check_ids(ids, "ids", self.tokenizer.vocab_size)
         if not 0 < len(ids) <= length:
             raise UserError(
-                f"There are {len(ids)} ids, expected 1 to {length}, the model's context; cut them."
+                f"ids has {len(ids)} tokens, expected 1 to {length}, the model's context; cut it."
             )
         rows = np.zeros((self.mesh.shape["data"] * self.mesh.shape["fsdp"], len(ids)), np.int32) + np.array(
             ids, np.int32
@@ -210,7 +210,7 @@ class TrainedRun:
         ).checked(self.tokenizer.vocab_size)
         watch, number = check_function(watch, "watch"), check_integer(number, "number")
         if not 0 <= number < 2**31:
-            raise UserError(f"number={shown(number)} is out of range: expected 0 to 2**31 - 1.")
+            raise UserError(f"number={shown(number)} is out of range; give 0 to 2**31 - 1.")
         prompts, several = read_prompts(self.tokenizer, prompt)
 
         def show(rows: list[list[int]]) -> None:

@@ -101,7 +101,7 @@ def test_the_weights_of_a_global_batch_sum_to_one() -> None:
 
 
 def test_a_stream_shorter_than_two_windows_is_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.context_length is 8.*15.*at most 7"):
+    with pytest.raises(UserError, match=r"model\.context_length=8 is .*15.*at most 7"):
         pretraining(split=stream(15))
 
 

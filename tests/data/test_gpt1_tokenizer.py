@@ -462,7 +462,7 @@ def test_files_that_are_damaged_or_do_not_fit_are_told(
     with pytest.raises(UserError) as error:
         open_tokenizer(f"openai:{tmp_path}")
     said = str(error.value)
-    assert said.startswith(f"data.tokenizer is 'openai:{tmp_path}', which cannot be read (")
+    assert said.startswith(f"data.tokenizer='openai:{tmp_path}' cannot be read (")
     assert reason in said and "finetune-transformer-lm" in said and "\n" not in said
     (tmp_path / "tokenizer.json").write_text('{"kind": "openai"}')
     with pytest.raises(UserError, match="holds no tokenizer"):
@@ -474,7 +474,7 @@ def test_a_missing_file_or_directory_is_told(tokenizer: OpenAITokenizer, tmp_pat
     tokenizer.save(tmp_path)
     (tmp_path / name).unlink()
     for directory in (tmp_path, tmp_path / "nowhere", tmp_path / "tokenizer.json"):
-        with pytest.raises(UserError, match=rf"data\.tokenizer is 'openai:{directory}'.*holds neither"):
+        with pytest.raises(UserError, match=rf"data\.tokenizer='openai:{directory}'.*holds neither"):
             open_tokenizer(f"openai:{directory}")
     with pytest.raises(UserError, match="holds neither"):
         load_tokenizer(tmp_path)

@@ -194,7 +194,7 @@ def test_a_large_text_has_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ),
         ("bad.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "line 2 of .*bad.jsonl has no field 'text'"),
         ("bad.jsonl", b'{"text": ' + b"[" * 100_000, "line 1 of .*bad.jsonl .* nested too deep"),
-        ("bad.txt", "UTF-16".encode("utf-16"), "bad.txt is UTF-16, not UTF-8 text: convert it to UTF-8"),
+        ("bad.txt", "UTF-16".encode("utf-16"), "bad.txt is UTF-16, not UTF-8 text; convert it to UTF-8"),
         ("bad.jsonl", b'["a"]', "line 1 of .*bad.jsonl"),
         ("bad.jsonl", b'{"text": "a"', "line 1 of .*bad.jsonl"),
         ("bad.jsonl", b'{"text": "\\ud800"}', "line 1 of .*bad.jsonl"),  # half a surrogate pair

@@ -34,15 +34,15 @@ def test_what_gzip_packed_is_read_by_any_name(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("text".encode("utf-16"), "is UTF-16, not UTF-8 text: convert it to UTF-8, say with iconv -f UTF-16"),
+        ("text".encode("utf-16"), "is UTF-16, not UTF-8 text; convert it to UTF-8, say with iconv -f UTF-16"),
         (b"\xfe\xff\x00a", "is UTF-16"),
         ("plain words".encode("utf-16-le"), "is UTF-16 or not text"),
         (bytes(100), "is UTF-16 or not text"),
         ("eight ch".encode("utf-16-be"), "is UTF-16 or not text"),
         ("text".encode("utf-32"), "is UTF-32"),
-        (lzma.compress(b"text"), "is packed with xz, not UTF-8 text: unpack it"),
+        (lzma.compress(b"text"), "is packed with xz, not UTF-8 text; unpack it"),
         (b"PK\x03\x04\xff", "is a zip archive"),
-        ("Bücher".encode("latin-1"), "is not UTF-8 text (at byte 1): convert it, say with iconv -f LATIN1"),
+        ("Bücher".encode("latin-1"), "is not UTF-8 text (at byte 1); convert it, say with iconv -f LATIN1"),
         (b"\x1f\x8b nothing", "cannot be read"),
         (gzip.compress(b"text" * 100, mtime=0)[:-9], "cannot be read"),
     ],

@@ -202,7 +202,7 @@ def _of_keys() -> list[Invocation]:
         if key in _TEXTS or key.startswith("finetune."):
             continue
         if about.choices:
-            found += wrong(f"main {{TINY}} --config.{key}=nosuch → --config.{key}='nosuch' is none of")
+            found += wrong(f"main {{TINY}} --config.{key}=nosuch → --config.{key}='nosuch' is not one of")
             continue
         for text, word in (
             ("x", f"--config.{key}='x' is not a"),
@@ -241,22 +241,22 @@ FIELDS = wrong(
     main {TINY} --config.mesh.data=1000 → 1000 | devices
     main {TINY} --config.mesh.slices=3 → mesh
     main {TINY} --config.model.context_length=600000 → dropout tells apart
-    main {TINY} --config.model.context_length=16000 → --config.model.context_length is 16000, too long
+    main {TINY} --config.model.context_length=16000 → --config.model.context_length=16000 is too long
     main {TINY} --config.model.kind=lstm --config.model.num_layers=2 → --config.model.num_layers=2
     main {TINY} --config.train.num_epochs=999999999 → --config.train.num_epochs=1e+09 | can be counted
     main {TINY} --config.train.batch_size=16777212 → GB per device | --config.train.batch_size lower
     main {TINY} --config.model.num_layers=1000000 → GB per device | a smaller model
-    main {TINY} --config.data.vocab_size=2 → --config.data.vocab_size is 2, too small
-    main {TINY} --config.data.vocab_size=9999999 → --config.data.vocab_size is 9999999, too large
-    main {TINY} --config.data.tokenizer= → --config.data.tokenizer is ''
-    main {TINY} --config.data.tokenizer=nosuch → --config.data.tokenizer is 'nosuch'
-    main {TINY} --config.data.tokenizer={LONG} → --config.data.tokenizer is 'xxx | …
+    main {TINY} --config.data.vocab_size=2 → --config.data.vocab_size=2 is too small
+    main {TINY} --config.data.vocab_size=9999999 → --config.data.vocab_size=9999999 is too large
+    main {TINY} --config.data.tokenizer= → --config.data.tokenizer=''
+    main {TINY} --config.data.tokenizer=nosuch → --config.data.tokenizer='nosuch'
+    main {TINY} --config.data.tokenizer={LONG} → --config.data.tokenizer='xxx | …
     main {TINY} --config.data.tokenizer=sentencepiece: → --config.data.tokenizer
     main {TINY} --config.data.tokenizer=sentencepiece:nosuch.model → nosuch.model
     main {TINY} --config.data.tokenizer=sentencepiece:text.txt → --config.data.tokenizer
     main {TINY} --config.data.tokenizer=openai:nosuch → --config.data.tokenizer
-    main {TINY} --config.data.source= → --config.data.source is ''
-    main {TINY} --config.data.source=nosuch → --config.data.source is 'nosuch'
+    main {TINY} --config.data.source= → --config.data.source=''
+    main {TINY} --config.data.source=nosuch → --config.data.source='nosuch'
     main {TINY} --config.data.source=text: → --config.data.source
     main {TINY} --config.data.source=text:nosuch/*.txt → matches no file
     main {TINY} --config.data.source=text:empty.txt → --config.data.source
@@ -279,8 +279,8 @@ FIELDS = wrong(
     main {CUSTOM} --config.finetune.task= → --config.finetune.task= is not a task
     main {CUSTOM} --config.finetune.task=dprd → zero-shot
     main {CUSTOM} --config.finetune.task=cola → --config.data.source | train.tsv
-    main {CUSTOM} --config.finetune.kind=nosuch → --config.finetune.kind='nosuch' is none of
-    main {CUSTOM} --config.finetune.scores=nosuch → --config.finetune.scores='nosuch' is none of
+    main {CUSTOM} --config.finetune.kind=nosuch → --config.finetune.kind='nosuch' is not one of
+    main {CUSTOM} --config.finetune.scores=nosuch → --config.finetune.scores='nosuch' is not one of
     main {CUSTOM} --config.finetune.num_transfer_layers=9 → --config.finetune.num_transfer_layers=9
     main {CUSTOM} --config.finetune.num_transfer_layers=-2 → out of range
     main {CUSTOM} --config.finetune.max_examples=-1 → out of range
@@ -384,15 +384,15 @@ PATHS = _of_paths() + wrong(
     main {TINY} --workdir= → --workdir is empty
     main {TINY} --config.data.cache_dir= → --config.data.cache_dir is empty
     generate --workdir= --prompt=x → --workdir is empty
-    prepare --source=nosuch --output=out → --source is 'nosuch'
-    prepare --source= --output=out → --source is ''
-    prepare --source=text:nosuch --output=out → --source is 'text:nosuch'
-    prepare --source=demo --output=out --tokenizer=nosuch → --tokenizer is 'nosuch'
+    prepare --source=nosuch --output=out → --source='nosuch'
+    prepare --source= --output=out → --source=''
+    prepare --source=text:nosuch --output=out → --source='text:nosuch'
+    prepare --source=demo --output=out --tokenizer=nosuch → --tokenizer='nosuch'
     prepare --source=demo --output=out --tokenizer=sentencepiece:nosuch → --tokenizer
-    prepare --source=tfds:nosuch --output=out --tfds_dir=nosuch → --source is 'tfds:nosuch'
+    prepare --source=tfds:nosuch --output=out --tfds_dir=nosuch → --source='tfds:nosuch'
     tokenize --workdir=texts → texts is not a run directory
-    tokenize --tokenizer= → --tokenizer is ''
-    tokenize --tokenizer=nosuch → --tokenizer is 'nosuch'
+    tokenize --tokenizer= → --tokenizer=''
+    tokenize --tokenizer=nosuch → --tokenizer='nosuch'
     tokenize --tokenizer=sentencepiece → --tokenizer=sentencepiece
     tokenize --tokenizer=sentencepiece:nosuch.model → --tokenizer | nosuch.model
     tokenize --tokenizer=sentencepiece:text.txt → --tokenizer
@@ -400,7 +400,7 @@ PATHS = _of_paths() + wrong(
     tokenize --tokenizer=sentencepiece:loop → --tokenizer | loop
     tokenize --tokenizer=openai:nosuch → --tokenizer
     tokenize --tokenizer=openai:. → --tokenizer
-    tokenize --tokenizer={LONG} → --tokenizer is 'xxx | …
+    tokenize --tokenizer={LONG} → --tokenizer='xxx | …
     convert --from=gpt1_jax --to=openai {IN} texts → OUT= | exists already
     convert --from=gpt1_jax --to=gpt1_jax {IN} OUT --num_heads=3 → --num_heads=3
     convert --from=openai --to=gpt1_jax texts OUT → texts

@@ -150,10 +150,10 @@ def test_a_process_that_was_preempted_and_saved_starts_again(stand_in: Cloud) ->
     ("words", "told"),
     [
         ([], "no training flags"),
-        (["--config=x"], "--config=x is no flag"),
-        (["--num_processes=0", "--", "--config=x"], "--num_processes=0 is no number"),
-        (["--devices=x", "--", "--config=x"], "--devices=x is no number"),
-        (["--max_restarts=-1", "--", "--config=x"], "--max_restarts=-1 is no number"),
+        (["--config=x"], "--config=x is not a flag"),
+        (["--num_processes=0", "--", "--config=x"], "--num_processes=0 is not a number"),
+        (["--devices=x", "--", "--config=x"], "--devices=x is not a number"),
+        (["--max_restarts=-1", "--", "--config=x"], "--max_restarts=-1 is not a number"),
     ],
 )
 def test_what_is_typed_wrong_is_told(stand_in: Cloud, words: list[str], told: str) -> None:

@@ -130,8 +130,8 @@ def test_dry_run(slurm: Cloud) -> None:
     ("words", "told"),
     [
         ([], "no training flags"),
-        (["--config=x"], "--config=x is no flag"),
-        (["--max_restarts=x", *TRAINING], "--max_restarts=x is no number"),
+        (["--config=x"], "--config=x is not a flag"),
+        (["--max_restarts=x", *TRAINING], "--max_restarts=x is not a number"),
     ],
 )
 def test_what_is_typed_wrong_is_told(slurm: Cloud, words: list[str], told: str) -> None:

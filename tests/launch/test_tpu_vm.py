@@ -277,9 +277,9 @@ def test_a_cloud_that_never_answers(cloud: Cloud) -> None:
     ("words", "told"),
     [
         (["create"], "--zone is missing"),
-        (["fly", *PLACE], "fly is none of"),
-        (["create", *PLACE, "--spott"], "--spott is no flag"),
-        (["create", *PLACE, "--name=A b"], "--name=A b is no name"),
+        (["fly", *PLACE], "fly is not one of"),
+        (["create", *PLACE, "--spott"], "--spott is not a flag"),
+        (["create", *PLACE, "--name=A b"], "--name=A b is not a name"),
         (["create", *PLACE, "--type=v5e-16"], "--type=v5e-16 is of no known kind"),
         (["create", *PLACE, "--type="], "--type= is of no known kind"),
         (["train", *PLACE], "no training flags"),
@@ -288,7 +288,7 @@ def test_a_cloud_that_never_answers(cloud: Cloud) -> None:
         (["train", *PLACE, "--", "--config=configs/pretrain.py", "--workdir=gs:///runs/x"], "name a bucket"),
         (
             ["train", *PLACE, "--", "--config=configs/pretain.py", "--workdir=gs://b/x"],
-            "pretain.py is no file that",
+            "pretain.py is not a file that",
         ),
     ],
 )

@@ -387,7 +387,7 @@ def test_a_form_that_fits_is_taken(form: Any, platform: str, setting: dict[str, 
 
 
 def test_a_model_asks_for_its_attention_wherever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that "auto" is the same for whoever builds a model: it is no form of its own."""
+    """ "auto" is not a form of its own, so it is the same for whoever builds a model."""
     taken = []
 
     def spied(name: str, form: Any) -> Any:

@@ -97,7 +97,7 @@ def test_the_lowest_temperatures_take_the_most_probable_token(temperature: float
         ({"beyond_context": ["stop"]}, "beyond_context=.* one of stop, slide, refuse"),
         ({"num_beams": 2, "temperature": 0.5}, "temperature=0.5 does not go with num_beams=2"),
         ({"num_beams": 2, "seed": 1}, "seed=1 does not go with num_beams=2"),
-        ({"length_penalty": 2.0}, "length_penalty=2.0 is of beam search"),
+        ({"length_penalty": 2.0}, "length_penalty=2.0 belongs to beam search"),
     ],
     ids=str,
 )

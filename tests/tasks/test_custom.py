@@ -166,7 +166,7 @@ STORIES = [{"context": "c", **pairs(0)[0]}]
 @pytest.mark.parametrize(
     ("settings", "train", "validation", "told"),
     [
-        (config(None), reviews(0, 1), reviews(0), "finetune.kind is not set; .*classification, entailment"),
+        (config(None), reviews(0, 1), reviews(0), "finetune.kind is missing; .*classification, entailment"),
         (
             config("classification"),
             [{"body": "a", "label": 1}],
@@ -217,7 +217,7 @@ STORIES = [{"context": "c", **pairs(0)[0]}]
             config("choice", "choices=sentence1"),
             STORIES,
             STORIES,
-            'line 2 of .*choices "a"; expected a list of two',
+            'line 2 of .*choices "a"; write a list of two',
         ),
         (
             config("choice", "choices=sentence1+none"),
@@ -231,7 +231,7 @@ STORIES = [{"context": "c", **pairs(0)[0]}]
             reviews(0),
             "finetune.columns='premise=a' has the",
         ),
-        (config("classification", "text"), reviews(0, 1), reviews(0), "entry 'text'; expected ROLE=COLUMN"),
+        (config("classification", "text"), reviews(0, 1), reviews(0), "entry 'text'; write ROLE=COLUMN"),
         (
             config("classification", "label=a+b"),
             reviews(0, 1),
@@ -260,7 +260,9 @@ def test_every_example_has_as_many_choices(tmp_path: Path) -> None:
 
 
 def test_missing_ambiguous_empty_and_other_files_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no file for train; expected one train.{jsonl,csv,tsv}"):
+    with pytest.raises(
+        UserError, match=r"has no file for train; name a directory with one train.{jsonl,csv,tsv}"
+    ):
         read_custom(config("classification"), tmp_path)
     write(tmp_path / "train.csv", reviews(0, 1))
     with pytest.raises(UserError, match="has no file for validation"):

@@ -173,7 +173,7 @@ def test_race_is_a_folder_of_passages_for_each_group(tmp_path: Path) -> None:
     assert read(tmp_path, "race_high") == [e._replace(group="") for e in read(tmp_path, "race")[2:]]
     assert len(read(tmp_path, "race_high", "validation")) == len(read(tmp_path, "race_high", "test")) == 2
     assert read(tmp_path, "race_middle", "validation") == []
-    with pytest.raises(UserError, match="has no dev/middle, the validation part of race:"):
+    with pytest.raises(UserError, match="has no dev/middle, the validation part of race;"):
         read(tmp_path, "race", "validation")
 
 

@@ -57,7 +57,7 @@ class Words:
         except ImportError as error:
             raise UserError(
                 "The tokenizer openai:DIR splits text with ftfy and spaCy as GPT-1's authors did, and one of them "
-                f"cannot be imported ({error}): pip install 'gpt1_jax[original]'"
+                f"cannot be imported ({error}); pip install 'gpt1_jax[original]'."
             ) from error
         self._fix_text = ftfy.fix_text
         self._english: Any = spacy.blank("en").tokenizer

@@ -80,7 +80,7 @@ def _options(first: list[str], characters: list[str], vocab_size: int) -> dict[s
     """
     if vocab_size < len(first):
         raise UserError(
-            f"data.vocab_size is {vocab_size}, too small for the special pieces and single characters: expected at "
+            f"data.vocab_size={vocab_size} is too small for the special pieces and single characters; set at "
             f"least {len(first)}"
         )
     return {
@@ -104,6 +104,6 @@ def _train(
     ids = library.get_vocab()
     if len(ids) < trainer.vocab_size:
         raise UserError(
-            f"data.vocab_size is {trainer.vocab_size}, too large for this text: expected at most {len(ids)}"
+            f"data.vocab_size={trainer.vocab_size} is too large for this text; set at most {len(ids)}."
         )
     return dict(sorted(ids.items(), key=lambda entry: entry[1]))

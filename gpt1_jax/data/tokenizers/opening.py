@@ -83,14 +83,12 @@ def open_tokenizer(spec: str) -> Tokenizer | None:
     if spec in TRAINED:
         return None
     if kind not in _OPENED or not rest:
-        raise UserError(f"data.tokenizer is {spec!r}: expected {TOKENIZER_FORMS}")
+        raise UserError(f"data.tokenizer={spec!r} is not a tokenizer; set it to {TOKENIZER_FORMS}.")
     opener, expected = _OPENED[kind]
     try:
         return opener(rest)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"data.tokenizer is {spec!r}, which cannot be read ({error}): expected {expected}"
-        ) from error
+        raise UserError(f"data.tokenizer={spec!r} cannot be read ({error}); name {expected}.") from error
 
 
 def train_tokenizer(kind: str, texts: Iterator[str], vocab_size: int) -> Tokenizer:
@@ -122,7 +120,7 @@ def load_tokenizer(directory: epath.PathLike) -> Tokenizer:
             raise ValueError(f"unknown kind {kind!r}")
         return SentencePieceTokenizer((directory / "sentencepiece.model").read_bytes())
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{directory} holds no tokenizer that can be loaded ({error})") from error
+        raise UserError(f"{directory} holds no tokenizer that can be loaded ({error}).") from error
 
 
 def _open_sentencepiece(path: str) -> SentencePieceTokenizer:

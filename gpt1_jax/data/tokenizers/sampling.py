@@ -32,5 +32,7 @@ def sample_lines(texts: Iterator[str]) -> list[str]:
                 while size > _TRAINING_CHARACTERS:
                     size -= len(heapq.heappop(kept)[2])
     if not kept:
-        raise UserError("data.source has no text to train a tokenizer on: expected documents with words")
+        raise UserError(
+            "data.source has no text to train a tokenizer on; name a source whose documents have words."
+        )
     return [piece for _, _, piece in sorted(kept, key=lambda entry: entry[1])]

@@ -140,10 +140,10 @@ def train_sentencepiece(texts: Iterator[str], vocab_size: int) -> SentencePieceT
 def _explain(message: str, vocab_size: int) -> str:
     """Returns a sentence on what SentencePiece found wrong with the vocabulary size."""
     if found := re.search(r"Vocabulary size too high .* <= (\d+)", message):
-        return f"data.vocab_size is {vocab_size}, too large for this text: expected at most {found[1]}"
+        return f"data.vocab_size={vocab_size} is too large for this text; set at most {found[1]}."
     if found := re.search(r"Vocabulary size is smaller than required_chars. \d+ vs (\d+)", message):
         return (
-            f"data.vocab_size is {vocab_size}, too small for this text's characters and the 256 bytes: "
-            f"expected at least {found[1]}"
+            f"data.vocab_size={vocab_size} is too small for this text's characters and the 256 bytes; set at least "
+            f"{found[1]}."
         )
-    return f"data.vocab_size is {vocab_size}, with which SentencePiece cannot train on this text ({message})"
+    return f"data.vocab_size={vocab_size} is one that SentencePiece cannot train on this text ({message}); set another."

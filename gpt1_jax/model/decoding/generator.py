@@ -116,7 +116,11 @@ class Generator:
         return max(1, _MEMORY // self._row_bytes(texts, settings)) * self._parts
 
     def _beams_at_once(self, texts: list[list[int]], settings: Generation) -> int:
-        """How many prompts are searched for together; raises UserError where not even one can be."""
+        """Returns for how many prompts to search together.
+
+        Raises:
+            UserError: the memory does not suffice for one.
+        """
         needed = settings.num_beams * self._row_bytes(texts, settings)
         room = memory_at_hand(self._mesh)
         if room is not None and needed > room:

@@ -1,7 +1,7 @@
 """How texts are continued: the settings of `generate`, and the ranges in which they mean something.
 
-A setting counts in the dtype in which the model's arithmetic has it, float32 or int32: within the ranges none of them
-becomes zero, infinite or another number there.
+The model's arithmetic takes each setting in float32 or int32. Within the ranges, no setting becomes zero, infinite or
+another number by that.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from gpt1_jax.errors import UserError
 
 BeyondContext = Literal["stop", "slide", "refuse"]
 
-# What int32 holds.
+# The largest number of int32.
 _MOST_TOKENS = 2**31 - 1
 _MOST_SAMPLES = 100_000
 # Devices treat smaller numbers as zero.
 _LEAST_TEMPERATURE = float(np.finfo(np.float32).tiny)
 _MOST_TEMPERATURE = float(np.finfo(np.float32).max)
-# Any logit times or over this stays within float32.
+# A logit multiplied or divided by this stays within float32.
 _LARGEST_PENALTY = 1e30
-# 2**20 tokens to this power stay within float32, and so does a score over that.
+# A length of 2**20 tokens to this power stays within float32, and so does a score divided by it.
 _LARGEST_POWER = 5.0
 
 
@@ -48,21 +48,21 @@ class Generation:
     """How prompts are continued.
 
     Attributes:
-        max_new_tokens: of each sample.
+        max_new_tokens: the most tokens that a sample adds.
         temperature: divides the logits; 0 takes the most probable token.
-        top_k: draws from so many of the most probable tokens; 0 from all.
+        top_k: draws from this many of the most probable tokens; 0 means all.
         top_p: draws from the fewest most probable tokens that together have this probability.
-        repetition_penalty: a logit of a token that the text has already is divided by it, or multiplied where it is
-            negative.
-        num_beams: above 1 it is beam search, which draws nothing and so takes none of top_k, top_p,
-            repetition_penalty, seed and a temperature above 0.
-        length_penalty: of beam search: the sum of log-probabilities is divided by the length to this power.
-        num_samples: of each prompt; of beam search the best so many.
-        seed: with it the samples of a prompt at its place are the same every time, whatever the other prompts.
-        stop: tokens that end a sample; they are its last.
-        beyond_context: what happens at the end of the positions the model has learned: the sample stops, or the window
-            slides: its later half becomes the beginning of the next; or a prompt that leaves no room for max_new_tokens
-            is refused.
+        repetition_penalty: divides the logits of tokens that the text already contains; negative ones are multiplied
+            by it.
+        num_beams: the width of beam search, if above 1. Beam search draws nothing, so it goes with none of top_k,
+            top_p, repetition_penalty, seed, and a temperature above 0.
+        length_penalty: in beam search, the sum of log-probabilities is divided by the length to this power.
+        num_samples: how many samples of each prompt; beam search gives its best ones.
+        seed: decides the samples; those of a prompt depend on its place, not on the other prompts.
+        stop: tokens that end a sample; the sample keeps them.
+        beyond_context: what happens behind the last position that the model has learned. With "stop" the sample ends.
+            With "slide" the later half of the window becomes the beginning of the next. With "refuse" a prompt that
+            leaves no room for max_new_tokens is an error.
     """
 
     max_new_tokens: int = 64
@@ -78,7 +78,7 @@ class Generation:
     beyond_context: BeyondContext = "stop"
 
     def checked(self, vocab_size: int) -> "Generation":
-        """The same settings as Python's own numbers.
+        """Returns the same settings as Python's own numbers.
 
         Raises:
             UserError: a field is of another type or out of its range, or fields do not go together.
@@ -124,15 +124,15 @@ class Generation:
             ),
         ):
             if not valid:
-                raise UserError(f"{name}={shown(getattr(self, name))} is out of range: expected {expected}.")
+                raise UserError(f"{name}={shown(getattr(self, name))} is out of range; set {expected}.")
 
     def _check_unused(self) -> None:
-        """Refuses what would be ignored in silence."""
+        """Refuses settings that would have no effect."""
         plain = Generation()
         if self.num_beams == 1:
             if self.length_penalty != plain.length_penalty:
                 raise UserError(
-                    f"length_penalty={self.length_penalty} is of beam search; set num_beams, or leave it out."
+                    f"length_penalty={self.length_penalty} belongs to beam search; set num_beams, or leave it out."
                 )
             return
         for name in ("temperature", "top_k", "top_p", "repetition_penalty", "seed"):
@@ -140,8 +140,8 @@ class Generation:
             greedy = name == "temperature" and self.temperature == 0
             if getattr(self, name) != getattr(plain, name) and not greedy:
                 raise UserError(
-                    f"{name}={getattr(self, name)} does not go with num_beams={self.num_beams}: beam search draws "
-                    "nothing; leave one of them out."
+                    f"{name}={getattr(self, name)} does not go with num_beams={self.num_beams}, because beam search "
+                    "draws nothing; leave one of them out."
                 )
         if self.num_samples > self.num_beams:
             raise UserError(
@@ -149,5 +149,5 @@ class Generation:
             )
         if self.beyond_context == "slide":
             raise UserError(
-                "beyond_context=slide does not go with num_beams: beams share one window; set stop or refuse."
+                "beyond_context=slide does not go with num_beams, because beams share one window; set stop or refuse."
             )

@@ -113,13 +113,13 @@ _attention.defvjp(_forward, _backward)
 
 
 class Block(NamedTuple):
-    """An array [B, H, K or 1, T] of which each program sees its own block of T."""
+    """Returns the spec of an array [B, H, K or 1, T] of which each program sees its own block of T."""
 
     array: Any
 
 
 class Whole(NamedTuple):
-    """An array [B, H, K or 1, T] of which each program sees all of T."""
+    """Returns the spec of an array [B, H, K or 1, T] of which each program sees all of T."""
 
     array: Any
 
@@ -132,7 +132,7 @@ def _call(
     settings: Settings,
     *scratch: Any,
 ) -> list[jax.Array]:
-    """The kernel's outputs, one program for each sequence, head and block."""
+    """Returns the outputs of a kernel, with one program for each sequence, head and block."""
 
     def spec(x: Block | Whole) -> pl.BlockSpec:
         *_, rows, length = x.array.shape
@@ -168,7 +168,7 @@ def _pad(x: jax.Array, settings: Settings) -> jax.Array:
 
 
 def _enter(x: jax.Array, settings: Settings) -> jax.Array:
-    """[B, T, H, K] as the kernels have it, [B, H, K, T]."""
+    """Returns an array [B, T, H, K] as the kernels store it, [B, H, K, T]."""
     return _pad(x.transpose(0, 2, 3, 1), settings)
 
 

@@ -1,8 +1,8 @@
-"""The kernels of flash attention: what one program computes of one head, a block of positions at a time.
+"""The kernels of flash attention: a program computes one block of positions of one head.
 
-A head lies as [K, T], so that positions fill the lanes however narrow it is, and scores are [keys, queries]: softmax
-reduces over rows, and what belongs to a query (its greatest score, its log-sum-exp) is a row of lanes. Scores are in
-units of ln 2, because hardware has exp2.
+A head is stored as [K, T], so its positions fill the lanes even if it is narrow. Scores are [keys, queries]: softmax
+reduces over rows, and the numbers of a query (its greatest score, its log-sum-exp) form a row of lanes. Scores are in
+units of ln 2, because the hardware has exp2.
 
 Letters: B sequences, T positions, K head width, C context length.
 """
@@ -27,9 +27,9 @@ class Settings(NamedTuple):
     """What is fixed when a kernel is compiled.
 
     Attributes:
-        block: positions taken at a time, keys as queries.
-        blocks: of a head.
-        rate: of dropout; 0 is none.
+        block: positions in a block, of keys and of queries.
+        blocks: the number of blocks in a head.
+        rate: the rate of dropout; 0 means no dropout.
         context_length: C, the stride of the dropout index.
         interpret: whether the kernel is interpreted.
     """
@@ -41,25 +41,25 @@ class Settings(NamedTuple):
     interpret: bool
 
     def place(self, number: Any) -> tuple[slice, Any]:
-        """The index of block `number` in a reference [K or 1, T]."""
+        """Returns the index of block `number` in a reference [K or 1, T]."""
         return slice(None), pl.ds(pl.multiple_of(number * self.block, self.block), self.block)
 
 
 def head_stride(context_length: int) -> jax.Array:
-    """What the next head adds to the dropout index, uint32."""
+    """Returns what the next head adds to the dropout index, uint32."""
     return jnp.uint32(context_length**2 % 2**32)
 
 
 def forward(
     stream: Any, query: Any, key: Any, value: Any, output: Any, logsumexp: Any, *, settings: Settings
 ) -> None:
-    """Attention of one block of queries to all keys before and in it, by the running softmax.
+    """Computes the attention of one block of queries to all keys before and in it, by the running softmax.
 
     Args:
         stream: uint32 [2, B], the offset and the multiplier of each sequence's hash; see `dropout.stream`.
         query, output: [K, block].
         key, value: [K, T].
-        logsumexp: float32 [1, block], of the scores.
+        logsumexp: float32 [1, block], the log-sum-exp of the scores.
     """
     i, q, keep = pl.program_id(2), query[...], _mask(stream, settings)
 
@@ -77,7 +77,7 @@ def forward(
 
     row = jnp.zeros((1, settings.block), jnp.float32)
     start = (row - jnp.inf, row, jnp.zeros(q.shape, jnp.float32))
-    # The diagonal is first, because it sees a key of every query.
+    # The diagonal comes first, because only there every query sees a key.
     start = step(i, start, diagonal=True)
     top, total, sums = _loop(0, i, step, start, settings)
     output[...] = (sums / (total * (1 - settings.rate))).astype(output.dtype)
@@ -99,17 +99,17 @@ def backward(
     *,
     settings: Settings,
 ) -> None:
-    """The gradients of one block of keys and values, from all queries in and after it.
+    """Computes the gradients of one block of keys and values, from all queries in and after it.
 
-    A head's programs run one after the other and also sum up the gradient of its queries, so that weights and masks are
-    computed again once, not twice.
+    The programs of a head run one after the other and also add up the gradient of its queries, so weights and masks are
+    computed a second time but not a third.
 
     Args:
         stream: as in `forward`.
         key, value, d_key, d_value: [K, block].
         query, cotangent, d_query: [K, T].
         logsumexp, delta: float32 [1, T]; see `_weights`.
-        total: float32 [K, T], kept from program to program.
+        total: float32 [K, T], the gradient of the queries so far, kept from program to program.
     """
     j, k, v, keep = pl.program_id(2), key[...], value[...], _mask(stream, settings)
     scale = k.shape[FEATURES] ** -0.5 / (1 - settings.rate)
@@ -142,7 +142,7 @@ def backward(
 
 
 def _loop(first: Any, stop: Any, step: Any, start: Any, settings: Settings) -> Any:
-    """Steps from first to before stop; of a single block the diagonal, already done, is all."""
+    """Runs the steps from first up to stop; a head of one block has only the diagonal, which is done already."""
     return start if settings.blocks == 1 else jax.lax.fori_loop(first, stop, step, start)
 
 
@@ -153,7 +153,7 @@ def _product(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
 
 
 def _scores(query: jax.Array, key: jax.Array, diagonal: bool) -> jax.Array:
-    """[keys, queries]; in a block on the diagonal, keys and queries at the same positions, the future is masked."""
+    """Returns scores [keys, queries]; the future is masked in a block on the diagonal, whose positions are the same."""
     scores = _product(key, query, FEATURES, FEATURES) * (query.shape[FEATURES] ** -0.5 * LOG2_E)
     return jnp.where(_visible(scores.shape), scores, -jnp.inf) if diagonal else scores
 
@@ -167,9 +167,9 @@ def _iota(axis: int, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _mask(stream: Any, settings: Settings) -> Callable[[Any, Any, bool], jax.Array]:
-    """`dropout.keep_mask` of the program's head: (query block, key block) → the weights [keys, queries] that stay.
+    """Returns `dropout.keep_mask` of the program's head: (query block, key block) → the weights [keys, queries] kept.
 
-    The hash is of index · multiplier + offset modulo 2³², which is a part of the query's plus a part of the key's.
+    The hash takes index · multiplier + offset modulo 2³², the sum of a number of the query and a number of the key.
     """
     block, length = settings.block, settings.context_length
     batch, head = pl.program_id(0), pl.program_id(1).astype(jnp.uint32)
@@ -181,7 +181,7 @@ def _mask(stream: Any, settings: Settings) -> Callable[[Any, Any, bool], jax.Arr
         keys = (j * block + _iota(KEYS, (block, 1))).astype(jnp.uint32)
         queries = (head + queries * jnp.uint32(length)) * multiplier + offset
         kept = mix(queries + keys * multiplier) >= threshold(settings.rate)
-        # The future has no weight in any case, but a compiler that sees this hashes only half of the block.
+        # The future has no weight anyway, but a compiler that sees this hashes only half of the block.
         return kept & _visible(kept.shape) if diagonal else kept
 
     return keep
@@ -197,10 +197,10 @@ def _weights(
     kept: jax.Array | None,
     diagonal: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """The softmax weights after dropout and the gradient of the scores, both [keys, queries].
+    """Returns the softmax weights after dropout and the gradient of the scores, both [keys, queries].
 
-    Both, like `delta`, which is Σ output · cotangent of each query, are (1 − rate) times themselves: dropout's factor
-    is applied to the sums instead.
+    Both are (1 − rate) times their true values, and so is `delta`, which is Σ output · cotangent of each query:
+    dropout's factor is applied to the sums instead.
     """
     weights = jnp.exp2(_scores(query, key, diagonal) - logsumexp)
     d_weights = _product(value, cotangent, FEATURES, FEATURES)

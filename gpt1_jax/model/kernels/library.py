@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout
 
-# Splash takes T in multiples of it.
+# Splash attention takes multiples of this T.
 LANES = 128
-# cuDNN's greatest K on GPUs before Hopper.
+# The greatest K of cuDNN on GPUs before Hopper.
 CUDNN_WIDTH = 128
 
 _BATCH = ("data", "fsdp")
@@ -33,12 +33,12 @@ def attention(
     dropout: Dropout,
     sight: Sight = BEFORE,
 ) -> jax.Array:
-    """softmax(q kᵀ / √K, masked) v, under a mesh as `flash.flash_attention`.
+    """Computes softmax(q kᵀ / √K, masked) v under a mesh, as `flash.flash_attention` does.
 
     Args:
         kernel: `splash` or `cudnn`.
-        query, key, value: [B, T, H, K]; for cuDNN bfloat16.
-        dropout: not active; `choice.choose_attention` refuses another.
+        query, key, value: [B, T, H, K], in bfloat16 for cuDNN.
+        dropout: must not be active, which `choice.choose_attention` ensures.
         sight: for cuDNN without groups, as `choice.choose_attention` makes sure.
 
     Returns:
@@ -50,14 +50,14 @@ def attention(
 
 
 def _filled(x: jax.Array, multiple: int) -> jax.Array:
-    """[B, T, H, K] with T a multiple."""
+    """Pads [B, T, H, K] to a multiple of T."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % multiple), (0, 0), (0, 0)))
 
 
 def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight) -> jax.Array:
-    """One GPU's part by cuDNN's kernel."""
+    """Computes one GPU's part by cuDNN's kernel."""
     batch, length = query.shape[:2]
-    # Backward, JAX refuses an odd T. What is filled in lies in every position's future, or behind the keys' length.
+    # The backward pass refuses an odd T. What is filled in lies in every position's future, or behind the keys' length.
     q, k, v = (_filled(x, 2) for x in (query, key, value))
     real = None if sight.causal or length % 2 == 0 else jnp.full(batch, length)
     output = jax.nn.dot_product_attention(
@@ -67,7 +67,7 @@ def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight) -> j
 
 
 def splash(query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight) -> jax.Array:
-    """One TPU core's part by splash attention."""
+    """Computes one TPU core's part by splash attention."""
     q, k, v = (_filled(x, LANES).swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
     heads, length = q.shape[1:3]
     block = next(block for block in (512, 384, 256, LANES) if length % block == 0)
