@@ -171,7 +171,7 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
     mesh = make_mesh(MeshConfig(1, 1, 1))
     model = make_classifier(config.model, config.finetune, task, vocab_size)
     objective = finetuning_loss(model, config.finetune.auxiliary_weight, regression=False)
-    trainer = Trainer.make(config, model, objective, mesh)
+    trainer = Trainer.make(model, objective, mesh, config.optimizer, config.train)
     state = trainer.init(config.seed)
     peer = TorchClassifier(config, model.head.pooling, jax.device_get(state.params), model.extract).train()
     update = make_update(peer, config.optimizer)

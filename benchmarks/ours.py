@@ -25,7 +25,9 @@ class Training:
         mesh = make_mesh(MeshConfig(1, 1, 1))
         dropout = config.model.residual_dropout > 0
         model = Transformer(config.model, config.data.vocab_size)
-        trainer = Trainer.make(config, model, language_model_loss(model, dropout), mesh)
+        trainer = Trainer.make(
+            model, language_model_loss(model, dropout), mesh, config.optimizer, config.train
+        )
         row = np.zeros((1, config.model.context_length))
         self._taken = 0
         self._state = trainer.init(config.seed)

@@ -28,7 +28,9 @@ class Parts(NamedTuple):
 def make_parts(config: Config, mesh: Mesh) -> Parts:
     """A trainer as pre-training makes it; its first state is compiled once, and placed on any mesh."""
     model = Transformer(config.model, VOCAB_SIZE)
-    trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+    trainer = Trainer.make(
+        model, language_model_loss(model, dropout=True), mesh, config.optimizer, config.train
+    )
     key = config.model, config.seed, config.optimizer
     if key not in _initial:
         _initial[key] = jax.device_get(trainer.init(config.seed))

@@ -172,7 +172,9 @@ def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
     # A schedule needs the number of steps. If the text decides that, it is unknown here, and 1 serves as well.
     train = dataclasses.replace(config.train, num_steps=config.train.num_steps or 1)
     config = dataclasses.replace(config, train=train)
-    trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+    trainer = Trainer.make(
+        model, language_model_loss(model, dropout=True), mesh, config.optimizer, config.train
+    )
     ids = np.zeros((1, 1, config.model.context_length), np.int32)
     noise = np.zeros((1, 1), np.uint32)
     return trainer.lower(Batch(ids, ids, ids.astype(np.float32), noise, noise[0]), config.train.batch_size)

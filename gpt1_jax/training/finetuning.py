@@ -33,7 +33,7 @@ from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.outlook import look_ahead
-from gpt1_jax.training.session import begin, check_table, early_evaluations, open_session, settle
+from gpt1_jax.training.session import check_table, early_evaluations, open_run, open_session, settle
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
@@ -84,12 +84,12 @@ def finetune(config: Config, workdir: str) -> None:
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
     model = make_classifier(config.model, settings, task, tokenizer.vocab_size)
     check_memory(model, config.model, config.train, mesh, batches.widths[0])
-    warnings = look_ahead(config, run)
+    warnings = look_ahead(config.optimizer, config.train.num_steps, run)
     contents = {"text": _fingerprint(encoded["train"]), "validation": _fingerprint(encoded["validation"])}
-    opened = begin(run, config, contents, tokenizer, {"task.json": task.to_dict()})
+    opened = open_run(run, config, contents, tokenizer, {"task.json": task.to_dict()})
     regression = task.score_range is not None and settings.scores == "regression"
     objective = finetuning_loss(model, settings.auxiliary_weight, regression, settings.softmax)
-    trainer = Trainer.make(config, model, objective, mesh)
+    trainer = Trainer.make(model, objective, mesh, config.optimizer, config.train)
 
     def start() -> State:
         state = trainer.init(config.seed)

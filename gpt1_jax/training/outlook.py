@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from gpt1_jax.config import Config, OptimizerConfig
+from gpt1_jax.config import OptimizerConfig, TrainConfig
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.optimizers import make_schedule
@@ -15,21 +15,32 @@ MOST_EPOCHS = 100
 REACHED = 0.9
 
 
-def look_ahead(config: Config, run: Run, tokens: int | None = None) -> list[str]:
-    """Returns warnings about a run that begins or is resumed.
+def look_ahead(optimizer: OptimizerConfig, num_steps: int, run: Run) -> list[str]:
+    """Returns warnings about the schedule of a run that begins or is resumed.
 
     Args:
-        config: the settled config.
+        optimizer: the update rule with its schedule.
+        num_steps: the number of steps of the run.
         run: the run, before its config is replaced.
-        tokens: the number of training tokens; None for a task's examples.
     """
-    found = _of_schedule(config.optimizer, config.train.num_steps)
-    if tokens is not None:
-        found += _of_epochs(config, tokens)
+    found = _of_schedule(optimizer, num_steps)
     steps = Checkpoints(run.checkpoints).steps()
     if run.exists() and steps:
-        found += _of_longer_run(run.config(), config, steps[-1])
+        before = run.config()
+        if before.optimizer == optimizer:
+            found += _of_longer_run(optimizer, before.train.num_steps, num_steps, steps[-1])
     return [f"warning: {line}" for line in found]
+
+
+def count_readings(train: TrainConfig, context_length: int, tokens: int) -> list[str]:
+    """Returns a warning if a settled run reads its text of `tokens` tokens too often."""
+    epochs = train.num_steps * train.batch_size * context_length / tokens
+    if epochs <= MOST_EPOCHS + 1:
+        return []
+    return [
+        f"warning: {train.num_steps:,} steps read the text of {tokens:,} tokens {epochs:,.0f} times, and the model "
+        "will know it by heart; name more text, or set a lower train.num_steps."
+    ]
 
 
 def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
@@ -78,24 +89,12 @@ def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
     return found
 
 
-def _of_epochs(config: Config, tokens: int) -> list[str]:
-    train = config.train
-    epochs = train.num_steps * train.batch_size * config.model.context_length / tokens
-    if epochs <= MOST_EPOCHS + 1:
+def _of_longer_run(optimizer: OptimizerConfig, old: int, new: int, step: int) -> list[str]:
+    """Returns a warning if another number of steps makes another schedule, so that the rate jumps on resuming."""
+    if optimizer.total_steps or old == new:
         return []
-    return [
-        f"{train.num_steps:,} steps read the text of {tokens:,} tokens {epochs:,.0f} times, and the model will know "
-        "it by heart; name more text, or set a lower train.num_steps."
-    ]
-
-
-def _of_longer_run(before: Config, config: Config, step: int) -> list[str]:
-    """Returns whether another number of steps makes another schedule, so that the rate jumps on resuming."""
-    old, new = before.train.num_steps, config.train.num_steps
-    if before.optimizer != config.optimizer or config.optimizer.total_steps or old == new:
-        return []
-    (was,), (is_now,) = (_rates(config.optimizer, steps, [step]) for steps in (old, new))
-    if abs(was - is_now) < 0.01 * config.optimizer.learning_rate:
+    (was,), (is_now,) = (_rates(optimizer, steps, [step]) for steps in (old, new))
+    if abs(was - is_now) < 0.01 * optimizer.learning_rate:
         return []
     return [
         f"train.num_steps={new} instead of {old} makes another schedule: at step {step} the learning rate goes on with "

@@ -24,8 +24,8 @@ from gpt1_jax.training.kept import open_corpus
 from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.outlook import look_ahead
-from gpt1_jax.training.session import begin, check_table, early_evaluations, open_session, settle
+from gpt1_jax.training.outlook import count_readings, look_ahead
+from gpt1_jax.training.session import check_table, early_evaluations, open_run, open_session, settle
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
@@ -68,9 +68,14 @@ def pretrain(config: Config, workdir: str) -> None:
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
     model = make_trunk(config.model, tokenizer.vocab_size)
     check_memory(model, config.model, config.train, mesh, length)
-    warnings = look_ahead(config, run, len(corpus.train))
-    opened = begin(run, config, {"text": corpus.fingerprint}, tokenizer)
-    trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+    warnings = [
+        *look_ahead(config.optimizer, config.train.num_steps, run),
+        *count_readings(config.train, length, len(corpus.train)),
+    ]
+    opened = open_run(run, config, {"text": corpus.fingerprint}, tokenizer)
+    trainer = Trainer.make(
+        model, language_model_loss(model, dropout=True), mesh, config.optimizer, config.train
+    )
 
     def start() -> State:
         state = trainer.init(config.seed)

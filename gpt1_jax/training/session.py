@@ -128,7 +128,7 @@ class Opened:
     record: Callable[[int], None]
 
 
-def begin(
+def open_run(
     run: Run,
     config: Config,
     data: Mapping[str, str],

@@ -12,7 +12,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from gpt1_jax.config import Config
+from gpt1_jax.config import OptimizerConfig, TrainConfig
 from gpt1_jax.cpu import after, give_back_memory
 from gpt1_jax.devices.compiler_options import compiler_options
 from gpt1_jax.devices.mesh import batch_sharding, replicated, use
@@ -62,11 +62,12 @@ class Trainer:
     accumulation: int = 1
 
     @classmethod
-    def make(cls, config: Config, model: nn.Module, objective: Objective, mesh: Mesh) -> Self:
-        """Makes the trainer of a settled config's `optimizer` and `train`."""
-        schedule = make_schedule(config.optimizer, config.train.num_steps)
-        optimizer = make_optimizer(config.optimizer, schedule)
-        return cls(mesh, model, objective, optimizer, schedule, config.train.accumulation)
+    def make(
+        cls, model: nn.Module, objective: Objective, mesh: Mesh, rule: OptimizerConfig, train: TrainConfig
+    ) -> Self:
+        """Makes the trainer of a model by an update rule; `train` is settled, so that it has a number of steps."""
+        schedule = make_schedule(rule, train.num_steps)
+        return cls(mesh, model, objective, make_optimizer(rule, schedule), schedule, train.accumulation)
 
     @cached_property
     def abstract(self) -> State:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt1_jax.arguments import Step
-from gpt1_jax.config import Config
+from gpt1_jax.config import DataConfig
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.errors import UserError
@@ -68,7 +68,7 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
     """Returns what `score_text` finds on a whole text, with the text's "tokens" and "bytes"."""
     run, config, tokenizer = trained.run, trained.config, trained.tokenizer
     if source is None:
-        splits = [_own_corpus(config, run).validation]
+        splits = [_own_corpus(config.data, run, config.init_from).validation]
     else:
         corpus = corpora.prepare(dataclasses.replace(config.data, source=source), tokenizer)
         splits = [corpus.train, corpus.validation]
@@ -85,18 +85,18 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
     return score_text(nats / tokens, splits) | {"tokens": tokens, "bytes": size}
 
 
-def _own_corpus(config: Config, run: Run) -> corpora.Corpus:
+def _own_corpus(data: DataConfig, run: Run, init_from: str | None) -> corpora.Corpus:
     """Returns the text that a run was trained on, from its cache or from its source.
 
     Raises:
         UserError: it is in neither place.
     """
     text = run.identity().get("text")
-    if text and (cached := corpora.find_tokenized(config.data.cache_dir, text)):
+    if text and (cached := corpora.find_tokenized(data.cache_dir, text)):
         return cached
     mend = "bring it back as it was, or name another text, which is measured whole, with --source"
     try:
-        corpus = open_corpus(config.data, run, config.init_from)
+        corpus = open_corpus(data, run, init_from)
     except UserError as error:
         reason = str(error).removesuffix(".")
         raise UserError(
@@ -104,7 +104,7 @@ def _own_corpus(config: Config, run: Run) -> corpora.Corpus:
         ) from error
     if corpus.fingerprint != text:
         raise UserError(
-            f"data.source={config.data.source} is no longer what {run.directory} was trained on; {mend}."
+            f"data.source={data.source} is no longer what {run.directory} was trained on; {mend}."
         )
     return corpus
 

@@ -330,7 +330,9 @@ def test_it_learns_what_the_token_before_says() -> None:
     losses = []
     with use_mesh(2, 2, 2) as mesh:
         model = make_trunk(config.model, VOCAB_SIZE)
-        trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+        trainer = Trainer.make(
+            model, language_model_loss(model, dropout=True), mesh, config.optimizer, config.train
+        )
         state = trainer.init(seed=0)
         for step in range(config.train.num_steps):
             state, metrics = trainer.step(state, make_batch(config, mesh, step))

@@ -67,7 +67,7 @@ def replay() -> dict[str, Any]:
     seen: dict[str, Any] = {"metrics": [], "params": {}, "moments": {}}
     with use_mesh() as mesh:
         objective = finetuning_loss(model, LM_COEF, regression=False, softmax="authors")
-        trainer = Trainer.make(CONFIG, model, objective, mesh)
+        trainer = Trainer.make(model, objective, mesh, CONFIG.optimizer, CONFIG.train)
         params = place(as_ours(TRACE, "params_after_00"), trainer.abstract.params)
         seen["logits"], _ = jax.jit(lambda params, tokens: model.apply({"params": params}, tokens))(
             params, batch_of(0).tokens

@@ -9,12 +9,15 @@ from support import tiny_config
 
 from gpt1_jax.run import Run
 from gpt1_jax.training.optimizers import make_schedule
-from gpt1_jax.training.outlook import look_ahead
+from gpt1_jax.training.outlook import count_readings, look_ahead
 
 
 def told(tmp_path: Path, tokens: int | None = None, **overrides: Any) -> str:
     config = tiny_config(**{name.replace("__", "."): value for name, value in overrides.items()})
-    return "\n".join(look_ahead(config, Run(str(tmp_path)), tokens))
+    lines = look_ahead(config.optimizer, config.train.num_steps, Run(str(tmp_path)))
+    if tokens is not None:
+        lines += count_readings(config.train, config.model.context_length, tokens)
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "warmup_cosine", "warmup_constant"])
@@ -28,7 +31,7 @@ def test_what_is_told_of_a_schedule_is_what_its_updates_have(
     settings |= {"optimizer.total_steps": total, "train.num_steps": num_steps}
     config = tiny_config(**settings)
     rates = np.array([float(make_schedule(config.optimizer, num_steps)(i)) for i in range(num_steps)])
-    said = "\n".join(look_ahead(config, Run(str(tmp_path))))
+    said = "\n".join(look_ahead(config.optimizer, num_steps, Run(str(tmp_path))))
     peak = config.optimizer.learning_rate
     assert ("nothing is learned" in said) == (rates.max() == 0)
     assert ("reaches" in said) == (0 < rates.max() < 0.9 * peak)
@@ -71,6 +74,6 @@ def test_a_longer_run_whose_rate_jumps_is_told(tmp_path: Path, total: int, expec
     run.record(before, {})
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     longer = tiny_config(**{"optimizer.total_steps": total, "train.num_steps": 8})
-    said = "\n".join(look_ahead(longer, run))
+    said = "\n".join(look_ahead(longer.optimizer, longer.train.num_steps, run))
     assert ("train.num_steps=8 instead of 4 makes another schedule" in said) == expected
     assert ("optimizer.total_steps=4 keeps" in said) == expected

@@ -196,7 +196,9 @@ def test_the_initial_state_is_the_same_on_every_mesh() -> None:
     for shape in [(1, 1, 1), (2, 2, 2)]:
         with use_mesh(*shape) as mesh:
             model = Transformer(config.model, VOCAB_SIZE)
-            trainer = Trainer.make(config, model, language_model_loss(model, dropout=True), mesh)
+            trainer = Trainer.make(
+                model, language_model_loss(model, dropout=True), mesh, config.optimizer, config.train
+            )
             states.append(to_host(trainer.init(seed=3)))
     assert_bit_equal(*states)
 
