@@ -56,7 +56,7 @@ def test_the_picture_is_drawn(output: Path) -> None:
             ["--init_from=a", "--output=b", "--variants=most"],
             "--variants=most is not possible; choose of full",
         ),
-        (["--init_from=a", "--output=b", "--variants=lstm"], "lstm needs --lstm_from=RUN"),
+        (["--init_from=a", "--output=b", "--variants=lstm"], "--variants=lstm is not possible"),
         (["--init_from=a", "--output=b", "--tasks=colla"], "cola"),
     ],
     ids=["nothing", "variant", "lstm", "task"],

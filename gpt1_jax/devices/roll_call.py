@@ -11,7 +11,7 @@ import selectors
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 from gpt1_jax.devices import places
 from gpt1_jax.devices.company import Company, Line
@@ -110,7 +110,21 @@ def _listen(place: Place) -> socket.socket:
 
 
 def _gather(place: Place) -> list[Line]:
-    """Answers, as process 0, until all the others have come."""
+    """Answers, as process 0, until all the others have come; any other connection is closed."""
+    callers: set[Line] = set()
+    try:
+        there = _await_all(place, callers)
+        callers.difference_update(there.values())
+    finally:
+        for line in callers:
+            line.close()
+    for line in there.values():
+        line.send(start=True)
+    return [there[i] for i in sorted(there)]
+
+
+def _await_all(place: Place, callers: set[Line]) -> dict[int, Line]:
+    """Returns the connections to the other processes by their numbers; all that were opened are added to `callers`."""
     waiting = _Waiting(places.PATIENCE)
     there: dict[int, Line] = {}
     with _listen(place) as server, selectors.DefaultSelector() as selector:
@@ -120,9 +134,10 @@ def _gather(place: Place) -> list[Line]:
                 if key.fileobj is server:
                     # The caller may have gone already.
                     with contextlib.suppress(OSError):
-                        selector.register(Line(server.accept()[0]), selectors.EVENT_READ)
+                        callers.add(line := Line(server.accept()[0]))
+                        selector.register(line, selectors.EVENT_READ)
                     continue
-                line: Any = key.fileobj
+                line = cast(Line, key.fileobj)
                 messages = line.receive()
                 if messages and line.number < 0 and (refused := _greet(line, messages[0], place, there)):
                     line.send(refused=refused)
@@ -147,9 +162,7 @@ def _gather(place: Place) -> list[Line]:
                 for line in there.values():
                     line.send(notice=sentence)
                 _print(f"Process 0 is {sentence}")
-    for line in there.values():
-        line.send(start=True)
-    return [there[i] for i in sorted(there)]
+    return there
 
 
 def _greet(line: Line, greeting: dict[str, Any], place: Place, there: dict[int, Line]) -> str:
@@ -178,9 +191,13 @@ def _report(place: Place) -> Line:
             reason = error.strerror or "it does not answer"
         else:
             line.send(process=place.number, processes=place.count, host=socket.gethostname())
-            if _admitted(line, place):
-                return line
-            line.close()
+            admitted = False
+            try:
+                if admitted := _admitted(line, place):
+                    return line
+            finally:
+                if not admitted:
+                    line.close()
             reason = "something else answers, or process 0 ended"
         if waiting.over():
             raise Fault(

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gpt1_jax.config import FinetuneConfig
 from gpt1_jax.errors import UserError
@@ -97,7 +96,7 @@ def _parse_columns(text: str, kind: Kind) -> dict[str, str]:
     return columns
 
 
-def _split_names(named: Mapping[str, str], fields: Mapping[str, Any]) -> Columns:
+def _split_names(named: Mapping[str, str], fields: Mapping[str, object]) -> Columns:
     """Returns the columns that are named: A+B is one column if the first row has it, and otherwise two."""
     joined = {role: names.split("+") for role, names in named.items() if "+" in names and names not in fields}
     if "label" in joined:

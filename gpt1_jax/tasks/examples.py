@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from gpt1_jax.tasks.rows import Row
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Task, TaskSplit
 
 
-def find_columns(task: Task, records: Iterable[Mapping[str, Any]]) -> Columns:
+def find_columns(task: Task, records: Iterable[Mapping[str, object]]) -> Columns:
     """Returns the columns that hold the texts of new records: those that the task was read from.
 
     If no record has any of them, the names of the roles are used. All records follow one rule, so that none is read
@@ -25,7 +24,7 @@ def find_columns(task: Task, records: Iterable[Mapping[str, Any]]) -> Columns:
     return {} if not found & columns and found & set(ROLES[task.kind]) else own
 
 
-def parse_example(task: Task, record: Mapping[str, Any], columns: Columns) -> Example:
+def parse_example(task: Task, record: Mapping[str, object], columns: Columns) -> Example:
     """Makes an unlabeled example from a JSON object.
 
     Args:
@@ -122,7 +121,7 @@ def hold_out(
     )
 
 
-def _texts(task: Task, fields: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
+def _texts(task: Task, fields: Mapping[str, object], columns: Columns) -> tuple[str, ...]:
     texts: list[str] = []
     for role in ROLES[task.kind]:
         names = columns.get(role, role)
@@ -138,7 +137,7 @@ def _texts(task: Task, fields: Mapping[str, Any], columns: Columns) -> tuple[str
     return tuple(texts)
 
 
-def _choices(fields: Mapping[str, Any], names: str | tuple[str, ...]) -> list[str]:
+def _choices(fields: Mapping[str, object], names: str | tuple[str, ...]) -> list[str]:
     if not isinstance(names, str):
         return [_text(fields, name, "choices") for name in names]
     values = _find(fields, names, "choices")
@@ -147,7 +146,7 @@ def _choices(fields: Mapping[str, Any], names: str | tuple[str, ...]) -> list[st
     return [_text({names: value}, names, "choices") for value in values]
 
 
-def _text(fields: Mapping[str, Any], name: str, role: str) -> str:
+def _text(fields: Mapping[str, object], name: str, role: str) -> str:
     value = _find(fields, name, role)
     if not isinstance(value, str):
         raise ValueError(f"{name!r} is {spell_json(value)}, expected a text")
@@ -183,7 +182,7 @@ def _score(task: Task, text: str) -> float:
     return score
 
 
-def _find(fields: Mapping[str, Any], name: str, role: str) -> Any:
+def _find(fields: Mapping[str, object], name: str, role: str) -> object:
     if name in fields:
         return fields[name]
     own = f" (its {role})" if role != name else ""

@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
 
 MOST_CLASSES = 10_000
 # TFDS, Hugging Face's sets and others fill the label column of a test part with this.
@@ -15,7 +14,7 @@ _NOT_KNOWN = "-1"
 _BOOLEANS = {"true": "1", "false": "0"}
 
 
-def spell_label(value: Any, typed: bool = True) -> str | None:
+def spell_label(value: object, typed: bool = True) -> str | None:
     """Returns a label as text, spelled as in its file, or None if it is missing: null, only spaces, or NaN.
 
     Args:
@@ -37,7 +36,7 @@ def spell_label(value: Any, typed: bool = True) -> str | None:
     return None if not text or (number and text.lower() in ("nan", "+nan", "-nan")) else text
 
 
-def spell_json(value: Any) -> str:
+def spell_json(value: object) -> str:
     """A value of a record as its file has it, null and not None, cut to the length that an error shows.
 
     Python's own records may hold what JSON cannot spell.

@@ -1,20 +1,20 @@
 """RACE's passages: each question of a document becomes an example."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.rows import Row
 
 
-def split_passage(where: str, passage: Mapping[str, Any]) -> Iterator[Row]:
+def split_passage(where: str, passage: Mapping[str, object]) -> Iterator[Row]:
     """Yields a row with article, question, options and answer for each question of a passage.
 
     Raises:
         UserError: the passage does not have lists of questions, options and answers of equal length.
     """
-    lists: list[Any] = [passage.get(name) for name in ("questions", "options", "answers")]
-    if not all(isinstance(values, list) for values in lists) or len(set(map(len, lists))) != 1:
+    values = (passage.get(name) for name in ("questions", "options", "answers"))
+    lists = [value for value in values if isinstance(value, list)]
+    if len(lists) < 3 or len(set(map(len, lists))) != 1:
         raise UserError(
             f"data.source: {where} is not a RACE passage, expected lists of equally many questions, options and "
             "answers; fix it."

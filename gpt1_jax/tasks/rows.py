@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import logging
 
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     """
 
     where: str
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     typed: bool = True
 
 
@@ -203,7 +203,7 @@ def find_reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:
     return readers.get(Path(path.name.lower().removesuffix(".gz")).suffix)
 
 
-def read_json_file(path: Path) -> Mapping[str, Any]:
+def read_json_file(path: Path) -> Mapping[str, object]:
     """Reads a file that holds one JSON object.
 
     Raises:

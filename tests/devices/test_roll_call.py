@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -33,9 +34,13 @@ def place(number: int, count: int, port: int, host: str = "localhost") -> Place:
 class Met(threading.Thread):
     """A process that meets the others, in a thread."""
 
+    company: company.Company | None = None
+    all: ClassVar[list["Met"]] = []
+
     def __init__(self, where: Place) -> None:
         super().__init__(daemon=True)
         self.where, self.error = where, None
+        self.all.append(self)
         self.start()
 
     def run(self) -> None:
@@ -44,6 +49,11 @@ class Met(threading.Thread):
         except Exception as error:
             self.error = error
 
+    def part(self) -> None:
+        """Closes the connections, as the end of a process would."""
+        for line in self.company._lines if self.company else ():
+            line.close()
+
     def outcome(self) -> BaseException | None:
         self.join(60)
         assert not self.is_alive()
@@ -51,12 +61,15 @@ class Met(threading.Thread):
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(places, "PATIENCE", 60)
     monkeypatch.setattr(roll_call, "REPORT_AFTER", 0.5)
     monkeypatch.setattr(roll_call, "REPORT_EVERY", 0.5)
     monkeypatch.setattr(roll_call, "NAME_PATIENCE", 0.1)
     monkeypatch.setattr(company, "VERDICT", 0.2)
+    yield
+    while Met.all:
+        Met.all.pop().part()
 
 
 @pytest.fixture
@@ -255,7 +268,9 @@ def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
     crew = Crew(getattr(request, "param", 3))
     yield crew
     for process in crew.processes:
-        process.kill()
+        # Its context waits, and closes the pipes.
+        with process:
+            process.kill()
 
 
 @pytest.mark.parametrize("victim", [0, 2])

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import IO, Any
@@ -20,6 +20,8 @@ from gpt1_jax.data.tokenizers.gpt1_words import Words
 
 # A part of a text and whether a "<" comes before it, as `gpt1_words.cut` yields them.
 TextPart = tuple[str, bool]
+# The ids of pieces, and the merges in order of priority.
+Vocabulary = tuple[Mapping[str, int], Sequence[tuple[str, str]]]
 
 # Short texts are sent together, up to this many characters.
 _GROUP_CHARACTERS = 2**18
@@ -29,7 +31,7 @@ _IDLE_SECONDS = 30
 class EncodingProcesses:
     """Processes with the same vocabulary that share the work of encoding."""
 
-    def __init__(self, vocabulary: tuple[Any, Any], count: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, count: int) -> None:
         """Starts `count` processes; `vocabulary` holds the arguments of `Words`."""
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         # Each thread waits for one process at a time.
@@ -52,7 +54,7 @@ class EncodingProcesses:
 
 
 class _Worker:
-    def __init__(self, vocabulary: tuple[Any, Any]) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._start()
 
