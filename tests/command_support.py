@@ -58,7 +58,7 @@ class Runner:
     """Runs the command with small settings, on texts and a cache shared by all tests of this file."""
 
     def __init__(self, directory: Path, commands: Commands | None = None) -> None:
-        """With `commands` those that run to their end begin where all is imported, which spares seconds of each."""
+        """With `commands`, a command that runs to its end starts with everything imported, which saves seconds."""
         self.directory, self.commands = directory, commands
         (directory / "texts").mkdir()
         for i in range(21):
@@ -74,13 +74,13 @@ class Runner:
         )  # fmt: skip
 
     def run(self, workdir: Path, expect: int = 0, **overrides: Any) -> str:
-        """Runs to the end; returns standard output, or standard error where failure is expected."""
+        """Runs to the end; returns standard output, or standard error if failure is expected."""
         code, out, err = self.call("main", *self._flags(workdir, overrides))
         assert code == expect, out + err
         return err if expect else out
 
     def call(self, module: str, *flags: str, text: str = "") -> Ended:
-        """How a command ends, `text` being its standard input."""
+        """Returns how a command ends whose standard input is `text`."""
         if self.commands is not None:
             return self.commands.run(module, *flags, stdin=text.encode())
         done = subprocess.run(
@@ -148,7 +148,7 @@ def parameters(workdir: Path, step: int) -> dict[str, np.ndarray]:
 
 
 def assert_same_end(one: Path, other: Path, step: int = STEPS) -> None:
-    """Every number ever logged is the same to the last bit, and so is the final state."""
+    """Asserts that every logged number and the final state are the same to the last bit."""
     assert logged(one) == logged(other)
     ours, theirs = parameters(one, step), parameters(other, step)
     assert len(ours) > 30 and ours.keys() == theirs.keys()

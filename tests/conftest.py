@@ -20,9 +20,9 @@ def quick_compilation() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_signal_is_ignored_by_commands() -> None:
-    """Those that whoever started the tests had them ignore, as nohup and `&` do, would be ignored by every command.
+    """Signals that this process was told to ignore, as by nohup and `&`, would be ignored by every command.
 
-    One with a handler is none that a command inherits.
+    A command does not inherit handlers, so a signal that has one is not ignored.
     """
     for number in (signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) == signal.SIG_IGN:

@@ -59,7 +59,7 @@ def tokenizer() -> SentencePieceTokenizer:
 
 @pytest.fixture
 def begun(tmp_path: Path, pre: Config, tokenizer: SentencePieceTokenizer) -> Iterator[Run]:
-    """A run of that config, as far as anyone looks before its parameters are read."""
+    """Makes a run of that config, as far as anything looks before its parameters are read."""
     run = Run(str(tmp_path / "begun"))
     run.record(pre, {})
     tokenizer.save(run.tokenizer)

@@ -49,7 +49,7 @@ def test_tfidf_sees_words_and_pairs_of_words() -> None:
 
 
 def word_pairs(seed: int) -> list[Example]:
-    """A word beside itself, or another: no word tells which."""
+    """A word stands beside itself or beside another, and no single word says which."""
     chosen = random.Random(seed)
     examples = []
     for _ in range(100):

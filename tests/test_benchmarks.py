@@ -28,7 +28,7 @@ class Clock:
         return self.now
 
     def side(self, name: str, *seconds: float) -> Callable[[], None]:
-        """A side that takes so long in each call, the last ones over and over."""
+        """Makes a side whose calls take these seconds, the last ones over and over."""
         left = list(seconds)
 
         def work() -> None:
@@ -101,7 +101,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(name: str, *arguments: str) -> dict[str, Any]:
-    """What the last line of a benchmark says, run as anyone runs it but that little is optimized."""
+    """Runs a benchmark by its command, with little optimized, and returns its last line."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environment.pop("XLA_FLAGS", None)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Whatever is typed or stands in a file, a config is read, or refused in a sentence: drawn by hypothesis."""
+"""Any config from flags or a file is read, or refused in a sentence; hypothesis draws them."""
 
 import json
 import string

@@ -1,4 +1,4 @@
-"""On CPUs the backward pass computes again what it would keep, and changes no number."""
+"""On CPUs the backward pass computes again what it would otherwise keep, and changes no number."""
 
 from collections.abc import Callable
 from typing import Any
@@ -62,7 +62,7 @@ def test_only_the_arguments_are_kept() -> None:
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_parts_of_a_stack_are_cut_out_again() -> None:
-    """Weights of layers lie stacked; unrolled layers would keep a copy of each from the forward pass on."""
+    """The weights of layers are stacked; unrolled layers would keep a copy of each from the forward pass on."""
 
     def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.tanh(x) @ kernel
@@ -107,7 +107,7 @@ def test_no_zeros_wait_for_the_gradients_of_the_token_table(monkeypatch: pytest.
 
 
 def test_other_devices_get_the_plain_function() -> None:
-    """As their compilers see what a CPU's does not; here for a TPU that is not there."""
+    """Their compilers see what a CPU's compiler does not; this compiles for a TPU that is not there."""
     gelu = recomputed(jax.nn.gelu)
     mesh = jax.sharding.AbstractMesh(
         (1,),

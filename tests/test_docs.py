@@ -18,18 +18,18 @@ OURS = ("gpt1_jax", "benchmarks", "tests")
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
+    """Returns a page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """The names by which the headings of a page are linked to."""
+    """Returns the names by which links address the headings of a page."""
     heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads}
 
 
 def module_exists(name: str) -> bool:
-    """Whether a dotted name is a module of ours, or something within one."""
+    """Returns whether a dotted name is a module of ours, or something within one."""
     file = ROOT.joinpath(*name.split("."))
     if file.with_suffix(".py").exists() or (file / "__init__.py").exists():
         return True

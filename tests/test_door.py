@@ -101,7 +101,7 @@ door(main)
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM", "SIGINT"])
 def test_a_signal_that_the_caller_has_ignored_stays_so(tmp_path: Path, name: str) -> None:
-    """As nohup does with SIGHUP; also where jax took SIGTERM meanwhile."""
+    """nohup ignores SIGHUP like this; it holds even if jax took SIGTERM meanwhile."""
     program = f"""
 import os, signal, time
 signal.signal(signal.{name}, signal.SIG_IGN)
@@ -212,7 +212,7 @@ def test_help_tells_every_key_with_its_meaning_and_does_not_wait_for_jax(
 
 
 def test_overrides_reach_the_config(tmp_path: Path) -> None:
-    """As --key=value and as --key value, the optional ones too; the last of a key counts."""
+    """Keys may be given as --key=value and as --key value, optional ones too; the last one counts."""
     program = """
 import gpt1_jax.main as main
 from gpt1_jax import config_flag
@@ -270,7 +270,7 @@ def test_presets_have_run_directories_of_their_own(spec: str, directory: str) ->
 
 
 def test_a_closed_standard_input_is_no_pipe_of_ours(tmp_path: Path) -> None:
-    """Else /dev/stdin would be the next descriptor that is opened, and reading it would never end."""
+    """Otherwise /dev/stdin would be the next descriptor that is opened, and reading it would never end."""
     command = [
         sys.executable,
         "-m",

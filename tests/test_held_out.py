@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class SlowKneserNey:
-    """The formulas of Chen and Goodman, with dictionaries and one n-gram at a time."""
+    """Computes the formulas of Chen and Goodman with dictionaries, one n-gram at a time."""
 
     def __init__(self, tokens: list[int], vocab_size: int, order: int) -> None:
         self.vocab_size = vocab_size
@@ -45,7 +45,7 @@ class SlowKneserNey:
 
 
 def all_windows(vocab_size: int, order: int) -> np.ndarray:
-    """Every word after every context, those that reach before the stream too: [C · V, order]."""
+    """Returns every word after every context, also those that reach before the stream: [C · V, order]."""
     contexts = product(range(vocab_size + 1), repeat=order - 1)
     return np.array([(*context, word) for context in contexts for word in range(vocab_size)], np.int32)
 

@@ -21,7 +21,7 @@ print(os.getpid(), sys.argv[1:], sys.flags.utf8_mode, os.environ["GLIBC_TUNABLES
 
 
 def start(*flags: str, **environment: str) -> tuple[int, list[str]]:
-    """The process number of the program above, and what it prints."""
+    """Returns the process number of the program above, and what it prints."""
     environment = {
         name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"
     } | environment

@@ -46,7 +46,7 @@ def test_a_command_by_its_name_is_the_module() -> None:
 
 @pytest.mark.parametrize("name", ["pretrain:tiny", "finetune:cola"])
 def test_a_config_is_found_by_its_name_from_any_directory(name: str, tmp_path: Path) -> None:
-    """The key that is no key is noticed only once the file has been found and run."""
+    """The error about an unknown key shows that the file was found and run."""
     code, _, err = call("train", f"--config={name}", "--config.train.num_stepz=1", directory=tmp_path)
     assert code == 2 and "train.num_stepz" in err
     code, _, err = call("train", "--config=pretrain:tinny", directory=tmp_path)

@@ -141,7 +141,7 @@ CHIP = Chip(flops=1e6, memory=1e9, link_speed=100.0, network_speed=10.0, clock=1
 
 
 def estimate(matmuls: int) -> dict[str, Any]:
-    """Of a program of two kernels for one of two layers, that sends 50 bytes (20 while it computes) and 3."""
+    """A program of two kernels for one of two layers sends 50 bytes, 20 of them while it computes, and 3."""
     program: Any = SimpleNamespace(
         cycles=lambda: {"matmuls": matmuls, "other": 500},
         kernels=lambda: 2,
@@ -275,7 +275,7 @@ def test_a_mesh_that_does_not_take_the_slice_is_told(mesh: dict[str, int]) -> No
 
 
 def test_a_program_that_jaxlib_cannot_read_is_told() -> None:
-    """As jaxlib 0.10.2 said of a v5p's by libtpu 0.0.52."""
+    """jaxlib 0.10.2 said this about a program for a v5p by libtpu 0.0.52."""
 
     class Compiled:
         def as_text(self) -> str:
@@ -319,7 +319,7 @@ def test_what_does_not_fit_is_told_with_what_would_help() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed; pip install 'gpt1_jax[tpu]'")
 def test_an_axis_may_be_a_part_of_one_of_the_slice() -> None:
-    """Of 16 × 16 chips, 64 × 4."""
+    """The slice has 16 × 16 chips, and the mesh is 64 × 4."""
     program = """
 from gpt1_jax.config import MeshConfig
 from gpt1_jax.ahead import compiling

@@ -12,7 +12,7 @@ from gpt1_jax.hashing import hash_numbers
 
 
 def stream(*lengths: int) -> Split:
-    """A split whose token at position i is i, in shards of the given lengths."""
+    """Returns a split whose token at position i is i, in shards of the given lengths."""
     tokens = np.arange(sum(lengths), dtype=np.uint16)
     shards = tuple(np.split(tokens, np.cumsum(lengths)[:-1]))
     return Split(shards, documents=1, bytes=len(tokens))
@@ -26,7 +26,7 @@ def pretraining(seed: int = 0, batch_size: int = 4, split: Split = SPLIT) -> Pre
 
 
 def starts_of_epochs(batches: PretrainingBatches, epochs: int) -> list[list[int]]:
-    """Where the windows begin, an epoch a list."""
+    """Returns where the windows of each epoch begin."""
     n = batches.examples_per_epoch
     steps = -(-epochs * n // batches.batch_size)
     starts = [int(row[0, 0]) for s in range(steps) for row in batches.rows(s, 0, batches.batch_size).tokens]

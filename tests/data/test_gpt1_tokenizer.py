@@ -368,7 +368,7 @@ def test_pieces_become_readable_text(tokenizer: OpenAITokenizer, pieces: list[st
 @needs_packages
 @needs_published
 def test_readable_text_has_the_ids_that_spaced_text_has(published: OpenAITokenizer) -> None:
-    """Some sentences never come back, as upper case had a say: "Mr." is a word to spaCy, "mr." are two."""
+    """Some sentences never come back, because upper case mattered: "Mr." is one word to spaCy, "mr." two."""
     golden = [json.loads(line)["ids"] for line in (PUBLISHED / "golden.jsonl").read_text().splitlines()]
     golden = [ids for ids in golden if 0 not in ids]
     spaced = ["".join(spell(published, ids)).replace("</w>", " ") for ids in golden]

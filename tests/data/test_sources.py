@@ -1,4 +1,4 @@
-"""Sources: which documents a split has, what is told of a bad file, and that reading streams."""
+"""Sources: which documents a split has, what the error says about a bad file, and that reading streams."""
 
 import gzip
 import json
@@ -93,7 +93,7 @@ def test_seeds_draw_apart_and_each_place_of_a_block_alike() -> None:
 
 
 def test_languages_that_take_turns_are_both_held_out() -> None:
-    """Half of the documents of either part are English, as half of all are; every 20th of them are German alone."""
+    """Half of the documents of either part are English, like half of all; every 20th would be German alone."""
     documents = [f"{'English' if i % 2 == 0 else 'German'} {i}" for i in range(2000)]
     assert {d.split()[0] for d in split(documents, seed=-1)[1]} == {"German"}
     for part in split(documents, seed=0):
@@ -338,7 +338,7 @@ def test_the_demo_fingerprint_follows_the_packages_versions(monkeypatch: pytest.
 
 
 def prepare_tfds(directory: Path, features: dict[str, object], splits: dict[str, int]) -> None:
-    """Prepares the set `little` as anyone would, with the text "NAME of SPLIT INDEX" in each text feature."""
+    """Prepares the set `little` by TFDS itself, with the text "NAME of SPLIT INDEX" in each text feature."""
 
     class Little(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")

@@ -1,4 +1,4 @@
-"""Tokenizers: the text comes back whole, training repeats itself, and wrong input is told plainly."""
+"""Tokenizers: the text comes back whole, training repeats itself, and wrong input gets a plain sentence."""
 
 import io
 import random

@@ -40,7 +40,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Half a hundred documents in files of both kinds, in eight parts."""
+    """Returns a source of fifty documents in files of both kinds, in eight parts."""
     (tmp_path / "text").mkdir()
     documents = [f"Document {i} has a few lines,\n  like the others ü\n" * (i % 7 + 1) for i in range(50)]
     lines = [json.dumps({"text": document}) for document in documents[:40]]
@@ -223,7 +223,7 @@ def corpus_of(running: subprocess.Popen[str]) -> Path:
 
 
 def children(parent: int) -> list[int]:
-    """The processes of which `parent` is the parent."""
+    """Returns the children of the process `parent`."""
     stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
     pids = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat")]
     return [pid for pid, stat in zip(pids, stats, strict=True) if int(stat[1]) == parent]

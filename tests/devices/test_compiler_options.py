@@ -1,4 +1,4 @@
-"""The compiler's options are known to it, and given where there is something to send."""
+"""The compiler knows its options, which are given if devices send something."""
 
 from types import SimpleNamespace
 from typing import Any

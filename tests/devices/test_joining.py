@@ -1,4 +1,4 @@
-"""Which process this is, as flags, variables and clusters tell; what fails on one is told to the others."""
+"""Flags, variables and clusters say which process this is; the others learn of an error on one."""
 
 import os
 
@@ -153,7 +153,7 @@ def test_devices_of_the_users_own_choice_are_left_to_jax(monkeypatch: pytest.Mon
 def test_a_shell_in_an_allocation_is_alone_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As salloc -n4 opens it, the number of tasks is the allocation's and the step has one."""
+    """In a shell that salloc -n4 opens, the number of tasks is the allocation's, but the step has one."""
     assert find(monkeypatch, SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}) is None
     assert "Training alone" in capsys.readouterr().out
 
@@ -229,7 +229,7 @@ def test_alone_jax_is_not_asked_to_join(monkeypatch: pytest.MonkeyPatch) -> None
 def test_others_are_told_whether_it_may_be_tried_again(
     monkeypatch: pytest.MonkeyPatch, theirs: Exception, raised: type[Exception]
 ) -> None:
-    """By the exit code: 2 is final for every launcher, 1 is not."""
+    """The exit code decides: 2 is final for every launcher, 1 is not."""
     sent: list[np.ndarray] = []
     monkeypatch.setattr(hosts, "alone", lambda: False)
     monkeypatch.setattr(hosts, "wait", lambda: None)

@@ -1,4 +1,4 @@
-"""What devices may still take of memory."""
+"""How much memory is left on the devices."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Processes that meet, and notice when one is lost: without any training."""
+"""Processes that meet, and notice when one is lost, without any training."""
 
 import json
 import re
@@ -74,7 +74,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests in which somebody does not come."""
+    """Shortens the wait for tests in which a process does not come."""
     monkeypatch.setattr(places, "PATIENCE", 4)
 
 
@@ -191,7 +191,7 @@ def test_flags_that_do_not_fit_those_of_process_0_are_refused(others: list[Place
 
 @pytest.mark.parametrize(("source", "raised"), [("--coordinator", UserError), ("", Fault)])
 def test_a_port_in_use_is_a_sentence(source: str, raised: type[Exception]) -> None:
-    """Of the user's own choice it is the user's to mend; where a cluster chose it, another try may do."""
+    """A user can mend a port of the user's choice; after a cluster's choice, another try may do."""
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
         port = server.getsockname()[1]
         with pytest.raises(raised, match=rf"The port {port} .* is in use on this host; "):
@@ -264,7 +264,7 @@ class Crew:
 
 @pytest.fixture
 def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    """Of three, unless a test asks for fewer."""
+    """Starts three processes, unless a test asks for fewer."""
     crew = Crew(getattr(request, "param", 3))
     yield crew
     for process in crew.processes:
@@ -303,7 +303,7 @@ def test_a_signal_to_all_is_what_ends_each_though_one_is_gone_first(crew: Crew) 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_an_error_in_what_is_done_before_a_stop_is_told_in_its_place(crew: Crew, number: int) -> None:
-    """Of a signal that asked to save and stop, and a save that failed."""
+    """A signal asked to save and stop, and the save failed."""
     stop = "signals.listen(); os.kill(os.getpid(), 15); time.sleep(0.2); raise Fault('disk')"
     program = f"from gpt1_jax import signals\nwith signals.something_to_save(): {stop}"
     crew.do(number, f"exec({program!r})")
@@ -360,7 +360,7 @@ def test_those_who_are_done_are_not_lost(crew: Crew) -> None:
 
 
 def test_an_abort_of_jax_is_a_sentence_and_a_fault(crew: Crew) -> None:
-    """Its heartbeats may notice what no connection tells, such as a process that stands still."""
+    """Its heartbeats may notice what no connection shows, such as a process that stands still."""
     crew.do(1, "os.abort()")
     code, err = crew.ends(1)
     assert code == 1 and err.startswith("error: Native code aborted")

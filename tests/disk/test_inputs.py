@@ -1,4 +1,4 @@
-"""Files of users: unpacked, within bounds, or told in a sentence; none of them hangs or fills the memory."""
+"""Users' files: unpacked within bounds, or refused in a sentence; none hangs or fills the memory."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Directories that are to be made: what stands in their way is told before there is any work."""
+"""Directories to be made: an obstacle is reported before any work is done."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small files: whole at every moment, and nothing replaced that is no regular file."""
+"""Small files: whole at every moment; only regular files are replaced."""
 
 import contextlib
 import errno

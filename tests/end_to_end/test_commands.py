@@ -10,7 +10,7 @@ from gpt1_jax.data.tokenizers.opening import load_tokenizer
 
 
 def test_evaluate_measures_what_training_would(runner: Runner, undisturbed: Path) -> None:
-    """Over all held-out tokens, which the run looked at only a part of."""
+    """The figure is over all held-out tokens; the run itself looked at a part of them."""
     code, out, err = runner.call("evaluate", f"--workdir={undisturbed}")
     assert code == 0, err
     found = json.loads(out)

@@ -27,7 +27,7 @@ def pretrained(runner: Runner) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(runner: Runner, pretrained: Path) -> Path:
-    """Through transformers' layout and back."""
+    """Returns a run that went through transformers' layout and back."""
     hub, workdir = runner.directory / "hub", runner.directory / "converted"
     convert(runner, "gpt1_jax", "huggingface", pretrained, hub)
     convert(runner, "huggingface", "gpt1_jax", hub, workdir)
@@ -117,7 +117,7 @@ def test_it_is_not_gone_on_with_in_place(
 def test_without_a_tokenizer_training_refuses_text(
     runner: Runner, converted: Path, reviews: Path, tmp_path: Path
 ) -> None:
-    """As of a model that transformers' save_pretrained wrote."""
+    """This is the layout that transformers' save_pretrained writes."""
     hub = tmp_path / "hub"
     convert(runner, "gpt1_jax", "huggingface", converted, hub)
     for name in ("sentencepiece.model", "tokenizer.json"):

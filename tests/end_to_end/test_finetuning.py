@@ -22,7 +22,7 @@ def pretrained(runner: Runner) -> Path:
 
 @pytest.fixture(scope="module")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set anyone could learn: which of two words a text holds."""
+    """Writes an easy data set: which of two words a text contains."""
     directory = tmp_path_factory.mktemp("reviews")
     for name, count in (("train", 240), ("validation", 21), ("test", 5)):
         lines = []
@@ -141,7 +141,7 @@ def test_predict_labels_each_line_in_order_and_python_says_the_same(
 def test_a_run_that_goes_on_repeats_the_very_losses_of_an_undisturbed_one(
     runner: Runner, pretrained: Path, reviews: Path, finetuned: Path, tmp_path: Path
 ) -> None:
-    """Ended behind its first epoch, and continued."""
+    """The run ended after its first epoch, and was continued."""
     settings = {
         "finetune.kind": "classification",
         "data.source": f"files:{reviews}",
@@ -167,7 +167,7 @@ def test_a_run_that_goes_on_repeats_the_very_losses_of_an_undisturbed_one(
 def test_a_run_of_earlier_days_goes_on_with_its_split_and_its_classes(
     runner: Runner, pretrained: Path, tmp_path: Path
 ) -> None:
-    """What its files did not name then is taken away from a run by the old rule, which goes on as if nothing were."""
+    """A run by the old rule, without what its files did not name then, goes on unchanged."""
     file = tmp_path / "mine.jsonl"
     rows = [{"text": WORDS[("good", "bad")[n % 2]].split()[n % 3], "label": n % 2 == 0} for n in range(40)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -107,7 +107,7 @@ def test_an_old_run_is_measured_as_it_was(name: str, source: str | None) -> None
     ],
 )
 def test_an_old_run_goes_on_with_the_losses_it_had(name: str, train: Any, longer: dict[str, Any]) -> None:
-    """But for the last bits: optax's schedules round a learning rate otherwise than that commit's formula did."""
+    """The last bits may differ: optax's schedules round a learning rate differently from that commit's formula."""
     shutil.copytree(name, f"{name}_again")
     config = Run(f"{name}_again").config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **longer))

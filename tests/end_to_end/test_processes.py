@@ -40,7 +40,7 @@ def test_losses_are_those_of_one_process(
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_any_number_of_processes(runner: Runner, single: Path, tmp_path: Path) -> None:
-    """From four to one and on to two: each reads bit by bit what was saved (its checksums say so), and goes on."""
+    """From four to one and on to two: each reads the saved bits, as the checksums confirm, and goes on."""
     workdir = tmp_path / "run"
     schedule = {"optimizer.total_steps": STEPS}
     for count, steps in ((4, 6), (1, 10), (2, STEPS)):
@@ -106,7 +106,7 @@ def test_processes_that_were_given_different_things_are_all_refused(runner: Runn
 
 
 def test_what_is_wrong_on_one_ends_all(runner: Runner, tmp_path: Path) -> None:
-    """One cannot write its cache: none waits for it."""
+    """One cannot write its cache, and no other waits for it."""
     (tmp_path / "file").touch()
     places = {"data.cache_dir": [runner.directory / "cache", tmp_path / "file"]}
     texts = Pod(runner, tmp_path / "run", 2, **places).finish(expect=2)

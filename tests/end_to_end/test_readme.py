@@ -26,14 +26,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command_with(part: str) -> list[str]:
-    """The README's command that has this in it, as a shell would split it, of the run that the tests made."""
+    """Returns the README's command that contains a text, split as by a shell, for the run that the tests made."""
     text = (ROOT / "README.md").read_text().replace("runs/pretrain-tiny", "runs/books")
     line = next(line for line in text.splitlines() if line.startswith("python -m gpt1_jax.") and part in line)
     return [sys.executable, *shlex.split(line)[1:]]
 
 
 def call(place: Path, command: list[str]) -> str:
-    """What the command printed; it must have done well."""
+    """Returns what the command printed, after asserting its success."""
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -246,13 +246,13 @@ def run(chance: random.Random, goes_on: Callable[[], bool]) -> Counter[str]:
 
 
 def seconds(count: float) -> Callable[[], bool]:
-    """Goes on for so long."""
+    """Returns a function that says whether `count` seconds are not over yet."""
     end = time.monotonic() + count
     return lambda: time.monotonic() < end
 
 
 def times(count: int) -> Callable[[], bool]:
-    """Goes on so many times."""
+    """Returns a function that says "go on" `count` times."""
     left: Iterator[int] = iter(range(count))
     return lambda: next(left, None) is not None
 

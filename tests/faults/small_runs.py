@@ -104,7 +104,7 @@ Damage = Callable[[bytes], bytes]
 
 
 def damages(places: int) -> Iterator[tuple[str, Damage]]:
-    """What a crash or a bad disk makes of a file: by name, content → content; bits are flipped at so many places."""
+    """Yields what a crash or a bad disk makes of a file, by name: content → content; `places` of the bits flip."""
     yield "empty", lambda content: b""
     yield "zeros", lambda content: bytes(len(content))
     yield "half", lambda content: content[: len(content) // 2]

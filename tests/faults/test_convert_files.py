@@ -111,7 +111,7 @@ def replace_by_a_place(generator: random.Random, directory: Path) -> None:
 
 
 def change_a_field(generator: random.Random, directory: Path) -> None:
-    """Of a JSON file, the header of a safetensors file included."""
+    """The file is JSON, or the JSON header of a safetensors file."""
     # What a change before made a link to /dev/zero has no end.
     files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
     path = generator.choice([path for path in files if path.suffix in (".json", ".safetensors")])

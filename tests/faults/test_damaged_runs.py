@@ -48,7 +48,7 @@ def tuned_undisturbed(place: Place, begun: Path, tuned: Path) -> Path:
 
 
 def check(place: Place, run: Path, name: str, undisturbed: Path, start: Path | None = None) -> None:
-    """Goes on with a damaged run: it ends as an undisturbed one, and what is missing of its log is told."""
+    """Goes on with a damaged run: it ends like an undisturbed one, and reports what its log lacks."""
     done = place.pretrain(run) if start is None else place.finetune(run, start)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.code == 0, done.stderr

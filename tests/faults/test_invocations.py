@@ -230,7 +230,7 @@ def test_training_and_writing_go_on_where_the_output_cannot_say_it(trained: Plac
 
 
 def test_the_one_named_on_the_command_line_says_how_long(place: Place) -> None:
-    """Each run ends where its steps are too many to count, and so tells how many it would do."""
+    """Each run ends because its steps are too many to count, and so says how many it would take."""
     too_many = "{TINY} --config.train.num_epochs=999999999"
     assert "steps of this text" in place.run(f"main {too_many}").stderr  # the preset's num_steps gives way
     both = place.run(f"main {too_many} --config.train.num_steps=5")

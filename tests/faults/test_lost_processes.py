@@ -1,4 +1,4 @@
-"""Of several processes one is lost, or never there: the others say which, within seconds, and end with 1."""
+"""If one of several processes is lost, or never comes, the others say which, within seconds, and end with 1."""
 
 import signal
 import socket
@@ -81,7 +81,7 @@ def test_one_is_lost_while_they_evaluate(runner: Runner, tmp_path: Path, victim:
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("moment", ["config.json", "metrics.jsonl"])
 def test_one_is_lost_at_the_start(runner: Runner, tmp_path: Path, victim: int, moment: str) -> None:
-    """While the run directory is made, and while they compile."""
+    """The loss happens while the run directory is made, and while they compile."""
     workdir = tmp_path / "run"
     lose(Pod(runner, workdir, 2, **LONG), victim, lambda: (workdir / moment).exists())
 
@@ -151,7 +151,7 @@ def test_a_host_without_an_address_is_wrong_input(runner: Runner) -> None:
 
 
 def test_a_task_of_slurm_that_is_alone_says_whom_it_waits_for(runner: Runner) -> None:
-    """In a shell of an allocation, as some clusters make it."""
+    """Some clusters start the shell of an allocation like this."""
     slurm = {
         "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "4", "SLURM_PROCID": "0",
         "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "1", "JAX_COORDINATOR_PORT": str(free_port()),

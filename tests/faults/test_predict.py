@@ -184,7 +184,7 @@ def test_an_output_that_cannot_be_or_would_lose_something_is_told_at_once(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 )
 def test_a_signal_leaves_no_output(run: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """While it waits for lines that do not come."""
+    """The signal comes while the command waits for lines that do not come."""
     pipe, target = tmp_path / "pipe", tmp_path / "out.jsonl"
     os.mkfifo(pipe)
     process = subprocess.Popen(

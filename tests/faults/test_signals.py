@@ -139,7 +139,7 @@ def check(code: int, said: str, number: int) -> None:
     "place", sorted({place for place, _ in (BEFORE | PRETRAINING | FINETUNING).values()})
 )
 def test_the_function_that_a_phase_names_is_there(place: str) -> None:
-    """So that the drivers, which run seldom, do not grow old unseen."""
+    """The drivers run seldom, so this notices when they no longer fit the code."""
     assert callable(pkgutil.resolve_name(place))
 
 

@@ -1,4 +1,4 @@
-"""Whatever Python or standard input hands to a run ends in an answer or a sentence, never in a traceback.
+"""Whatever Python or standard input gives to a run, it answers or refuses in a sentence, without a traceback.
 
 `pytest -m endurance tests/faults/test_usage_input.py` goes on for minutes; FUZZ_SECONDS says for how many seconds.
 """

@@ -154,7 +154,7 @@ def test_why_similarity_has_no_counterpart_is_told(
 def test_its_language_model_comes_back_bit_by_bit(
     kind: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What cannot be told in the other format is left out, and that is told."""
+    """What the other format cannot express is left out, and a line says so."""
     make_run(tmp_path / "run", sentencepiece(), TASKS[kind])
     convert("gpt1_jax", target, str(tmp_path / "run"), str(tmp_path / "out"))
     said = capsys.readouterr().out

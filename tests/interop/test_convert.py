@@ -51,7 +51,7 @@ def tokenizer_files(directory: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_every_direction_keeps_every_bit(tokenizer: str, tmp_path: Path) -> None:
-    """Of weights and tokenizer, around both ways."""
+    """Weights and tokenizer come back equal, both ways around."""
     start = tmp_path / "gpt1_jax-0"
     make_run(start, TOKENIZERS[tokenizer](), **{"model.d_ff": 96})
     around = ["gpt1_jax", "openai", "huggingface", "gpt1_jax", "huggingface", "openai", "gpt1_jax"]
@@ -169,7 +169,7 @@ def test_its_description_must_be_whole(content: str, tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """For a model without one, and in place of another with as many pieces; then a run that had none has one."""
+    """It serves a model without a tokenizer, and replaces another with as many pieces."""
     vocabulary, model = tmp_path / "vocabulary", tmp_path / "mine.model"
     write_published(vocabulary, published_shapes(1, 64, 80, 8, 2), bpe())
     model.write_bytes(sentencepiece().model)

@@ -183,7 +183,7 @@ def with_output(hub: Path, model: Any) -> None:
 
 
 def output_alone(hub: Path, model: Any) -> None:
-    """As transformers saves OpenAIGPTDoubleHeadsModel."""
+    """transformers saves OpenAIGPTDoubleHeadsModel like this."""
     rename(
         hub,
         lambda tensors: {
@@ -219,7 +219,7 @@ def beside_an_older_copy(hub: Path, model: Any) -> None:
 
 
 def in_pickled_shards(hub: Path, model: Any) -> None:
-    """As transformers saved large models before safetensors."""
+    """transformers saved large models like this before safetensors."""
     (hub / "model.safetensors").unlink()
     state, places = list(model.state_dict().items()), {}
     for number, part in enumerate((state[:9], state[9:]), start=1):

@@ -156,7 +156,7 @@ def test_a_user_s_byte_pairs_give_theirs(settings: dict[str, Any], exact: bool, 
 
 
 def test_a_classifier_s_sequences_are_made_by_autotokenizer(tmp_path: Path) -> None:
-    """Also padded and together: the logits are those of the run."""
+    """The logits equal those of the run, also for padded texts in one batch."""
     torch = pytest.importorskip("torch", reason="torch is the reference; it is not installed")
     texts = ["the fox", "it was the best of times", "<|extract|> dogs", ""]
     for kind in ("classification", "entailment"):

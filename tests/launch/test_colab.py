@@ -364,7 +364,7 @@ time.sleep(60)
 
 
 def test_a_stopped_cell_stops_its_command(machine: Machine) -> None:
-    """By a signal to the notebook's process alone; what the command then says is still shown."""
+    """A signal to the notebook's process alone suffices; what the command then says is still shown."""
     machine.install()
     saves = machine.cloud.directory / "saves.py"
     saves.write_text(SAVES)

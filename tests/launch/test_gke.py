@@ -215,9 +215,9 @@ def free_port() -> str:
 @pytest.mark.slow
 @each
 def test_its_pods_train_together(runner: Runner, tmp_path: Path, name: str) -> None:
-    """The image's entry point with the manifest's arguments and what each pod is told, on the CPU.
+    """Runs the image's entry point with the manifest's arguments and each pod's environment, on the CPU.
 
-    GKE tells a TPU pod by its environment who the others are; jax's own detection reads that.
+    GKE names the other pods in a TPU pod's environment, which jax's own detection reads.
     """
     port, workdir = free_port(), tmp_path / "run"
     small = small_run(runner, workdir, **{"train.num_steps": 20})

@@ -51,7 +51,7 @@ class Pod:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_one_is_killed_and_all_go_on(runner: Runner, tmp_path: Path, count: int) -> None:
-    """From a checkpoint to the end, by themselves."""
+    """They go on from a checkpoint to the end by themselves."""
     workdir = tmp_path / "my run"
     pod = Pod(
         runner,
@@ -139,7 +139,7 @@ def test_a_wrong_code_wins(stand_in: Cloud) -> None:
 
 
 def test_a_process_that_was_preempted_and_saved_starts_again(stand_in: Cloud) -> None:
-    """With the others, which stopped at the same step."""
+    """It starts again with the others, which stopped at the same step."""
     stand_in.answer("--process_id=0", (143, ""), (0, ""))
     stand_in.answer("--process_id=1", (143, ""), (0, ""))
     _, err = stand_in.run("launch/local.sh", "--", "--config=x")

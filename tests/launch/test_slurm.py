@@ -167,7 +167,7 @@ def test_its_directives() -> None:
 def test_tasks_find_each_other_stop_at_the_time_limit_and_resume(
     slurm: Cloud, runner: Runner, tmp_path: Path
 ) -> None:
-    """For real: jax detects Slurm; SIGTERM reaches all processes of the step; the job queues itself and goes on."""
+    """In real processes jax detects Slurm, SIGTERM reaches all of the step, and the job queues itself and goes on."""
     slurm.script("srun", SRUN.format(python=sys.executable))
     workdir = tmp_path / "run"
     environment = runner.environment | {

@@ -29,7 +29,7 @@ ALIVE = ["-oConnectTimeout=15", "-oServerAliveInterval=30"]
 
 
 def checksum(*flags: str) -> str:
-    """What tells a training from another: of the script that starts it on a worker."""
+    """Returns what distinguishes a training from others, from the script that starts it on a worker."""
     script = shlex.join(["exec", ".venv/bin/python", "-m", "gpt1_jax.main", *flags])
     done = subprocess.run(["cksum"], input=f"{script} \n", capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -333,7 +333,7 @@ def test_a_worker_installs_and_starts_a_service(tmp_path: Path) -> None:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Cloud:
-    """A worker on which tpu_start.sh may run: sudo does what it is told, and the training says that it is there."""
+    """Makes a worker on which tpu_start.sh may run: sudo runs its command, and the training says that it is there."""
     cloud = Cloud(tmp_path / "bin", "python3")
     cloud.script("sudo", '#!/bin/sh\nexec "$@"\n')
     (tmp_path / "train.sh").write_text("echo training\n")

@@ -33,7 +33,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, form: str, rat
 
 @cache
 def keep_of(length: int, rate: float) -> np.ndarray:
-    """The kept weights [B, H, T, T], told element by element."""
+    """Returns the kept weights [B, H, T, T], asked for one by one."""
     head, row, column = np.indices((HEADS, length, length))
     index = jnp.asarray((head * CONTEXT + row) * CONTEXT + column, jnp.uint32)
     return np.asarray(keep_mask(NOISE, SITE, index, rate))
@@ -62,7 +62,7 @@ def test_attention_is_the_formula(length: int, form: str, rate: float) -> None:
 @pytest.mark.parametrize("form", CPU_FORMS)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_exactly_the_masked_weights_are_dropped(length: int, form: str) -> None:
-    """With the identity as values the output is the weights themselves; they are nowhere else 0."""
+    """With the identity as values, the output is the weights, which are 0 only where they are dropped."""
     query, key, _ = 0.1 * jnp.stack(inputs(length))
     value = jnp.broadcast_to(jnp.eye(length)[:, None], (BATCH, length, HEADS, length))
     weights = attend(query, key, value, form=form, rate=0.3).transpose(0, 2, 1, 3)

@@ -73,7 +73,7 @@ def with_gradients(attend: Attention, query: Any, key: Any, value: Any, cotangen
 
 
 def keep_of(batch: int, heads: int, length: int, rate: float, context: int) -> np.ndarray:
-    """The kept weights [B, H, T, T], told element by element."""
+    """Returns the kept weights [B, H, T, T], asked for one by one."""
     head, row, column = np.indices((heads, length, length))
     index = jnp.asarray((head * context + row) * context + column, jnp.uint32)
     return np.asarray(keep_mask(seeds(batch), SITE, index, rate))
@@ -164,9 +164,9 @@ def test_a_running_softmax_survives_scores_that_rise_from_block_to_block(small_b
 def test_exactly_the_masked_weights_are_dropped(
     length: int, block: int, rate: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the identity as values the output is the weights, with it as cotangent the values' gradient is.
+    """With the identity as values, the output is the weights; with the identity as cotangent, the values' gradient is.
 
-    The context is so long that the index passes 2³¹.
+    The context is long enough for the index to pass 2³¹.
     """
     monkeypatch.setattr(flash, "BLOCK", block)
     heads, context = 4, 30_000
@@ -180,7 +180,7 @@ def test_exactly_the_masked_weights_are_dropped(
 
 
 def test_dropped_weights_pass_no_gradient_to_scores() -> None:
-    """Of two weights a half, one dropped, the score of the other rises with the output."""
+    """Of two weights of a half, one is dropped, and the score of the other rises with the output."""
     length, rate = 2, 0.5
     keep = keep_of(16, 1, length, rate, CONTEXT)
     query, key = jnp.ones((16, length, 1, 1)), jnp.zeros((16, length, 1, 1))
@@ -212,7 +212,7 @@ def test_devices_share_sequences_and_heads() -> None:
 
 
 def test_the_model_runs_it_under_scan_and_remat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the place of a form that runs here."""
+    """Puts the kernel in the place of a form that runs here."""
     monkeypatch.setitem(choice.FORMS, "chunked", partial(flash_attention, interpret=True))
     tokens, noise = np.arange(64).reshape(4, 16) * 7 % 380, np.asarray(seeds(4))
 
@@ -299,7 +299,7 @@ def test_splash_is_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cudnn_is_asked_for_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an even number of positions: JAX has no gradient for an odd one."""
+    """The number of positions is even, because JAX has no gradient for an odd one."""
     by_xla = jax.nn.dot_product_attention
 
     def asked(query: jax.Array, *others: jax.Array, implementation: str, **settings: Any) -> jax.Array:

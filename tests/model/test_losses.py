@@ -143,7 +143,7 @@ def largest_array(text: str) -> int:
 
 
 def test_the_loop_over_positions_communicates_twice_over_tensor_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever else is gathered or reduced is so once, outside the loop."""
+    """Everything else is gathered or reduced once, outside the loop."""
     monkeypatch.setattr(losses, "CHUNK_ROWS", 8)
     text = compiled_text((2, 2, 2), jax.value_and_grad(loss, (0, 1)), make_inputs(length=32))
     (body,) = re.findall(r" while\(.*body=%?([\w.\-]+)", text)

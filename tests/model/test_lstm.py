@@ -257,7 +257,7 @@ def baseline() -> Any:
 
 @pytest.mark.parametrize("axes", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)])
 def test_the_mesh_changes_nothing(baseline: Any, axes: tuple[int, int, int]) -> None:
-    """With parameters, rows and units split, and with dropout."""
+    """Parameters, rows and units are split, and dropout is on."""
     (params, tokens, noise), expected = baseline
     config = lstm_config()
     with use_mesh(*axes) as mesh:
@@ -269,7 +269,7 @@ def test_the_mesh_changes_nothing(baseline: Any, axes: tuple[int, int, int]) -> 
 
 
 def test_the_loops_over_positions_communicate_once_over_tensor_only() -> None:
-    """Whatever else is gathered or reduced, the recurrent kernel and its gradient too, is so outside of them."""
+    """Everything else, also the recurrent kernel and its gradient, is gathered or reduced outside of them."""
     config, tokens = lstm_config(), random_tokens(8, 16)
     with use_mesh(2, 2, 2) as mesh:
         params = abstract_params(LSTM(config, VOCAB), mesh)

@@ -248,7 +248,7 @@ def test_another_seed_is_another_start(fresh: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_layer_norm_is_the_formula(dtype: jnp.dtype) -> None:
-    """Also far from zero, and for a constant vector."""
+    """This holds far from zero, and for a constant vector."""
     generator = np.random.default_rng(0)
     x = generator.normal(size=(5, 7, 96)) * [[[1]], [[1e-3]], [[1e3]], [[1]], [[0]]] + [
         [[0]], [[0]], [[0]], [[50]], [[3]],
@@ -364,7 +364,7 @@ def test_how_layers_run_changes_nothing(baseline: Any, unroll: int, remat: str) 
 
 @pytest.mark.parametrize("axes", MESHES[1:])
 def test_the_mesh_changes_nothing(baseline: Any, axes: tuple[int, int, int]) -> None:
-    """With parameters, rows and heads split, and with dropout."""
+    """Parameters, rows and heads are split, and dropout is on."""
     (params, tokens, noise), expected = baseline
     config = tiny_model(num_layers=3, unroll=1)
     with use_mesh(*axes) as mesh:

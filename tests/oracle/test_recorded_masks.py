@@ -22,7 +22,7 @@ RATES = dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropo
 
 
 def masks() -> Any:
-    """In place of `dropout.keep_mask`: what the program recorded, by the site and the index that are asked for."""
+    """Replaces `dropout.keep_mask` by what the program recorded, at the same site and index."""
     used, rows = VOCAB_SIZE + SPECIALS, table_rows(VOCAB_SIZE)
     table = np.ones((rows + CONTEXT, WIDTH), bool)
     table[:used], table[rows:] = np.split(TRACE["mask/00"].astype(bool), [used])

@@ -110,14 +110,14 @@ def test_parameters_after_updates(replay: dict[str, Any], update: int) -> None:
 
 @pytest.mark.parametrize("update", [1, 12])
 def test_moments_after_updates(replay: dict[str, Any], update: int) -> None:
-    """In `m` and `v` of Adam; of clipped gradients."""
+    """The means are `m` and `v` of Adam, over clipped gradients."""
     for name, field in (("m", "mu"), ("v", "nu")):
         expected = as_ours(TRACE, f"adam_{name}_after_{update:02}")
         assert_near(getattr(replay["moments"][update], field), expected, 1e-6)
 
 
 def test_the_softmax_over_tokens_alone_is_another_loss() -> None:
-    """Our default leaves the positions out: the trace tells the two apart."""
+    """Our default leaves the positions out, and the trace shows the difference."""
     model, params = make_model(), as_ours(TRACE, "params_after_00")
     with use_mesh():
         ours = finetuning_loss(model, LM_COEF, regression=False)

@@ -1,4 +1,4 @@
-"""Whatever users' files hold, they are a task whose rows are all predicted, or one sentence says what is wrong."""
+"""Any file of a user becomes a task whose rows are all predicted, or one sentence says what is wrong."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ TEXTS = ["a", "", "b c", "in\ntwo", 3, None]
 
 @st.composite
 def labels(draw: st.DrawFn) -> list[Any]:
-    """Of one kind, now and then with others among them."""
+    """Draws labels of one kind, now and then with others among them."""
     pool = draw(st.sampled_from(PLAIN))
     odd = draw(st.lists(st.sampled_from(ODD), max_size=1))
     return draw(st.permutations([*draw(st.lists(st.sampled_from(pool), min_size=1, max_size=25)), *odd]))

@@ -30,7 +30,7 @@ def read_custom(
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Writes the rows as the name of the file tells."""
+    """Writes the rows in the format that the name of the file says."""
     with path.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
             file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -25,7 +25,7 @@ read_demo_examples = cache(demo_tasks.read_demo_examples)
 
 
 class Place(NamedTuple):
-    """Where a text is found, verses from `first` to `last`."""
+    """Returns where a text is found, verses from `first` to `last`."""
 
     translation: str
     first: int

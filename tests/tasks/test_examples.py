@@ -1,4 +1,4 @@
-"""From a record to an example: which names are taken, what is refused in one clause."""
+"""From a record to an example: which names are taken, and what is refused in one clause."""
 
 import itertools
 import math

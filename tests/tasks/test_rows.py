@@ -1,4 +1,4 @@
-"""Tables: every row whole, and what is told of a bad one."""
+"""Tables: every row whole, and a sentence about a bad one."""
 
 import csv
 import json
@@ -134,7 +134,7 @@ def test_a_tsv_that_pandas_wrote_has_its_rows(tmp_path: Path, quoting: Any) -> N
 
 @pytest.mark.parametrize("columns", [1, 2])
 def test_a_tsv_without_quoting_has_a_row_a_line(tmp_path: Path, columns: int) -> None:
-    """As GLUE's, where a quotation mark may begin a cell and end another, lines below."""
+    """In GLUE's files a quotation mark may begin one cell and end another, lines below."""
     texts = ["", '"', '"begun', "between", 'ended"', '"both"', '""', "last", ""]
     lines = ["\t".join([text, "0"][:columns]) for text in texts]
     (tmp_path / "x.tsv").write_text("\n".join(["\t".join(["text", "label"][:columns]), *lines]) + "\n")

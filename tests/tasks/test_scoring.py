@@ -20,7 +20,7 @@ SCORE_METRICS: tuple[Metric, ...] = ("pearson", "spearman")
 
 
 def binary_by_hand(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """From the four counts of the confusion matrix; class 1 is the positive one."""
+    """Returns the scores by the four counts of the confusion matrix; class 1 is the positive one."""
     tp = float(((predictions == 1) & (labels == 1)).sum())
     fp = float(((predictions == 1) & (labels == 0)).sum())
     fn = float(((predictions == 0) & (labels == 1)).sum())

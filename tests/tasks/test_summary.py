@@ -1,4 +1,4 @@
-"""What a run tells of its labels before it trains."""
+"""What a run says about its labels before it trains."""
 
 from collections.abc import Sequence
 from typing import Any, cast

@@ -126,7 +126,7 @@ def test_only_the_context_of_a_choice_is_cut() -> None:
 
 
 def test_the_context_is_cut_alike_for_all_choices() -> None:
-    """Else a choice's length would tell how much of the context its score is based on."""
+    """Otherwise the length of a choice would decide how much of the context its score is based on."""
     for sequence in cut("choice", [50, 3, 1, 9, 4, 2], 40):
         assert sequence[:2] == [40 - 3 - 3 - 9, 3]
 

@@ -64,7 +64,7 @@ def batches_of(
 
 
 def batch_lengths(batch: TaskBatch) -> np.ndarray:
-    """The tokens of each sequence, [B, S]; 0 where there is none."""
+    """Returns the tokens of each sequence, [B, S], or 0."""
     return (batch.tokens > 0).sum(-1)
 
 
@@ -198,7 +198,7 @@ def test_every_epoch_has_every_example_once_in_batches_that_differ_by_one_at_mos
 def test_under_the_earlier_rule_every_epoch_has_every_example_and_one_ragged_batch_at_most(
     count: int, size: int
 ) -> None:
-    """Of 130 examples in batches of 2 there is more than one pool."""
+    """130 examples in batches of 2 make more than one pool."""
     batches = batches_of(random_examples(count), size, rule="pools")
     assert batches.steps_per_epoch == -(-count // size)
     for epoch in range(3):
@@ -319,7 +319,7 @@ def padded(widths: tuple[int, ...], lengths: np.ndarray) -> int:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_widths_are_the_best_of_all_sets_of_widths(count: int) -> None:
-    """By trying all sets of so many widths, of multiples of 8 and the longest length."""
+    """Tries all sets of `count` widths among the multiples of 8 and the longest length."""
     generator = np.random.default_rng(count)
     for _ in range(60):
         lengths = generator.integers(2, generator.integers(4, 75), generator.integers(1, 30))

@@ -25,7 +25,7 @@ def read(directory: Path, task: str, split: TaskSplit = "train") -> list[Example
 
 @pytest.fixture
 def manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where archives are put; any content passes for the published one, and the network is out of reach."""
+    """Returns where archives are put; any content passes for the published one, and the network is out of reach."""
 
     def refuse(*_: object, **__: object) -> None:
         raise requests.ConnectionError("no network")
@@ -219,7 +219,7 @@ def test_tfds_is_left_as_it_was(tmp_path: Path, manual: Path, capsys: pytest.Cap
 
 
 def prepare_snli(directory: Path, rows: Callable[[str], list[tuple[str, str, int | str]]]) -> None:
-    """Prepares `snli` as anyone would, under its own name and version."""
+    """Prepares `snli` by TFDS itself, under its own name and version."""
     label = tfds.features.ClassLabel(names=["entailment", "neutral", "contradiction"])
     text = tfds.features.Text()
 

@@ -24,7 +24,7 @@ from gpt1_jax.training.literal_paths import LiteralPath
 
 
 class Small(NamedTuple):
-    """As little as a checkpoint can hold."""
+    """Returns the smallest content of a checkpoint."""
 
     step: jax.Array
     params: dict[str, Any]
@@ -95,7 +95,7 @@ def test_a_name_that_cannot_be_stored_is_refused_before_anything_is_written(
 def test_files_of_a_user_without_a_name_are_stored_and_read(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in containers, where the uid stands in no list; etils asks for the name of who owns a file."""
+    """In containers the uid may be in no list, but etils asks for the name of a file's owner."""
 
     def unknown(uid: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
@@ -248,7 +248,7 @@ def test_an_older_checkpoint_with_damaged_metadata_does_not_keep_new_ones_from_b
 def test_every_file_damaged_in_every_way_leaves_a_run_that_goes_on(
     run: Path, tmp_path: Path, which: str
 ) -> None:
-    """The newest sound checkpoint is found bit by bit, and what is saved after that is read again."""
+    """Asserts that the newest sound checkpoint is read bit by bit, and that what is saved afterwards is read again."""
     files = [path.relative_to(run) for path in (run / "checkpoints" / which).rglob("*") if path.is_file()]
     assert len(files) >= 8
     for file in files:

@@ -159,7 +159,7 @@ def delete_data(step: Path) -> None:
 
 
 def change_a_checksum(step: Path) -> None:
-    """In the metadata, which has a checksum of its own."""
+    """The flipped bits are in the metadata, which has a checksum of its own."""
     for path in step.rglob("*"):
         if path.is_file() and b"checksums" in path.read_bytes():
             text = path.read_bytes()
@@ -173,7 +173,7 @@ def change_a_checksum(step: Path) -> None:
 
 
 def assert_falls_back(directory: Path, abstract: Any, states: dict[int, State]) -> None:
-    """Checkpoint 2 is found damaged, told and moved; 1 is restored; and the run can save 2 again."""
+    """Checkpoint 2 is found damaged, reported and moved; 1 is restored; and the run can save 2 again."""
     told: list[str] = []
     checkpoints = open_checkpoints(directory)
     assert_bit_equal(checkpoints.restore_newest(abstract, told.append), states[1])
@@ -232,7 +232,7 @@ def is_json(data: bytes) -> bool:
 def test_metadata_that_is_garbage_or_gone_is_damage_or_of_no_account(
     saved, tmp_path: Path, garbage: bytes | None
 ) -> None:
-    """Never an unknown exception and never other numbers; and the run can save afterwards."""
+    """There is never an unknown exception and never another number, and the run can save afterwards."""
     original, abstract, states = saved
     names = metadata_files(original)
     assert len(names) >= 2, names
@@ -357,7 +357,7 @@ def test_checksums_see_swapped_rows_and_every_flipped_bit() -> None:
 def test_an_older_one_that_cannot_be_removed_is_left_to_the_next_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where another machine holds one of its files open on a shared disk; the new one is whole all the same."""
+    """Another machine may hold one of its files open on a shared disk; the new one is whole all the same."""
     checkpoints = Checkpoints(epath.Path(tmp_path) / "checkpoints", keep=2)
     state = {"step": jnp.int32(0)}
 

@@ -1,4 +1,4 @@
-"""The log of a run that goes on: sound lines stay, damaged ones are told, results are made from it again."""
+"""The log of a run that goes on: sound lines stay, damaged ones are reported, and results come from it again."""
 
 import json
 from pathlib import Path

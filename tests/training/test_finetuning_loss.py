@@ -1,6 +1,6 @@
 """Fine-tuning's objective L3 = L2 + λ · L1: transformers' two heads, and the same numbers however it is computed.
 
-Of one text it is compared on meshes in test_meshes.py.
+test_meshes.py compares tasks of one text on meshes.
 """
 
 from functools import cache, partial
@@ -39,7 +39,7 @@ MESHES: list[Axes] = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 
 
 class Form(NamedTuple):
-    """What the examples of a task look like."""
+    """The form of a task's examples."""
 
     pooling: Pooling
     sequences: int
@@ -174,7 +174,7 @@ def all_torch_names(params: Any) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("lengths", [(5, CONTEXT), (CONTEXT, CONTEXT)], ids=["ragged", "equal"])
 def test_both_losses_and_all_gradients_are_those_of_transformers(lengths: tuple[int, int]) -> None:
-    """In float64 there. Its own language-model loss is a mean over all targets: ours where lengths are equal."""
+    """Computes in float64. transformers' language-model loss is a mean over all targets: ours if lengths are equal."""
     torch = pytest.importorskip("torch", reason="torch is the reference; it is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is the reference; not installed")
     answers = np.array([2, 0, 3, 1, 1])
@@ -291,7 +291,7 @@ def test_micro_batches_add_up_to_the_ragged_batch() -> None:
 
 
 def ragged_batch(form: Form) -> TaskBatch:
-    """Of an epoch of 13 examples in batches of eight rows the one of five."""
+    """Returns the batch of five, from an epoch of 13 examples in batches of eight rows."""
     batches = TaskBatches(random_examples(form, 13), Grouping("pools", "spread", 8), seed=0)
     (ragged,) = (b for step in (0, 1) if (b := batches.rows(step, 0, 8)).label_weights[-1] == 0)
     assert ragged.noise.all() and ragged.label_weights[:, 0].tolist() == pytest.approx([1 / 5] * 5 + [0] * 3)

@@ -34,7 +34,7 @@ def test_gpt_1_costs_725_megaflop_a_token() -> None:
 
 
 def test_longer_contexts_cost_their_causal_attention() -> None:
-    """Scores and mixing, two FLOPs each for half of T keys, forward once and backward twice: 6 · L · T · D."""
+    """Scores and mixing take two FLOPs each for half of T keys, forward once and backward twice: 6 · L · T · D."""
     model = tiny_model()
     longer = dataclasses.replace(model, context_length=model.context_length + 100)
     more = training_flops_per_token(longer, 300) - training_flops_per_token(model, 300)
@@ -110,7 +110,7 @@ def test_lines_that_a_disk_damaged_are_left_out_and_counted(
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_when_nobody_watches_any_more_the_training_goes_on(tmp_path: Path, terminal: bool) -> None:
-    """Its output behind a pipe that nobody reads, or on a terminal that is gone."""
+    """The output goes to a pipe that nobody reads, or to a terminal that is gone."""
     program = f"""
 import sys
 from etils import epath
@@ -136,7 +136,7 @@ log.close()
 def test_a_tensorboard_that_cannot_be_written_is_told_once_and_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As on a disk of 8 KB: after some events each write fails."""
+    """The disk has 8 KB, so each write fails after some events."""
     written = [0]
 
     def write(self: object, event: object) -> None:

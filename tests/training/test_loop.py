@@ -73,7 +73,7 @@ def fail(_: Any) -> str:
 
 
 class Trial:
-    """A run directory in which the fake stage is trained, as often as is wanted."""
+    """A run directory in which the fake stage can be trained again and again."""
 
     def __init__(self, directory: Path, **settings: int) -> None:
         self.directory = directory
@@ -184,7 +184,7 @@ class Trial:
 
 
 def test_first_and_last_steps_are_logged_and_the_last_is_evaluated_and_saved(tmp_path: Path) -> None:
-    """Though log_every, eval_every and checkpoint_every are longer than the run."""
+    """This holds even if log_every, eval_every and checkpoint_every are longer than the run."""
     trial = Trial(tmp_path)
     assert trial.train()
     assert trial.logged("train") == [1, 7] and trial.logged("eval") == [7] and trial.steps() == [7]
@@ -247,7 +247,7 @@ def test_a_stop_saves_first_and_the_evaluation_is_made_up(
 
 
 class Crash(BaseException):
-    """As if the process had been killed."""
+    """Ends the process as a kill would."""
 
 
 @pytest.mark.parametrize("behind", [False, True])
@@ -341,7 +341,7 @@ def test_a_divergence_further_on_is_another_one(tmp_path: Path) -> None:
 
 
 def test_the_end_of_a_run_is_no_proof_of_its_parameters(tmp_path: Path) -> None:
-    """As few steps that are not finite as prove parameters good are many where none follows."""
+    """Even a few steps that are not finite end a run if no step follows that proves the parameters good."""
     trial = Trial(tmp_path, num_steps=14, checkpoint_every=4)
     trial.bad = {12, 13, 14}
     with pytest.raises(Diverged, match=r"Steps 12 to 14 .* 3 in a row.*back to checkpoint 8"):
@@ -354,7 +354,7 @@ def test_the_end_of_a_run_is_no_proof_of_its_parameters(tmp_path: Path) -> None:
 
 
 def test_parameters_that_an_update_made_infinite_are_never_saved(tmp_path: Path) -> None:
-    """Though loss and gradient of its step were finite, as of the last step."""
+    """The parameters are not finite even though loss and gradient of the step were, as after the last step."""
     trial = Trial(tmp_path, num_steps=12, checkpoint_every=4)
     trial.ruined = 12
     with pytest.raises(Diverged, match=r"update of step 12 .* not finite.*back to checkpoint 8"):
@@ -410,7 +410,7 @@ def test_the_best_is_remembered_over_a_restart(tmp_path: Path) -> None:
 
 
 def test_the_best_is_saved_and_stays(tmp_path: Path) -> None:
-    """Though checkpoints are not due, and older ones go; over a restart too."""
+    """This holds even if no checkpoint is due and older ones go, also after a restart."""
     trial = Trial(tmp_path, num_steps=9, eval_every=1, checkpoint_every=3)
     trial.held_out = {1: 3.0, 2: 2.0} | dict.fromkeys(range(3, 20), 2.5)
     trial.stop_at = 4

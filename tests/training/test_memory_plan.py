@@ -88,7 +88,7 @@ def test_a_plan_that_no_machine_holds_is_refused_before_anything_is_compiled(
 
 
 def test_a_run_is_not_begun_where_it_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the same directory serves when the settings are mended."""
+    """The same directory then serves for corrected settings."""
     monkeypatch.setattr(memory, "machine_memory", lambda: 1000)
     for number in range(21):
         (tmp_path / f"{number}.txt").write_text(f"The river {number} carries old songs. " * 200)

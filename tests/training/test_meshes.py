@@ -54,7 +54,7 @@ MESHES: list[Axes] = [(8, 1, 1), (1, 8, 1), ALL_AXES, (4, 1, 2)]
 
 
 class Left:
-    """What a run has told and left, and what its model continues texts with."""
+    """What a run printed and left, and how its model continues texts."""
 
     def __init__(self, told: str, directory: Path) -> None:
         entries = read_metrics(directory)
@@ -115,25 +115,25 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
 
 
 def make_review(number: int) -> dict[str, Any]:
-    """One of two lengths; all words are of its label."""
+    """Returns a text of one of two lengths, whose words all belong to its label."""
     label, words = (("good", ["light", "song"]), ("bad", ["stone", "under"]))[number % 2]
     return {"text": " ".join(random.Random(number).choices(words, k=(1, 8)[number // 2 % 2])), "label": label}
 
 
 def make_question(number: int) -> dict[str, Any]:
-    """One of two lengths; of three choices the one of the context is right."""
+    """Returns a question of one of two lengths; the choice that the context names is right."""
     draw, choices = random.Random(number), ["the", "a", "old"]
     label = draw.randrange(3)
     return {"context": " ".join([choices[label]] * (1, 8)[number % 2]), "choices": choices, "label": label}
 
 
 def name(axes: Axes) -> str:
-    """Such as 2x2x2."""
+    """Returns a name such as 2x2x2."""
     return "x".join(map(str, axes))
 
 
 def assert_same(one: Left, other: Left) -> None:
-    """Losses, scores and parameters to rounding; what is counted, chosen or compiled exactly."""
+    """Asserts losses, scores and parameters up to rounding, and exactly what is counted, chosen or compiled."""
     assert len(one.losses) == STEPS
     np.testing.assert_allclose(other.losses, one.losses, rtol=TOLERANCE)
     assert other.scores == pytest.approx(one.scores, rel=TOLERANCE)

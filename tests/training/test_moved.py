@@ -50,7 +50,7 @@ def begin(config: Config, place: Path) -> tuple[Run, Corpus]:
 
 
 def go_on(config: Config, place: Path) -> list[str]:
-    """What is told of changes, where the run can go on."""
+    """Returns the lines about changes with which the run can go on."""
     run = Run(str(place / "run"))
     corpus = corpus_of(config, place)
     return run.check(config, {"text": corpus.fingerprint, "tokenizer": corpus.tokenizer.fingerprint()})

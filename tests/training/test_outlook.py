@@ -1,4 +1,4 @@
-"""What is told before the first step: by schedules counted update by update."""
+"""Warnings before the first step, compared with schedules that are counted update by update."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def test_what_is_told_of_a_schedule_is_what_its_updates_have(
 
 @pytest.mark.parametrize(("schedule", "idle"), [("cosine", 7), ("warmup_cosine", 8)])
 def test_a_warm_up_may_end_between_two_updates(tmp_path: Path, schedule: str, idle: int) -> None:
-    """Of 1.8 updates, in a schedule of 2."""
+    """The warm-up has 1.8 updates, in a schedule of 2."""
     settings = {"schedule": schedule, "warmup_steps": 0, "warmup_fraction": 0.9, "total_steps": 2}
     said = told(tmp_path, train__num_steps=10, **{f"optimizer__{name}": x for name, x in settings.items()})
     assert f"the last {idle} of 10 steps have learning rate 0" in said

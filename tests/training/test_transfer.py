@@ -88,7 +88,7 @@ def start(run: Run, **overrides: Any) -> Config:
 
 
 def refusal(config: Config, tokenizer: SentencePieceTokenizer) -> str:
-    """The one sentence that the start is refused with, which names the run."""
+    """Returns the one sentence that refuses the start and names the run."""
     assert config.init_from is not None
     with pytest.raises(UserError) as error:
         check_start(config, config.init_from, tokenizer)
@@ -101,7 +101,7 @@ def refusal(config: Config, tokenizer: SentencePieceTokenizer) -> str:
 def test_a_run_of_the_same_model_and_tokenizer_may_be_started_from(
     begun: Run, tokenizer: SentencePieceTokenizer
 ) -> None:
-    """Whatever else differs: dropout, how layers run, the source, the stage."""
+    """Everything else may differ: dropout, how layers run, the source, the stage."""
     others = {"model.residual_dropout": 0.3, "model.unroll": 1, "data.source": "tfds", "finetune.task": "rte"}
     for config in (start(begun), start(begun, **others)):
         check_start(config, str(begun.directory), tokenizer)

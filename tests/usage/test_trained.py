@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def spelled(value: object) -> str:
-    """The same in every test process: without an address."""
+    """Returns a value as the name of a test, without an address, so that it is the same in every test process."""
     return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
@@ -114,7 +114,7 @@ def test_64_bits_for_the_rest_of_a_program_change_nothing(run: TrainedRun, direc
 
 
 def test_nothing_is_shown_that_the_final_text_lacks(run: TrainedRun) -> None:
-    """Random parameters write single bytes, of which some make a character and others none."""
+    """Random parameters write single bytes, only some of which make a character."""
     shown: list[list[str]] = []
     results = run.generate(
         ["the old", "a", ""],
