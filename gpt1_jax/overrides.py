@@ -168,7 +168,7 @@ def check(config: Config) -> Config:
             )
     if list(axes.values()).count(-1) > 1:
         raise UserError(
-            f"mesh={axes} has more than one axis of -1; set it for one, which takes the devices that remain."
+            f"mesh={axes} has more than one axis of -1; only one can take the devices that remain, so set the others."
         )
     return config
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 import pytest
 
 from gpt1_jax.devices import company, places, roll_call
+from gpt1_jax.devices.company import Company
 from gpt1_jax.devices.places import Place
 from gpt1_jax.devices.roll_call import meet
 from gpt1_jax.errors import Fault, UserError
@@ -34,7 +35,7 @@ def place(number: int, count: int, port: int, host: str = "localhost") -> Place:
 class Met(threading.Thread):
     """A process that meets the others, in a thread."""
 
-    company: company.Company | None = None
+    company: Company | None = None
     all: ClassVar[list["Met"]] = []
 
     def __init__(self, where: Place) -> None:
@@ -223,6 +224,7 @@ WORK = """
 import os, sys, time
 from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.devices import company, roll_call
+from gpt1_jax.devices.company import Company
 from gpt1_jax.devices.places import Place
 number, count, port = map(int, sys.argv[1:4])
 company.GRACE = 1

@@ -326,7 +326,7 @@ def test_beams_and_their_scores_are_those_of_transformers(
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens=0 .* expected 1 to"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 .* set 1 to"),
         ({"temperature": -0.1}, "temperature=-0.1"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"top_k": -1}, "top_k=-1"),

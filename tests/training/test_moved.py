@@ -154,4 +154,4 @@ def test_evaluation_finds_the_tokens_of_a_text_that_moved_or_changed(place: Path
     with pytest.raises(UserError, match=r"cannot be read .*texts.* bring it back .* with --source"):
         _own_corpus(config.data, run, config.init_from)
     with pytest.raises(UserError, match=r"is no longer what .* was trained on; bring it back"):
-        _own_corpus(config_of(place, texts="moved"), run)
+        _own_corpus(config_of(place, texts="moved").data, run, None)
