@@ -128,13 +128,13 @@ class Scorer:
         self._top = check_integer(top, "top")
         if not 0 <= self._top <= pieces:
             raise UserError(
-                f"top={shown(top)} is out of range: expected 0 to {pieces}, the tokenizer's pieces."
+                f"top={shown(top)} is out of range; give 0 to {pieces}, the tokenizer's pieces."
             )
         # Behind the first window, each token then sees at least half of the context.
         self._stride = context // 2 if stride is None else check_integer(stride, "stride")
         if not 0 < self._stride <= context:
             raise UserError(
-                f"stride={shown(stride)} is out of range: expected 1 to {context}, the model's context."
+                f"stride={shown(stride)} is out of range; give 1 to {context}, the model's context."
             )
         self._trained, self._context = trained, context
 

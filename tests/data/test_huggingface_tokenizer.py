@@ -272,7 +272,7 @@ def test_trained_wordpiece_is_what_transformers_reads(
 
 @pytest.mark.parametrize("kind", _TRAINED)
 def test_a_vocabulary_that_does_not_suit_the_text_is_told_with_the_one_that_does(kind: str) -> None:
-    for size, pattern in ((20, r"data\.vocab_size is 20, .*at least (\d+)"), (50_000, r"at most (\d+)")):
+    for size, pattern in ((20, r"data\.vocab_size=20 is .*at least (\d+)"), (50_000, r"at most (\d+)")):
         with pytest.raises(UserError, match=pattern) as error:
             _TRAINED[kind](iter(some_texts()), size)
         suits = int(str(error.value).split()[-1])

@@ -81,7 +81,7 @@ def _options(first: list[str], characters: list[str], vocab_size: int) -> dict[s
     if vocab_size < len(first):
         raise UserError(
             f"data.vocab_size={vocab_size} is too small for the special pieces and single characters; set at "
-            f"least {len(first)}"
+            f"least {len(first)}."
         )
     return {
         "vocab_size": vocab_size,
