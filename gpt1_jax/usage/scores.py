@@ -127,9 +127,7 @@ class Scorer:
         pieces, context = trained.tokenizer.vocab_size, trained.config.model.context_length
         self._top = check_integer(top, "top")
         if not 0 <= self._top <= pieces:
-            raise UserError(
-                f"top={shown(top)} is out of range; give 0 to {pieces}, the tokenizer's pieces."
-            )
+            raise UserError(f"top={shown(top)} is out of range; give 0 to {pieces}, the tokenizer's pieces.")
         # Behind the first window, each token then sees at least half of the context.
         self._stride = context // 2 if stride is None else check_integer(stride, "stride")
         if not 0 < self._stride <= context:

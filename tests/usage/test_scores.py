@@ -252,8 +252,8 @@ def test_slips_are_told(run: TrainedRun) -> None:
         ([{"context": "a"}], {}, 'has neither "text" nor both "context" and "continuation"'),
         ([{"context": "a", "continuation": None}], {}, "continuation=None is not a text"),
         (None, {}, "texts=None is not a text or a list"),
-        ("a", {"top": -1}, "top=-1 is out of range: expected 0 to"),
-        ("a", {"stride": 0}, "stride=0 is out of range: expected 1 to 16"),
+        ("a", {"top": -1}, "top=-1 is out of range; give 0 to"),
+        ("a", {"stride": 0}, "stride=0 is out of range; give 1 to 16"),
         ("a", {"stride": 17}, "stride=17"),
         ("a", {"top": 1.5}, "top=1.5 is not a whole number"),
     ):
