@@ -13,10 +13,9 @@ from ml_collections import ConfigDict
 from gpt1_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, to_config_dict
 from gpt1_jax.errors import UserError
 
-
-# The paper's 100 epochs of BooksCorpus: some 10⁹ tokens · 100 / (64 · 512) a batch are 3.05 million updates, to the one
-# digit to which that corpus' tokens are known. The schedule and what a model can learn go by updates: of PG-19, which is
-# two and a half times as long, 100 epochs would be 7.8 million, and this is 38 epochs.
+# The paper's 100 epochs of BooksCorpus: 100 · some 10⁹ tokens / (64 · 512) a batch are 3.05 million updates, as far as
+# the size of that corpus is known. What is learned, and the schedule, go by updates: 100 epochs of PG-19, which is two
+# and a half times as long, would be 7.8 million, so this is 38 epochs of it.
 PAPER_UPDATES = 3_000_000
 
 
