@@ -86,15 +86,27 @@ def _attention_from(start: int) -> Callable[..., jax.Array]:
         query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight
     ) -> jax.Array:
         rows, columns = start + jnp.arange(query.shape[1]), jnp.arange(key.shape[1])
-        scores = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
-        scores = scores * query.shape[-1] ** -0.5
-        visible = sight.visible(rows, columns)
-        if visible is not None:
-            scores = jnp.where(visible, scores, MASKED)
-        weights = dropout.weights(jax.nn.softmax(scores), rows, columns).astype(value.dtype)
+        weights = _weights(query, key, sight.visible(rows, columns))
+        weights = dropout.weights(weights, rows, columns).astype(value.dtype)
         return jnp.einsum("bhqs,bshk->bqhk", weights, value)
 
     return attend
+
+
+def _weights(query: jax.Array, key: jax.Array, visible: jax.Array | None) -> jax.Array:
+    """Returns the weights, float32 [B, H, Q, S], of keys [B, S, H, K] for queries [B, Q, H, K]."""
+    scores = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
+    scores = scores * query.shape[-1] ** -0.5
+    return jax.nn.softmax(scores if visible is None else jnp.where(visible, scores, MASKED))
+
+
+def open_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight
+) -> tuple[jax.Array, jax.Array]:
+    """Computes `plain_attention` without dropout, and also returns its weights, float32 [B, H, T, T]."""
+    places = jnp.arange(query.shape[1])
+    weights = _weights(query, key, sight.visible(places, places))
+    return jnp.einsum("bhqs,bshk->bqhk", weights.astype(value.dtype), value), weights
 
 
 class Cache(NamedTuple):

@@ -2,13 +2,19 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
-from gpt1_jax.arguments import check_ids, check_several, check_text
+from gpt1_jax.arguments import check_function, check_ids, check_integer, check_several, check_text, shown
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer
-from gpt1_jax.model.decoding.generator import Reason, Sample
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.decoding.generator import Generator, Reason, Sample
+from gpt1_jax.model.decoding.settings import Generation
+from gpt1_jax.usage.notices import check_finite
+
+if TYPE_CHECKING:
+    from gpt1_jax.usage.trained import TrainedRun
 
 # It stands for the first bytes of an unfinished character.
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
@@ -46,6 +52,40 @@ class Prompt(NamedTuple):
 
     text: str
     ids: list[int]
+
+
+def generate(
+    trained: "TrainedRun", prompt: object, settings: Generation, watch: object, number: object
+) -> Continued | list[Continued]:
+    """Continues a text or several texts, see `TrainedRun.generate`."""
+    tokenizer = trained.tokenizer
+    settings = settings.checked(tokenizer.vocab_size)
+    watching, first = check_function(watch, "watch"), check_integer(number, "number")
+    if not 0 <= first < 2**31:
+        raise UserError(f"number={shown(first)} is out of range; give 0 to 2**31 - 1.")
+    prompts, several = read_prompts(tokenizer, prompt)
+
+    def show(rows: list[list[int]]) -> None:
+        assert watching is not None
+        begun = [prompts[i // settings.num_samples] for i in range(len(rows))]
+        pairs = zip(begun, rows, strict=True)
+        watching([growing_text(tokenizer, prompt, row, settings.stop) for prompt, row in pairs])
+
+    with trained.on_mesh():
+        generator = trained.compiled(_make_generator)
+        ids = [prompt.ids for prompt in prompts]
+        found = generator(ids, settings, None if watching is None else show, first=first)
+    for samples in found:
+        check_finite([chance for sample in samples for chance in sample.log_probabilities])
+    results = [
+        describe(tokenizer, prompt, samples, settings.stop)
+        for prompt, samples in zip(prompts, found, strict=True)
+    ]
+    return results if several else results[0]
+
+
+def _make_generator(trained: "TrainedRun") -> Generator:
+    return Generator(trained.trunk, trained.mesh, trained.trunk_params)
 
 
 def read_prompts(tokenizer: Tokenizer, given: object) -> tuple[list[Prompt], bool]:

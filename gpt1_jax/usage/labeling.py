@@ -14,6 +14,7 @@ from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.examples import find_columns, parse_example
 from gpt1_jax.tasks.predictions import Prediction, describe_prediction
 from gpt1_jax.tasks.task import Example
+from gpt1_jax.training.evaluation import Predict, make_predict
 from gpt1_jax.usage.notices import check_finite, warn_once
 
 if TYPE_CHECKING:
@@ -51,5 +52,10 @@ def predict_logits(trained: "TrainedRun", examples: Sequence[Example]) -> np.nda
     for line in encoded.describe_cut(length):
         warn_once(line)
     with trained.on_mesh():
-        found = trained.head_logits(trained.params, encoded, EXAMPLES_AT_ONCE)
+        found = trained.compiled(_make_logits)(trained.params, encoded, EXAMPLES_AT_ONCE)
     return check_finite(np.reshape(found, encoded.labels.shape))
+
+
+def _make_logits(trained: "TrainedRun") -> Predict:
+    assert trained.classifier is not None
+    return make_predict(trained.classifier, trained.mesh)

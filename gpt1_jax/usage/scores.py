@@ -4,7 +4,7 @@ Letters: B sequences, T positions, D width, V rows of the token table, C context
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
@@ -18,6 +18,7 @@ from gpt1_jax.devices.mesh import replicated
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.embedding import project
 from gpt1_jax.model.losses import CHUNK_ROWS
+from gpt1_jax.model.output import check_continues
 from gpt1_jax.training import stopping
 from gpt1_jax.usage.notices import check_finite
 from gpt1_jax.usage.passages import Passage, Request, check_request, cut, encode, group, make_batches
@@ -122,8 +123,9 @@ class Scorer:
         """Takes the number of alternatives, and how far windows lie apart in a text longer than the context.
 
         Raises:
-            UserError: a number is out of range.
+            UserError: the model predicts no next token, or a number is out of range.
         """
+        check_continues(trained.config.model, "A score")
         pieces, context = trained.tokenizer.vocab_size, trained.config.model.context_length
         self._top = check_integer(top, "top")
         if not 0 <= self._top <= pieces:
@@ -160,7 +162,8 @@ class Scorer:
         for batch in make_batches(windows, self._context, mesh.shape["data"] * mesh.shape["fsdp"]):
             stopping.check()
             with trained.on_mesh():
-                read = trained.token_readings(self._top)(trained.trunk_params, *batch.arrays(passages))
+                readings = trained.compiled(_make_readings, self._top)
+                read = readings(trained.trunk_params, *batch.arrays(passages))
                 read = jax.device_get(read)
             for row, window in enumerate(batch.windows):
                 new = slice(window.new - window.start, window.stop - window.start)
@@ -169,7 +172,7 @@ class Scorer:
         return found
 
 
-def make_token_readings(trained: "TrainedRun", top: int) -> Callable[[Any, np.ndarray, np.ndarray], Any]:
+def _make_readings(trained: "TrainedRun", top: int) -> Any:
     """Returns the compiled function from (parameters, tokens [B, T], targets [B, T]) to the parts of `Readings`."""
     trunk = trained.trunk
 

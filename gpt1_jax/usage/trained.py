@@ -1,34 +1,26 @@
 """An opened run directory: what `gpt1_jax.load` returns, and what the commands share.
 
-Letters: T positions, V the tokenizer's pieces, N examples, C outputs of the head.
+Letters: T positions, V the tokenizer's pieces, D width, L layers, H heads, N texts or examples, C outputs of the head.
 """
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import cache, cached_property, partial
 from typing import Any, Literal, SupportsIndex, Unpack, overload
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
 
 from gpt1_jax.arguments import (
-    check_function,
     check_ids,
-    check_integer,
     check_path,
     check_step,
     check_text,
-    shown,
 )
 from gpt1_jax.devices.compile_cache import keep_compiled
 from gpt1_jax.devices.mesh import mesh_at_hand, use
-from gpt1_jax.errors import UserError
-from gpt1_jax.model import output
-from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
 from gpt1_jax.model.kernels.choice import or_auto
 from gpt1_jax.model.specials import SPECIALS
@@ -39,13 +31,12 @@ from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.predictions import Prediction
 from gpt1_jax.tasks.task import Example
 from gpt1_jax.training.chosen import restore_chosen
-from gpt1_jax.training.evaluation import Predict, make_predict
 from gpt1_jax.training.kept import sound_tokenizer, task_of
 from gpt1_jax.training.state import abstract_state
-from gpt1_jax.usage import labeling, scores
-from gpt1_jax.usage.continuation import Continued, describe, growing_text, read_prompts
-from gpt1_jax.usage.notices import check_finite
+from gpt1_jax.usage import continuation, labeling, scores, states
+from gpt1_jax.usage.continuation import Continued
 from gpt1_jax.usage.scores import ContinuationScore, TextScore
+from gpt1_jax.usage.states import Guess
 
 
 class TrainedRun:
@@ -85,6 +76,7 @@ class TrainedRun:
         parts = {"step": abstract.step, "params": abstract.params}
         restored = restore_chosen(self.run, parts, chosen, logging.warning)
         self.step, self.params = int(restored["step"]), restored["params"]
+        self._compiled: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         """Describes the run: `TrainedRun(runs/books: pre-trained, 4,240,384 parameters, step 1,500, …)`."""
@@ -131,17 +123,7 @@ class TrainedRun:
         Raises:
             UserError: there are no ids, or more than the context holds, or one is not a piece.
         """
-        length = self.config.model.context_length
-        ids = check_ids(ids, "ids", self.tokenizer.vocab_size)
-        if not 0 < len(ids) <= length:
-            raise UserError(
-                f"ids has {len(ids)} tokens, expected 1 to {length}, the model's context; cut it."
-            )
-        rows = np.zeros((self.mesh.shape["data"] * self.mesh.shape["fsdp"], len(ids)), np.int32) + np.array(
-            ids, np.int32
-        )
-        with self.on_mesh():
-            return check_finite(np.array(self._logits(self.trunk_params, rows)))
+        return states.logits(self, ids)
 
     @overload
     def generate(
@@ -207,28 +189,8 @@ class TrainedRun:
             seed=seed,
             stop=stop,
             beyond_context=beyond_context,
-        ).checked(self.tokenizer.vocab_size)
-        watch, number = check_function(watch, "watch"), check_integer(number, "number")
-        if not 0 <= number < 2**31:
-            raise UserError(f"number={shown(number)} is out of range; give 0 to 2**31 - 1.")
-        prompts, several = read_prompts(self.tokenizer, prompt)
-
-        def show(rows: list[list[int]]) -> None:
-            assert watch is not None
-            begun = [prompts[i // settings.num_samples] for i in range(len(rows))]
-            pairs = zip(begun, rows, strict=True)
-            watch([growing_text(self.tokenizer, prompt, row, settings.stop) for prompt, row in pairs])
-
-        with self.on_mesh():
-            ids = [prompt.ids for prompt in prompts]
-            found = self._generator(ids, settings, None if watch is None else show, first=number)
-        for samples in found:
-            check_finite([chance for sample in samples for chance in sample.log_probabilities])
-        results = [
-            describe(self.tokenizer, prompt, samples, settings.stop)
-            for prompt, samples in zip(prompts, found, strict=True)
-        ]
-        return results if several else results[0]
+        )
+        return continuation.generate(self, prompt, settings, watch, number)
 
     def predict(self, records: Iterable[Mapping[str, object]]) -> list[Prediction]:
         """Labels new examples with a fine-tuned run.
@@ -292,28 +254,72 @@ class TrainedRun:
         """
         return scores.score(self, texts, top, stride)
 
-    @cached_property
-    def token_readings(self) -> Callable[[int], Any]:
-        """The function from a number of alternatives to `scores.make_token_readings`."""
-        return cache(partial(scores.make_token_readings, self))
+    def next_tokens(self, text: str | Iterable[SupportsIndex], n: int = 10) -> list[Guess]:
+        """Returns the `n` most probable pieces behind a text, or behind token ids, with their probabilities.
 
-    @cached_property
-    def _logits(self) -> Callable[[Any, np.ndarray], jax.Array]:
-        trunk = self.trunk
+        Raises:
+            UserError: the model fills blanks instead, or the text is none or too long.
+        """
+        return states.next_tokens(self, text, n)
 
-        @jax.jit
-        def logits(params: Any, tokens: jax.Array) -> jax.Array:
-            hidden: Any = trunk.apply({"params": params}, tokens)
-            return output.logits(trunk.config, params, hidden[0].astype(jnp.float32), trunk.vocab_size)
+    def fill(self, text: str | Iterable[SupportsIndex], n: int = 5) -> list[list[Guess]]:
+        """Returns the `n` most probable pieces in each blank of a text, with their probabilities.
 
-        return logits
+        Args:
+            text: with [MASK] where something is to be filled in, once or more often.
+            n: the number of pieces for each blank.
 
-    @cached_property
-    def _generator(self) -> Generator:
-        return Generator(self.trunk, self.mesh, self.trunk_params)
+        Raises:
+            UserError: the model is no BERT, or the text has no blank or is too long.
+        """
+        return states.fill(self, text, n)
 
-    @cached_property
-    def head_logits(self) -> Predict:
-        """The function from parameters and encoded examples to the head's logits."""
-        assert self.classifier is not None
-        return make_predict(self.classifier, self.mesh)
+    def states(self, text: str | Iterable[SupportsIndex], layer: int = -1) -> np.ndarray:
+        """Returns the states of a text's tokens behind a layer, float32 [T, D].
+
+        Args:
+            text: a text or its token ids. A BERT reads a text between [CLS] and [SEP], which have states too.
+            layer: 0 for the embeddings that the first block reads, 1 to L for the blocks; −1 is the last, whose states
+                are those that predictions are made from.
+
+        Raises:
+            UserError: the text is none or too long, or there is no such layer.
+        """
+        return states.states(self, text, layer)
+
+    def attention(self, text: str | Iterable[SupportsIndex]) -> np.ndarray:
+        """Returns how much each token of a text attends to each other in every head, float32 [L, H, T, T].
+
+        The third axis is the token that attends, whose weights on the tokens of the last axis sum to 1.
+
+        Args:
+            text: as in `states`.
+
+        Raises:
+            UserError: the text is none or too long, or the model has no attention.
+        """
+        return states.attention(self, text)
+
+    def embed(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Returns vectors of length 1, so that the product of two is their cosine: the mean of each text's last states.
+
+        The mean goes over all tokens that the model reads: in a BERT also [CLS] and [SEP]; in a causal model the text's
+        own, of which the first have seen little of it. A text longer than the context is cut.
+
+        Args:
+            texts: a text or a list of texts.
+
+        Returns:
+            float32 [D], or [N, D] for a list of N texts; a text without tokens has zeros.
+
+        Raises:
+            UserError: one of them is not a text.
+        """
+        return states.embed(self, texts)
+
+    def compiled(self, make: Callable[..., Any], *settings: Any) -> Any:
+        """Returns `make(run, *settings)`, a function that reads parameters, and makes it only once."""
+        key = make, *settings
+        if key not in self._compiled:
+            self._compiled[key] = make(self, *settings)
+        return self._compiled[key]
