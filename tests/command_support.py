@@ -16,7 +16,7 @@ from faults.commands import Commands, Ended, plain_environment
 from orbax.checkpoint import v1 as ocp
 
 ROOT = Path(__file__).parents[1]
-STEPS = 60
+STEPS = 40
 # The smallest that Linux has.
 PIPE_BYTES = 4096
 SMALL = {
@@ -55,7 +55,11 @@ def make_text(seed: int, words: int) -> str:
 
 
 class Runner:
-    """Runs the command with small settings, on texts and a cache shared by all tests of this file."""
+    """Runs the command with small settings, on texts and a cache shared by all tests of this file.
+
+    Compiled programs are shared by all tests of all processes. The schedule ends at one step however long a run is, so
+    that most runs have the same program.
+    """
 
     def __init__(self, directory: Path, commands: Commands | None = None) -> None:
         """With `commands`, a command that runs to its end starts with everything imported, which saves seconds."""
@@ -64,6 +68,10 @@ class Runner:
         for i in range(21):
             (directory / "texts" / f"{i:02}.txt").write_text(make_text(i, 300))
         self.source = f"text:{directory}/texts/*.txt"
+        (directory / "cache").mkdir()
+        shared = directory.parents["PYTEST_XDIST_WORKER" in os.environ] / "compiled"
+        shared.mkdir(mode=0o700, exist_ok=True)
+        (directory / "cache" / "compiled").symlink_to(shared)
         self.environment = plain_environment()
 
     def start(self, workdir: Path, **overrides: Any) -> subprocess.Popen[str]:
@@ -90,7 +98,8 @@ class Runner:
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def _flags(self, workdir: Path, overrides: dict[str, Any]) -> list[str]:
-        values = SMALL | {"data.source": self.source, "data.cache_dir": self.directory / "cache"} | overrides
+        own = {"data.source": self.source, "data.cache_dir": self.directory / "cache"}
+        values = SMALL | own | {"optimizer.total_steps": STEPS} | overrides
         flags = [f"--config.{key}={value}" for key, value in values.items()]
         return ["--config=configs/pretrain.py:tiny", f"--workdir={workdir}", *flags]
 

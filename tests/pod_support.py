@@ -14,6 +14,7 @@ SETTINGS = SMALL | {
     "train.batch_size": 8,
     "train.eval_every": 8,
     "train.checkpoint_every": 8,
+    "optimizer.total_steps": STEPS,
     "mesh.data": -1,
 }
 

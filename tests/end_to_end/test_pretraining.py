@@ -61,7 +61,7 @@ def test_a_run_that_is_done_says_so_and_nothing_changes(
 
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(runner: Runner, undisturbed: Path) -> None:
     workdir, moments, killed = runner.directory / "killed", random.Random(0), 0
-    for step in (moments.randrange(2, 15), moments.randrange(20, 33), moments.randrange(36, 50)):
+    for step in (moments.randrange(2, 10), moments.randrange(14, 20), moments.randrange(24, 32)):
         code, _ = runner.interrupt(workdir, signal.SIGKILL, step, moments.uniform(0, 0.05))
         killed += code == -signal.SIGKILL
     # What the last had still to say may have fitted into the pipe.
@@ -71,7 +71,8 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(runner: Runne
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
+    "number",
+    [signal.SIGTERM, *(pytest.param(x, marks=pytest.mark.slow) for x in (signal.SIGINT, signal.SIGHUP))],
 )
 def test_a_signal_saves_and_says_how_to_go_on(
     runner: Runner, undisturbed: Path, tmp_path: Path, number: signal.Signals

@@ -42,16 +42,15 @@ def test_losses_are_those_of_one_process(
 def test_a_run_goes_on_with_any_number_of_processes(runner: Runner, single: Path, tmp_path: Path) -> None:
     """From four to one and on to two: each reads the saved bits, as the checksums confirm, and goes on."""
     workdir = tmp_path / "run"
-    schedule = {"optimizer.total_steps": STEPS}
     for count, steps in ((4, 6), (1, 10), (2, STEPS)):
-        texts = Pod(runner, workdir, count, **schedule, **{"train.num_steps": steps}).finish()
+        texts = Pod(runner, workdir, count, **{"train.num_steps": steps}).finish()
         assert "damaged" not in texts[0][0]
     np.testing.assert_allclose(losses(workdir), losses(single), rtol=2e-5)
 
 
 def test_a_signal_to_one_stops_all_at_one_step(runner: Runner, single: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
-    pod = Pod(runner, workdir, 2, **{"train.num_steps": 100_000, "optimizer.total_steps": STEPS})
+    pod = Pod(runner, workdir, 2, **{"train.num_steps": 100_000})
     deadline = time.monotonic() + 120
     while last_step(workdir) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -60,7 +59,7 @@ def test_a_signal_to_one_stops_all_at_one_step(runner: Runner, single: Path, tmp
     assert all("Stopped by SIGTERM with step" in err for _, err in texts)
     step = last_step(workdir)
     assert (workdir / "checkpoints" / str(step)).exists()
-    again = Pod(runner, workdir, 1, **{"train.num_steps": step + 1, "optimizer.total_steps": STEPS}).finish()
+    again = Pod(runner, workdir, 1, **{"train.num_steps": step + 1}).finish()
     assert f"resuming at step {step}" in again[0][0]
 
 

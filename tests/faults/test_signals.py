@@ -11,11 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import command_support
 import pytest
 from command_support import ROOT, SMALL, Runner, assert_same_end, make_text
 
 STEPS = 20
-SETTINGS = SMALL | {"train.num_steps": STEPS, "train.eval_every": 6, "train.checkpoint_every": 4}
+SETTINGS = SMALL | {
+    "train.num_steps": STEPS,
+    "train.eval_every": 6,
+    "train.checkpoint_every": 4,
+    # The schedule of other files' runs, whose compiled programs these runs then find.
+    "optimizer.total_steps": command_support.STEPS,
+}
 # Runs a command, and sends it signals within the n-th call of a function.
 DISTURBED = """
 import importlib, json, os, signal, sys, time

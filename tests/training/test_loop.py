@@ -250,7 +250,8 @@ class Crash(BaseException):
     """Ends the process as a kill would."""
 
 
-@pytest.mark.parametrize("behind", [False, True])
+# What is killed behind a write is nearly what is killed before the next one.
+@pytest.mark.parametrize("behind", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_whatever_a_crash_leaves_out_is_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bool
 ) -> None:
