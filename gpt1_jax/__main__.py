@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare": "prepare",
     "convert": "convert",
     "compile": "compile",
+    "report": "report",
 }
 
 

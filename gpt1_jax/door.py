@@ -28,7 +28,7 @@ def door(
 
     Args:
         main: the command, which receives its own name and the positional arguments.
-        positional: the names of the positional arguments.
+        positional: the names of the positional arguments; one that ends with … may be given more than once.
         fields: flags for settings that errors know by another name, such as {"data.source": "source"}.
     """
     _know_utf8()
@@ -122,6 +122,8 @@ def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
         reason = str(error).removeprefix("ERROR:: ")
         raise UserError(f"The flags cannot be read: {reason}; --help lists them.") from error
     surplus, missing = rest[1 + len(positional) :], positional[len(rest) - 1 :]
+    if positional and positional[-1].endswith("…"):
+        surplus = []
     if surplus:
         name = surplus[0].partition("=")[0]
         hint = _suggest(name) if "=" in surplus[0] else "write --flag=value."

@@ -15,6 +15,7 @@ from gpt1_jax.devices.hosts import tell
 from gpt1_jax.devices.mesh import use
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.model.transformer import parameter_count
+from gpt1_jax.pages.page import write_page
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.batches import TaskBatches
 from gpt1_jax.tasks.classifier import make_classifier
@@ -28,12 +29,14 @@ from gpt1_jax.tasks.task import Example
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.chosen import best_step, restore_chosen
 from gpt1_jax.training.evaluation import make_predict
+from gpt1_jax.training.judging import judge
 from gpt1_jax.training.kept import kept_task, kept_tokenizer, sound_tokenizer
 from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.outlook import look_ahead
 from gpt1_jax.training.session import check_table, early_evaluations, open_run, open_session, settle
+from gpt1_jax.training.showing import Showing
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
@@ -129,9 +132,13 @@ def finetune(config: Config, workdir: str) -> None:
     step, params = _selected(run, settings, trainer, final)
     for split in ("validation", "test"):
         with use(mesh):
-            predictions = predict(params, split)
+            logits = outputs(params, encoded[split], rows)
+        predictions = predict_labels(task, logits, settings.scores)
         if hosts.first():
             write_predictions(run.directory / "predictions", split, task, predictions, data.splits()[split])
+            if split == "validation":
+                judged = judge(step, task, settings.scores, logits, data.validation)
+                Showing("the page report.html")(lambda judged=judged: write_page(run, judged))
     # A run that was stopped before its last evaluation may count as done, without scores.
     results = run.results() if hosts.first() else {}
     scores = results.get("validation") if step == results.get("step") else results.get("best")

@@ -1,6 +1,7 @@
 """What a training leaves in its run directory as it goes on: logged steps, evaluations and checkpoints."""
 
 import math
+import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from gpt1_jax.config import TrainConfig
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.memory import device_memory
 from gpt1_jax.errors import Stopped
+from gpt1_jax.pages.page import write_page
 from gpt1_jax.run import Run
 from gpt1_jax.training import divergence, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -19,6 +21,9 @@ from gpt1_jax.training.showing import Showing
 from gpt1_jax.training.speed import Stopwatch, model_flops_utilization
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
+
+# The end of a training waits for its page no longer than this.
+_PAGE_SECONDS = 30
 
 
 def is_evaluated(stage: Stage, config: TrainConfig, step: int) -> bool:
@@ -66,6 +71,8 @@ class Record:
         self._saved = first
         self._evaluated = False
         self._sampling = Showing("the sample")
+        self._paging = Showing("the page report.html")
+        self._page: threading.Thread | None = None
         self.directory = run.directory
         self.watch = Stopwatch()
         self.guard = Guard(first)
@@ -156,6 +163,7 @@ class Record:
             if self._checkpoints.best == step:
                 self.save(step, state)
             self._show_sample(step, state)
+            self._show_page(step)
         except Stopped:
             self.save(step, state)
             raise self._leave(step) from None
@@ -168,6 +176,18 @@ class Record:
             self._sampling(lambda: self._log.write_text(step, "sample", sample(state.params)))
         else:  # if one left it out, the others would wait for it for ever
             self._log.write_text(step, "sample", sample(state.params))
+
+    def _show_page(self, step: int) -> None:
+        """Writes report.html anew beside the training, unless it is still being written; the last one is waited for."""
+        if not hosts.first():
+            return
+        if self._page is None or not self._page.is_alive():
+            self._page = threading.Thread(
+                target=lambda: self._paging(lambda: write_page(self._run)), name="page", daemon=True
+            )
+            self._page.start()
+        if step == self._config.num_steps:
+            self._page.join(_PAGE_SECONDS)
 
     def _judge(self, step: int, values: dict[str, float]) -> None:
         """Writes the last and the best evaluation to results.json."""

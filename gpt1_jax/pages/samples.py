@@ -1,0 +1,45 @@
+"""The samples that a pre-training wrote, from TensorBoard's files of the run."""
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+from google.protobuf.message import DecodeError
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+
+_SAMPLE = "sample"
+# Longer records are not ours.
+_LARGEST = 2**24
+
+
+def read_samples(directory: epath.Path) -> list[tuple[int, str]]:
+    """Returns the (step, text) of each sample, in order.
+
+    A file begins with the step at which its training began; samples of that step and later ones, from before, do not
+    count.
+    """
+    found: dict[int, str] = {}
+    for path in sorted(directory.iterdir(), key=lambda path: path.name) if directory.is_dir() else []:
+        for event in _events(path):
+            if event.HasField("session_log"):
+                found = {step: text for step, text in found.items() if step < event.step}
+            for value in event.summary.value:
+                if value.tag.startswith(_SAMPLE) and value.tensor.string_val:
+                    found[event.step] = value.tensor.string_val[0].decode("utf-8", "replace")
+    return sorted(found.items())
+
+
+def _events(path: epath.Path) -> Iterator[Any]:
+    """Yields the events of a file: each has its length, a checksum, the content and another checksum."""
+    content = path.read_bytes()
+    start = 0
+    while start + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start)
+        if length > _LARGEST or start + 16 + length > len(content):
+            return
+        try:
+            yield Event.FromString(content[start + 12 : start + 12 + length])
+        except DecodeError:
+            return
+        start += 16 + length

@@ -1,0 +1,60 @@
+"""Shows runs as a page, side by side or in a list: python -m gpt1_jax.report RUN [RUN …] [--output=FILE.html]."""
+
+from pathlib import Path
+
+from absl import flags
+
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "the file to write; by default RUN/report.html for one run, and report.html here for several",
+)
+_STRUCTURE = flags.DEFINE_bool(
+    "structure", False, "writes the picture of the model's structure, an SVG, instead of a page"
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Prints where the page is; of a directory of runs it prints the runs with their scores."""
+    from gpt1_jax.disk.paths import expand
+    from gpt1_jax.disk.whole_files import write_whole
+    from gpt1_jax.pages.facts import find_runs, read_facts
+    from gpt1_jax.pages.page import describe_score, make_page, write_page
+    from gpt1_jax.pages.structure import draw_structure
+    from gpt1_jax.run import Run
+
+    places = [expand(argument, "RUN") for argument in arguments[1:]]
+    output = None if _OUTPUT.value is None else expand(_OUTPUT.value, "--output")
+    if output is not None and output.is_dir():
+        raise UserError(f"--output={output} is a directory; name a file in it.")
+    if _STRUCTURE.value:
+        if len(places) > 1:
+            raise UserError("--structure draws one model; name one run.")
+        config = Run(str(places[0]), "RUN").config()
+        picture = draw_structure(config.model, config.data.vocab_size)
+        if output is None:
+            print(picture)
+        else:
+            write_whole(output, picture + "\n")
+        return
+    if len(places) == 1 and not Run(str(places[0])).exists() and output is None:
+        found = [read_facts(run) for run in find_runs(places[0])]
+        width = max(len(facts.name) for facts in found)
+        for facts in found:
+            task = "pre-training" if facts.config.finetune is None else facts.config.finetune.task
+            print(f"{facts.name:{width}}  {task:16}  step {facts.step:>8,}  {describe_score(facts)}")
+        return
+    runs = [run for place in places for run in find_runs(place)]
+    if len(runs) == 1 and output is None:
+        print(write_page(runs[0]))
+        return
+    output = output or expand(str(Path.cwd() / "report.html"), "--output")
+    write_whole(output, make_page([read_facts(run) for run in runs]))
+    print(output)
+
+
+if __name__ == "__main__":
+    door(main, positional=("RUN…",))

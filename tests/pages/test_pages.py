@@ -1,0 +1,226 @@
+"""The page of a run: all that its files say, whole, without a script, and no text of a run is markup."""
+
+import json
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faults.commands import Commands
+from pages_support import HOSTILE, judged, make_run, make_tuned
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.pages import charts, facts
+from gpt1_jax.pages.facts import find_runs, read_facts
+from gpt1_jax.pages.judged import Judged, judge_scores
+from gpt1_jax.pages.page import describe_score, make_page, write_page
+from gpt1_jax.run import Run
+from gpt1_jax.tasks.task import Example, Task
+from gpt1_jax.training.judging import judge
+from gpt1_jax.training.showing import Board
+
+# Elements that have no end.
+_VOID = {"meta", "br", "img", "link"}
+
+
+class Reader(HTMLParser):
+    """Reads a page strictly: every element must be closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + "\n" if not self.open or self.open[-1] not in ("style", "script") else ""
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_a_page_has_curves_scores_samples_and_what_differs_from_the_paper(tmp_path: Path) -> None:
+    page = read(write_page(make_run(tmp_path / "run")).read_text())
+    for words in (
+        "Loss (nats a token, or of the task)",
+        "Learning rate",
+        "Norm of the gradient",
+        "Tokens per second",
+    ):
+        assert words in page.text
+    assert "once upon a time" in page.text and "the first" in page.text
+    assert "2.5" in page.text and "model.num_layers" in page.text and "12" in page.text
+    assert "data.cache_dir" not in page.text
+
+
+def test_a_curve_goes_through_the_logged_values() -> None:
+    points = [(1.0, 5.0), (2.0, 3.0), (5.0, 1.0)]
+    picture = charts.chart("Loss", [charts.Series("loss", 0, points)])
+    found = re.search(r'class="curve c0" d="M([^"]*)"', picture)
+    assert found is not None
+    places = np.array([[float(x) for x in place.split()] for place in found[1].split("L")])
+    # Both axes are linear, and up is more.
+    across, down = (np.polyfit([p[i] for p in points], places[:, i], 1) for i in (0, 1))
+    np.testing.assert_allclose(np.polyval(across, [p[0] for p in points]), places[:, 0], atol=0.06)
+    np.testing.assert_allclose(np.polyval(down, [p[1] for p in points]), places[:, 1], atol=0.06)
+    assert across[0] > 0 > down[0]
+
+
+def test_many_points_become_few_with_the_same_mean_and_the_last_step() -> None:
+    points = [(float(i), float(i % 7)) for i in range(3000)]
+    thinned = charts._thinned(points)
+    assert len(thinned) == 300 and thinned[-1][0] == 2999
+    assert np.mean([y for _, y in thinned]) == pytest.approx(np.mean([y for _, y in points]))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 1e-4), (1e-9, 3e-9), (17, 100_000), (5, 5.1)])
+def test_ticks_are_few_round_numbers_within_the_range(low: float, high: float) -> None:
+    found = charts.ticks(low, high)
+    assert 3 <= len(found) <= 8 and low - 1e-12 <= found[0] and found[-1] <= high * (1 + 1e-9)
+    np.testing.assert_allclose(np.diff(found), found[1] - found[0])
+    assert charts.ticks(2, 2) == [2]
+
+
+def test_nothing_in_a_run_is_markup_or_a_script(tmp_path: Path) -> None:
+    run = make_tuned(tmp_path / "run", **{"init_from": HOSTILE, "data.source": f"files:{HOSTILE}"})
+    board = Board(run.directory / "tensorboard", 1)
+    board.add_text("sample", HOSTILE, 5)
+    board.close()
+    hostile = judged(names=(HOSTILE, "good"), text=HOSTILE)
+    for page in (write_page(run, hostile).read_text(), make_page([read_facts(run, hostile)] * 2)):
+        reader = read(page)
+        kinds = [attrs.get("type") for tag, attrs in reader.seen if tag == "script"]
+        assert kinds in ([], ["application/json"])
+        assert not any(tag in ("img", "link", "iframe") for tag, _ in reader.seen)
+        assert not any(name.startswith("on") for _, attrs in reader.seen for name in attrs)
+        assert HOSTILE in " ".join(reader.text.split())
+
+
+def test_a_page_loads_nothing(tmp_path: Path) -> None:
+    page = write_page(make_run(tmp_path / "run")).read_text()
+    assert not re.search(r"url\(|@import|src=|href=", page)
+    assert "default-src 'none'" in page
+    assert set(re.findall(r"https?://[^\"'<> ]*", page)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert write_page(run).read_text() == write_page(run).read_text()
+
+
+def test_a_fine_tuned_runs_page_has_its_mistakes_and_a_later_one_keeps_them(tmp_path: Path) -> None:
+    run = make_tuned(tmp_path / "run")
+    write_page(run, judged())
+    text = read(write_page(run).read_text()).text
+    assert "says good with probability 0.9; right is bad, to which it gives 0.1" in text
+    assert text.index("probability 0.9") < text.index("probability 0.6")
+    assert "0.3 (0.1 to 0.5)" in text and "0.454" in text
+    assert read_facts(run).judged == judged()
+
+
+def test_what_another_page_keeps_is_passed_over(tmp_path: Path) -> None:
+    run = make_tuned(tmp_path / "run")
+    for content in (
+        "",
+        facts.KEPT_BEGIN,
+        f"{facts.KEPT_BEGIN}[]{facts.KEPT_END}",
+        f'{facts.KEPT_BEGIN}{{"step":1}}{facts.KEPT_END}',
+    ):
+        (run.directory / "report.html").write_text(content)
+        assert read_facts(run).judged is None
+
+
+def test_a_half_written_log_is_read_as_far_as_it_is_sound(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('[1]\n{"step": 41, "kind": "train", "loss": NaN}\n{"step": 4')
+    assert read_facts(run).curves["loss"][-1] == (40, 3.0)
+
+
+def test_samples_from_before_a_crash_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", sample="before")
+    # A later start; files have the second in their names.
+    later = time.time() + 10
+    monkeypatch.setattr(time, "time", lambda: later)
+    board = Board(run.directory / "tensorboard", 21)
+    board.add_text("sample", "after", 40)
+    board.close()
+    (run.directory / "tensorboard" / "note").write_bytes(b"\xff" * 40)
+    assert read_facts(run).samples == [(10, "the first"), (40, "after")]
+
+
+def test_runs_side_by_side_show_where_they_differ(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, **{"model.num_layers": n}) for name, n in (("one", 1), ("two", 2))]
+    page = read(make_page([read_facts(run) for run in runs])).text
+    assert "model.num_layers" in page and "model.num_heads" not in page
+    assert "one loss" in page and "two loss" in page
+
+
+def test_a_list_says_the_score_of_each_run(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "books")
+    make_tuned(tmp_path / "runs" / "tuned" / "cola")
+    said = [describe_score(read_facts(run)) for run in find_runs(Run(str(tmp_path)).directory)]
+    assert said == ["loss 3.4, 2.5 bits per byte at step 40", "matthews_correlation 0.3 at step 10"]
+    with pytest.raises(UserError, match="holds no run directory"):
+        find_runs(Run(str(tmp_path / "runs" / "books" / "tensorboard")).directory)
+
+
+def test_classes_are_judged_as_scikit_learn_counts_them() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(60, 1, 3)), generator.integers(0, 3, 60)
+    task = Task("custom", "classification", ("accuracy",), labels=("a", "b", "c"))
+    examples = [Example((f"text {i}",), label if i else None, "") for i, label in enumerate(labels.tolist())]
+    found = judge(7, task, "regression", logits, examples)
+    assert found is not None
+    counts = metrics.confusion_matrix(labels[1:], logits[1:, 0].argmax(-1))
+    assert {(a, b): n for a, b, n in found.counts} == {
+        ("abc"[i], "abc"[j]): counts[i, j] for i in range(3) for j in range(3) if counts[i, j]
+    }
+    rights = [mistake.right for mistake in found.mistakes]
+    assert rights == sorted(rights) and len(rights) == 20
+    assert Judged.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_scores_are_judged_by_their_distance() -> None:
+    found = judge_scores(3, [1.0, 2.0, 5.0], [1.1, 4.0, 4.5], [("a",), ("b",), ("c",)])
+    assert [mistake.texts for mistake in found.mistakes] == [("b",), ("c",), ("a",)]
+    assert found.points == ((1.0, 1.1), (2.0, 4.0), (5.0, 4.5))
+
+
+def test_the_command_writes_pages_pictures_and_lists(tmp_path: Path) -> None:
+    one, two = make_run(tmp_path / "runs" / "one"), make_run(tmp_path / "runs" / "two", sample="another")
+    cases: list[tuple[list[str], int, str]] = [
+        ([str(one.directory)], 0, "report.html"),
+        ([str(one.directory), str(two.directory), f"--output={tmp_path}/both.html"], 0, "both.html"),
+        ([str(tmp_path / "runs")], 0, "3.4"),
+        (["--structure", str(one.directory)], 0, "</svg>"),
+        ([], 2, "RUN"),
+        ([str(tmp_path / "nowhere")], 2, "holds no run directory"),
+        (["--structure", str(one.directory), str(two.directory)], 2, "name one run"),
+        ([str(one.directory), f"--output={tmp_path}"], 2, "is a directory; name a file in it"),
+    ]
+    with Commands() as commands:
+        for flags, code, words in cases:
+            ended: Any = commands.run("report", *flags)
+            assert ended.code == code and words in (ended.stderr if code else ended.stdout), (flags, ended)
+    assert "another" in (tmp_path / "both.html").read_text()
