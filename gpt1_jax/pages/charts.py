@@ -46,10 +46,10 @@ def chart(title: str, series: Sequence[Series], lines: Sequence[Line] = (), scat
     y_low, y_high = min(*ys, *down), max(*ys, *down)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            _LEFT + (x - x_low) / ((x_high - x_low) or 1) * (_WIDTH - _LEFT - _RIGHT),
-            _HEIGHT - _BOTTOM - (y - y_low) / ((y_high - y_low) or 1) * (_HEIGHT - _TOP - _BOTTOM),
-        )
+        # What is the same everywhere lies in the middle.
+        right = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        up = (y - y_low) / (y_high - y_low) if y_high > y_low else 0.5
+        return _LEFT + right * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
     for y in down:

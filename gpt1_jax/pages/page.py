@@ -149,7 +149,7 @@ def _scores(runs: Sequence[Facts]) -> str:
             [f"the paper's, {task}", *(f"{score:.3g}" if name == metric else "" for name in names)]
             for task, (metric, score) in _paper(facts).items()
         ]
-        if facts.judged and facts.judged.counts:
+        if facts.judged and facts.judged.counts and "accuracy" in names:
             most, total = _majority(facts.judged)
             share = most / total
             rows.append(
