@@ -4,9 +4,15 @@
     python -m gpt1_jax.main --config=configs/pretrain.py:tiny     minutes on a laptop's CPU
     python -m gpt1_jax.main --config=configs/pretrain.py:small    about an hour there
 
+GPT-2 and BERT are settings of the same model: `gpt2`, `gpt2_medium`, `gpt2_large`, `gpt2_xl`, `bert`, and for a laptop
+`tiny_gpt2` and `tiny_bert`.
+
 Any key can be set after it: --config.train.batch_size=8. A preset says what differs from the paper, whose values are
 the schema's defaults (gpt1_jax/config.py); config.json of a run holds every key.
 """
+
+from dataclasses import replace
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -80,13 +86,125 @@ def small() -> Config:
     )
 
 
-PRESETS = {"": paper, "tiny": tiny, "small": small}
+def gpt2() -> Config:
+    """GPT-2's smallest size, "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019).
+
+    python -m gpt1_jax.main --config=configs/pretrain.py:gpt2 --config.data.tokenizer=huggingface:DIR
+
+    124 million parameters. Without DIR, that of GPT-2's files, as many pieces of bytes are trained on the text. WebText
+    was never released; PG-19 has documents that are longer than the context, as most pages of WebText are, and is the
+    text of GPT-1 here, so that the models compare. The paper gives the batch, 512, and no more: the rates are those of
+    "Language Models are Few-Shot Learners" for models of this size, and the 40,000 steps, 21 billion tokens, are ours.
+    It was never trained here.
+    """
+    paper = Config()
+    return replace(
+        paper,
+        model=replace(paper.model, norm="pre", context_length=1024),
+        data=replace(paper.data, tokenizer="byte_bpe", vocab_size=50_257),
+        train=replace(paper.train, num_steps=40_000, num_epochs=0.0, batch_size=512),
+        optimizer=replace(paper.optimizer, learning_rate=6e-4),
+    )
+
+
+def gpt2_medium() -> Config:
+    """GPT-2's second size, 355 million parameters.
+
+    python -m gpt1_jax.main --config=configs/pretrain.py:gpt2_medium --config.data.tokenizer=huggingface:DIR
+    """
+    return _larger(num_layers=24, num_heads=16, d_model=1024, learning_rate=3e-4)
+
+
+def gpt2_large() -> Config:
+    """GPT-2's third size, 774 million parameters.
+
+    python -m gpt1_jax.main --config=configs/pretrain.py:gpt2_large --config.data.tokenizer=huggingface:DIR
+    """
+    return _larger(num_layers=36, num_heads=20, d_model=1280, learning_rate=2.5e-4)
+
+
+def gpt2_xl() -> Config:
+    """GPT-2's largest size, 1,558 million parameters.
+
+    python -m gpt1_jax.main --config=configs/pretrain.py:gpt2_xl --config.data.tokenizer=huggingface:DIR
+    """
+    return _larger(num_layers=48, num_heads=25, d_model=1600, learning_rate=2e-4)
+
+
+def _larger(num_layers: int, num_heads: int, d_model: int, learning_rate: float) -> Config:
+    """GPT-2 in another size; parameters are split over all devices, and layers are computed anew going back."""
+    small = gpt2()
+    sizes = {"num_layers": num_layers, "num_heads": num_heads, "d_model": d_model, "d_ff": 4 * d_model}
+    return replace(
+        small,
+        model=replace(small.model, **sizes, remat="full"),
+        optimizer=replace(small.optimizer, learning_rate=learning_rate),
+        mesh=replace(small.mesh, data=1, fsdp=-1),
+    )
+
+
+def bert() -> Config:
+    """BERT base, "BERT: Pre-training of Deep Bidirectional Transformers" (Devlin et al., 2018), without sentence pairs.
+
+    python -m gpt1_jax.main --config=configs/pretrain.py:bert --config.data.tokenizer=huggingface:DIR
+
+    110 million parameters; a million updates of 256 windows. Without DIR, that of BERT's vocab.txt, as many pieces are
+    trained on the text, which is PG-19 in place of BooksCorpus and Wikipedia. It was never trained here.
+    """
+    paper = Config()
+    return replace(
+        paper,
+        model=replace(paper.model, **BERT),
+        data=replace(paper.data, tokenizer="wordpiece", vocab_size=30_522),
+        train=replace(paper.train, num_steps=1_000_000, num_epochs=0.0, batch_size=256),
+        optimizer=replace(
+            paper.optimizer, learning_rate=1e-4, schedule="linear", warmup_steps=10_000, epsilon=1e-6
+        ),
+    )
+
+
+# What makes a BERT of a model, in the form that transformers calls `bert`.
+BERT: dict[str, Any] = {
+    "causal": False,
+    "token_types": 2,
+    "embedding_norm": True,
+    "norm_epsilon": 1e-12,
+    "activation": "gelu",
+}
+
+
+def tiny_gpt2() -> Config:
+    """`tiny` with GPT-2's norm and kind of pieces.
+
+    python -m gpt1_jax.main --config=configs/pretrain.py:tiny_gpt2
+    """
+    gpt1 = tiny()
+    return replace(gpt1, model=replace(gpt1.model, norm="pre"), data=replace(gpt1.data, tokenizer="byte_bpe"))
+
+
+def tiny_bert() -> Config:
+    """`tiny` as a BERT, which fills masks and has WordPiece.
+
+    python -m gpt1_jax.main --config=configs/pretrain.py:tiny_bert
+    """
+    gpt1 = tiny()
+    return replace(gpt1, model=replace(gpt1.model, **BERT), data=replace(gpt1.data, tokenizer="wordpiece"))
+
+
+PRESETS = {
+    "": paper,
+    **{
+        preset.__name__: preset
+        for preset in (tiny, small, gpt2, gpt2_medium, gpt2_large, gpt2_xl, bert, tiny_gpt2, tiny_bert)
+    },
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """The setting of a preset; none is the paper's."""
     if preset not in PRESETS:
         raise UserError(
-            f"--config=configs/pretrain.py:{preset} has no such preset; choose tiny or small, or none."
+            f"--config=configs/pretrain.py:{preset} has no such preset; choose none, or one of "
+            f"{', '.join(filter(None, PRESETS))}."
         )
     return to_config_dict(PRESETS[preset]())

@@ -137,6 +137,13 @@ class DataConfig:
         fixed=True,
         before=-1,
     )
+    whole_words: bool = setting(
+        False,
+        OURS,
+        "whether a model that fills masks (model.causal=False) learns from whole words hidden instead of single pieces",
+        fixed=True,
+        before=False,
+    )
 
 
 @dataclass(frozen=True)

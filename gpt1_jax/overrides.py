@@ -116,6 +116,16 @@ def check(config: Config) -> Config:
             f"model.num_heads={model.num_heads} times the square of model.context_length={model.context_length} is "
             "more than 2**32, the attention weights that dropout tells apart; shorten the context."
         )
+    if config.data.whole_words and model.causal:
+        raise UserError(
+            "data.whole_words=True is for models that fill masks, and model.causal=True predicts next tokens; set one "
+            "of them to False."
+        )
+    if not model.causal and model.context_length < 3:
+        raise UserError(
+            f"model.context_length={model.context_length} leaves no room for a text between [CLS] and [SEP]; set 3 or "
+            "more."
+        )
     if train.batch_size % train.accumulation:
         raise UserError(
             f"train.batch_size={train.batch_size} does not divide into train.accumulation="

@@ -44,16 +44,26 @@ class PretrainingBatches:
     run across the borders of epochs, so no example is dropped.
     """
 
-    def __init__(self, split: Split, *, seed: int, batch_size: int, context_length: int) -> None:
+    def __init__(
+        self, split: Split, *, seed: int, batch_size: int, context_length: int, around: int = 0
+    ) -> None:
         """Checks that the stream is long enough.
+
+        Args:
+            split: the training tokens.
+            seed: decides the order.
+            batch_size: B.
+            context_length: the model's positions.
+            around: how many of these are for other than the stream's tokens, which are T.
 
         Raises:
             UserError: the stream has fewer than 2 T tokens.
         """
+        given, context_length = context_length, context_length - around
         if len(split) < 2 * context_length:
             raise UserError(
-                f"model.context_length={context_length} is too long for the {len(split)} training tokens of "
-                f"data.source; set at most {len(split) // 2}, or add text."
+                f"model.context_length={given} is too long for the {len(split)} training tokens of "
+                f"data.source; set at most {len(split) // 2 + around}, or add text."
             )
         self.batch_size = batch_size
         self.context_length = context_length
@@ -102,12 +112,17 @@ class EvaluationBatches:
         self.context_length = context_length
         self.num_examples = math.ceil((len(split) - 1) / context_length)
         self.num_batches = math.ceil(self.num_examples / batch_size)
+        self.tokens = len(split)
         self._split = split
+
+    def starts(self, step: int, start: int, stop: int) -> np.ndarray:
+        """Returns where in the stream the windows of rows start:stop of batch `step` begin, int64 [B]."""
+        examples = range(step * self.batch_size + start, step * self.batch_size + stop)
+        return np.array([self._locate(example) for example in examples], np.int64)
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Returns rows start:stop of batch `step` < num_batches; weights are 1, or 0 for padding; noise is 0."""
-        examples = range(step * self.batch_size + start, step * self.batch_size + stop)
-        starts = np.array([self._locate(example) for example in examples], np.int64)
+        starts = self.starts(step, start, stop)
         windows = _read_windows(self._split, starts, self.context_length)
         positions = starts[:, None] + np.arange(1, self.context_length + 1)
         weights = (positions < len(self._split)).astype(np.float32)

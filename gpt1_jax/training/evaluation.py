@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.data.corpus import Split
+from gpt1_jax.data.masked import MaskedEvaluationBatches
 from gpt1_jax.devices.mesh import place_rows, replicated
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import token_log_probabilities
@@ -22,9 +23,26 @@ from gpt1_jax.training import stopping
 from gpt1_jax.training.objectives import Objective
 
 
+class Measured(NamedTuple):
+    """What a model makes of held-out text.
+
+    Attributes:
+        nats: the sum of the losses of all targets.
+        targets: the number of targets: all tokens but the first, or of a model that fills masks the hidden ones.
+    """
+
+    nats: float
+    targets: int
+
+    @property
+    def loss(self) -> float:
+        """The mean loss in nats per target."""
+        return self.nats / max(self.targets, 1)
+
+
 def make_evaluate(
-    loss: Objective, batches: EvaluationBatches, num_batches: int, mesh: Mesh
-) -> Callable[[Any], float]:
+    loss: Objective, batches: EvaluationBatches | MaskedEvaluationBatches, num_batches: int, mesh: Mesh
+) -> Callable[[Any], Measured]:
     """Returns a function of the parameters that measures them on held-out windows.
 
     Args:
@@ -33,8 +51,7 @@ def make_evaluate(
         num_batches: the number of batches to look at; 0 means all.
 
     Returns:
-        A function from parameters to the mean loss in nats per token; it raises Stopped between batches if a signal
-        asked for that.
+        A function from parameters to what was measured; it raises Stopped between batches if a signal asked for that.
     """
     place = replicated(mesh)
     sums = jax.jit(
@@ -42,7 +59,7 @@ def make_evaluate(
     )
     count = min(num_batches or batches.num_batches, batches.num_batches)
 
-    def evaluate(params: Any) -> float:
+    def evaluate(params: Any) -> Measured:
         parts = []
         for step in range(count):
             stopping.check()
@@ -53,8 +70,8 @@ def make_evaluate(
             if step >= 2:
                 # Only a few batches are in flight, which limits memory.
                 parts[step - 2].block_until_ready()
-        total, tokens = (math.fsum(column) for column in zip(*jax.device_get(parts), strict=True))
-        return total / tokens
+        nats, targets = (math.fsum(column) for column in zip(*jax.device_get(parts), strict=True))
+        return Measured(nats, round(targets))
 
     return evaluate
 
@@ -124,15 +141,21 @@ def _without_padding(output: np.ndarray, form: LabelForm, length: int) -> np.nda
     return {"whole": output, "tags": output[:length], "spans": output[:, :length]}[form]
 
 
-def score_text(loss: float, splits: Sequence[Split]) -> dict[str, float]:
-    """Returns what a loss over all tokens of some splits is in other measures.
+def score_text(loss: float, splits: Sequence[Split], causal: bool = True) -> dict[str, float]:
+    """Returns what a loss over all targets of some splits is in other measures.
+
+    Args:
+        loss: in nats per target.
+        splits: what was measured.
+        causal: whether the targets are all tokens, each found from those before it.
 
     Returns:
-        "loss" (nats per token), "perplexity", and "bits_per_byte". The latter is left out if decoding does not give the
-        text back: the bytes then include what the tokenizer lost, which the model never had to predict.
+        "loss", "perplexity", and "bits_per_byte". The latter is left out if decoding does not give the text back: the
+        bytes then include what the tokenizer lost, which the model never had to predict. It is also left out of a model
+        that fills masks: what it finds with most of the text before it does not add up to the text.
     """
     scores = {"loss": loss, "perplexity": perplexity(loss)}
-    if not any(split.lost for split in splits):
+    if causal and not any(split.lost for split in splits):
         tokens = sum(len(split) - 1 for split in splits)
         scores["bits_per_byte"] = bits_per_byte(loss, sum(split.bytes for split in splits) / tokens)
     return scores

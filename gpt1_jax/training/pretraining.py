@@ -6,12 +6,11 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from gpt1_jax.config import Config, TrainConfig
-from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
+from gpt1_jax.config import Config
 from gpt1_jax.data.corpus import Corpus
+from gpt1_jax.data.text_batches import evaluation_batches, training_batches
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
-from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.transformer import Transformer, parameter_count
@@ -41,10 +40,6 @@ def pretrain(config: Config, workdir: str) -> None:
         UserError: something is wrong with the config, the text or the directory.
         Diverged, DivergedAgain: too many steps in a row were not finite.
     """
-    if not config.model.causal:
-        raise UserError(
-            "model.causal=False fills masks, and these batches have only next tokens to predict; set True."
-        )
     session = open_session(config, workdir)
     run, mesh = session.run, session.mesh
 
@@ -58,9 +53,7 @@ def pretrain(config: Config, workdir: str) -> None:
 
     corpus = hosts.first_then_others(read)
     tokenizer, length = corpus.tokenizer, config.model.context_length
-    batches = PretrainingBatches(
-        corpus.train, seed=config.seed, batch_size=config.train.batch_size, context_length=length
-    )
+    batches = training_batches(config, tokenizer, corpus.train)
     steps_per_epoch = batches.examples_per_epoch / config.train.batch_size
     early = early_evaluations(config.train, steps_per_epoch)
     config = replace(config, train=settle(config.train, steps_per_epoch))
@@ -92,7 +85,7 @@ def pretrain(config: Config, workdir: str) -> None:
         start=start,
         rows=batches.rows,
         samples=[batches.rows(0, 0, 1)],
-        evaluate=_make_evaluate(model, corpus, config.train, mesh),
+        evaluate=_make_evaluate(model, corpus, config, mesh),
         score="loss",
         record=opened.record,
         parameters=parameter_count(trainer.abstract.params, tokenizer.vocab_size),
@@ -100,27 +93,25 @@ def pretrain(config: Config, workdir: str) -> None:
         flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
         early=early,
         lines=[f"{len(corpus.train):,} training tokens", *session.lines, *warnings, *opened.lines],
-        sample=_make_sample(model, corpus, mesh) if isinstance(model, Transformer) else None,
+        sample=_make_sample(model, corpus, mesh)
+        if isinstance(model, Transformer) and config.model.causal
+        else None,
     )
     train(stage, trainer, config.train, run)
 
 
 def _make_evaluate(
-    model: Trunk, corpus: Corpus, settings: TrainConfig, mesh: Mesh
+    model: Trunk, corpus: Corpus, config: Config, mesh: Mesh
 ) -> Callable[[Any], dict[str, float]]:
     """Returns a function from parameters to what `score_text` finds on the held-out text."""
-    batches = EvaluationBatches(
-        corpus.validation,
-        batch_size=settings.rows,
-        context_length=model.config.context_length,
-    )
-    mean = make_evaluate(
+    settings, split = config.train, corpus.validation
+    measure = make_evaluate(
         language_model_loss(model, dropout=False),
-        batches,
+        evaluation_batches(config, corpus.tokenizer, split, settings.rows),
         settings.eval_batches * settings.accumulation,
         mesh,
     )
-    return lambda params: score_text(mean(params), [corpus.validation])
+    return lambda params: score_text(measure(params).loss, [split], config.model.causal)
 
 
 def _make_sample(model: Transformer, corpus: Corpus, mesh: Mesh) -> Callable[[Any], str]:

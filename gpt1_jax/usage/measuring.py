@@ -8,7 +8,7 @@ import numpy as np
 from gpt1_jax.arguments import Step
 from gpt1_jax.config import DataConfig
 from gpt1_jax.data import corpus as corpora
-from gpt1_jax.data.batches import EvaluationBatches
+from gpt1_jax.data.text_batches import evaluation_batches
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.run import Run
@@ -65,7 +65,7 @@ def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
 
 
 def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
-    """Returns what `score_text` finds on a whole text, with the text's "tokens" and "bytes"."""
+    """Returns what `score_text` finds on a whole text, with the "tokens" that were predicted and the text's "bytes"."""
     run, config, tokenizer = trained.run, trained.config, trained.tokenizer
     if source is None:
         splits = [_own_corpus(config.data, run, config.init_from).validation]
@@ -77,12 +77,12 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
     with trained.on_mesh():
         loss = language_model_loss(trained.trunk, dropout=False)
         for split in splits:
-            batches = EvaluationBatches(split, batch_size=rows, context_length=config.model.context_length)
-            mean = make_evaluate(loss, batches, num_batches=0, mesh=trained.mesh)(trained.trunk_params)
-            tokens += len(split) - 1
-            nats += mean * (len(split) - 1)
+            batches = evaluation_batches(config, tokenizer, split, rows)
+            found = make_evaluate(loss, batches, num_batches=0, mesh=trained.mesh)(trained.trunk_params)
+            tokens += found.targets
+            nats += found.nats
     size = sum(split.bytes for split in splits)
-    return score_text(nats / tokens, splits) | {"tokens": tokens, "bytes": size}
+    return score_text(nats / max(tokens, 1), splits, config.model.causal) | {"tokens": tokens, "bytes": size}
 
 
 def _own_corpus(data: DataConfig, run: Run, init_from: str | None) -> corpora.Corpus:

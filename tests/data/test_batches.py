@@ -39,7 +39,7 @@ def test_targets_are_the_next_tokens_also_across_shards() -> None:
         batch = batches.rows(step, 0, 4)
         assert batch.tokens.shape == batch.targets.shape == batch.weights.shape == (4, 1, 8)
         assert batch.noise.shape == (4, 1)
-        assert [array.dtype for array in batch] == [np.int32, np.int32, np.float32, np.uint32, np.uint32]
+        assert [array.dtype for array in batch[:5]] == [np.int32, np.int32, np.float32, np.uint32, np.uint32]
         np.testing.assert_array_equal(batch.targets, batch.tokens + 1)
         np.testing.assert_array_equal(np.diff(batch.tokens), 1)
 
@@ -72,14 +72,16 @@ def test_any_rows_of_a_batch_can_be_read_alone() -> None:
         whole = batches.rows(step, 0, 10)
         for parts in [(0, 5, 10), (0, 1, 2, 9, 10), range(11)]:
             pieces = [batches.rows(step, a, b) for a, b in pairwise(parts)]
-            for array, arrays in zip(whole, zip(*pieces, strict=True), strict=True):
+            for array, arrays in zip(
+                whole[:5], zip(*(piece[:5] for piece in pieces), strict=True), strict=True
+            ):
                 np.testing.assert_array_equal(array, np.concatenate(arrays))
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
     one, same, other = pretraining(seed=1), pretraining(seed=1), pretraining(seed=2)
     same.rows(7, 0, 4)  # what was read before leaves no trace
-    for a, b in zip(one.rows(5, 0, 4), same.rows(5, 0, 4), strict=True):
+    for a, b in zip(one.rows(5, 0, 4)[:5], same.rows(5, 0, 4)[:5], strict=True):
         np.testing.assert_array_equal(a, b)
     assert (one.rows(5, 0, 4).tokens != other.rows(5, 0, 4).tokens).any()
     assert (one.rows(5, 0, 4).noise != other.rows(5, 0, 4).noise).all()
@@ -119,7 +121,7 @@ def test_evaluation_has_every_token_but_the_first_as_target_once(length: int, ba
         assert ((batch.weights == 0) | real).all() and real.any()
         np.testing.assert_array_equal(batch.targets[real], batch.tokens[real] + 1)
         assert not batch.targets[~real].any() and not batch.noise.any()
-        assert [array.dtype for array in batch] == [np.int32, np.int32, np.float32, np.uint32, np.uint32]
+        assert [array.dtype for array in batch[:5]] == [np.int32, np.int32, np.float32, np.uint32, np.uint32]
         targets += batch.targets[real].tolist()
     assert sorted(targets) == list(range(1, length))
 
@@ -136,7 +138,7 @@ def test_evaluation_rows_can_be_read_alone() -> None:
     step = batches.num_batches - 1  # with rows that only fill the batch
     whole = batches.rows(step, 0, 6)
     pieces = [batches.rows(step, a, b) for a, b in [(0, 1), (1, 4), (4, 6)]]
-    for array, arrays in zip(whole, zip(*pieces, strict=True), strict=True):
+    for array, arrays in zip(whole[:5], zip(*(piece[:5] for piece in pieces), strict=True), strict=True):
         np.testing.assert_array_equal(array, np.concatenate(arrays))
 
 

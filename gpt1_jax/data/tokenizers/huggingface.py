@@ -39,6 +39,8 @@ UNKNOWN = "[UNK]"
 # The settings of tokenizer_config.json that decide ids.
 _SETTINGS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
 _MOST_PIECES = 2**24
+# How pieces write white space: of bytes space, tab, line feed and carriage return; or space as in SentencePiece.
+_SPACES = ("Ġ", "ĉ", "Ċ", "č", "▁", " ", "\n")
 
 # Long texts are cut before encoding, so that threads share them and the library's positions stay small.
 _CHUNK_CHARACTERS = 16_000
@@ -99,7 +101,9 @@ class HuggingFaceTokenizer:
         self.end_id: int | None = next(
             (vocabulary[end] for end in ends if end in vocabulary), self.special_ids.get("sep")
         )
-        self._silent = {self.end_id, *(self.special_ids.get(role) for role in ("cls", "sep", "pad"))}
+        silent = (self.end_id, *(self.special_ids.get(role) for role in ("cls", "sep", "pad")))
+        # The pieces without a text.
+        self.unspoken = frozenset(id for id in silent if id is not None)
         if not isinstance(self._library.model, models.WordPiece):
             self._library = _recognize_only(self._library, self.special_ids.get("mask"))
         added = [*self._library.get_added_tokens_decoder().values()]
@@ -133,12 +137,21 @@ class HuggingFaceTokenizer:
 
         The pieces that begin, part, end and fill sequences have no text; a mask and an unknown word show by name.
         """
-        spoken = [int(id) for id in ids if id not in self._silent]
+        spoken = [int(id) for id in ids if id not in self.unspoken]
         return self._library.decode(spoken, skip_special_tokens=False)
 
-    def piece(self, id: int) -> str | None:
-        """Returns the piece of an id as the vocabulary has it, or None if the id has none."""
-        return self._library.id_to_token(id)
+    def words(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns whether each piece goes on a word that another has begun, and whether it closes one, bool [V] each.
+
+        In WordPiece the inside of a word begins with "##". Elsewhere the beginning of a word begins with a space, or
+        follows a piece that ends with white space.
+        """
+        pieces = [self._library.id_to_token(id) or "" for id in range(self.vocab_size)]
+        if isinstance(self._library.model, models.WordPiece):
+            inside = self._library.model.continuing_subword_prefix
+            return np.array([piece.startswith(inside) for piece in pieces]), np.zeros(len(pieces), bool)
+        continues = np.array([not piece.startswith(_SPACES) for piece in pieces])
+        return continues, np.array([piece.endswith(_SPACES) for piece in pieces])
 
     def fingerprint(self) -> str:
         """Returns a hash of the files and settings that decide the ids."""

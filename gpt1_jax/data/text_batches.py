@@ -1,0 +1,35 @@
+"""Which batches a model reads text in: next tokens if it is causal, and otherwise masked ones."""
+
+from gpt1_jax.config import Config
+from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
+from gpt1_jax.data.corpus import Split
+from gpt1_jax.data.masked import MaskedBatches, MaskedEvaluationBatches, Masking
+from gpt1_jax.data.tokenizers.opening import Tokenizer
+
+
+def training_batches(
+    config: Config, tokenizer: Tokenizer, split: Split
+) -> PretrainingBatches | MaskedBatches:
+    """Returns the batches that a model is pre-trained on.
+
+    Raises:
+        UserError: the text is too short, or the tokenizer has no mask for a model that fills masks.
+    """
+    sizes = {"batch_size": config.train.batch_size, "context_length": config.model.context_length}
+    if config.model.causal:
+        return PretrainingBatches(split, seed=config.seed, **sizes)
+    return MaskedBatches(split, Masking.of(tokenizer, config.data.whole_words), seed=config.seed, **sizes)
+
+
+def evaluation_batches(
+    config: Config, tokenizer: Tokenizer, split: Split, batch_size: int
+) -> EvaluationBatches | MaskedEvaluationBatches:
+    """Returns the batches by which a model is judged on a text.
+
+    Raises:
+        UserError: as in `training_batches`.
+    """
+    sizes = {"batch_size": batch_size, "context_length": config.model.context_length}
+    if config.model.causal:
+        return EvaluationBatches(split, **sizes)
+    return MaskedEvaluationBatches(split, Masking.of(tokenizer, config.data.whole_words), **sizes)
