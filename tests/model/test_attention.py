@@ -1,4 +1,4 @@
-"""Causal attention: chunked or whole, it is the formula, and drops what the mask says."""
+"""Attention: chunked or whole, it is the formula, sees what it may, and drops what the mask says."""
 
 from functools import cache, partial
 
@@ -9,7 +9,7 @@ import pytest
 from support import tiny_model, use_mesh
 
 from gpt1_jax.model import attention
-from gpt1_jax.model.attention import CHUNK
+from gpt1_jax.model.attention import BEFORE, CHUNK, Sight
 from gpt1_jax.model.dropout import Dropout, keep_mask
 from gpt1_jax.model.kernels.choice import FORMS, attention_in_use
 
@@ -27,8 +27,10 @@ def inputs(length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 @partial(jax.jit, static_argnames=("form", "rate"))
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, form: str, rate: float) -> jax.Array:
-    return FORMS[form](query, key, value, Dropout(NOISE, SITE, rate, CONTEXT))
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight = BEFORE, *, form: str, rate: float
+) -> jax.Array:
+    return FORMS[form](query, key, value, Dropout(NOISE, SITE, rate, CONTEXT), sight)
 
 
 @cache
@@ -39,13 +41,51 @@ def keep_of(length: int, rate: float) -> np.ndarray:
     return np.asarray(keep_mask(NOISE, SITE, index, rate))
 
 
-def weights_of(query: jax.Array, key: jax.Array) -> np.ndarray:
-    """softmax(q kᵀ/√K) over the past, [B, H, T, T], in float64."""
+def seen_by(sight: Sight, length: int) -> np.ndarray:
+    """What each position sees, [B or 1, 1, T, T]."""
+    row, column = np.indices((length, length))
+    seen = ((row >= column) | (not sight.causal))[None, None]
+    if sight.groups is None:
+        return seen
+    groups = np.asarray(sight.groups)
+    return seen & (groups[:, None, :, None] == groups[:, None, None])
+
+
+def weights_of(query: jax.Array, key: jax.Array, sight: Sight = BEFORE) -> np.ndarray:
+    """softmax(q kᵀ/√K) over what is seen, [B, H, T, T], in float64."""
     q, k = np.asarray(query, np.float64), np.asarray(key, np.float64)
     scores = np.einsum("bqhk,bshk->bhqs", q, k) / np.sqrt(q.shape[-1])
-    scores = np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
+    scores = np.where(seen_by(sight, len(scores[0, 0])), scores, -np.inf)
     exponentials = np.exp(scores - scores.max(-1, keepdims=True))
     return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["whole", "grouped"])
+@pytest.mark.parametrize("causal", [False, True], ids=["both ways", "causal"])
+@pytest.mark.parametrize("form", CPU_FORMS)
+def test_positions_attend_to_what_they_may_see(form: str, causal: bool, grouped: bool) -> None:
+    """Documents side by side in the first sequence, padding at the end of the second; gradients as those of "plain"."""
+    length = CHUNK + 50
+    places = jnp.arange(length)
+    groups = jnp.stack(
+        [jnp.searchsorted(jnp.array([40, 41, CHUNK + 7]), places), jnp.where(places > CHUNK - 9, -1, 0)]
+    )
+    sight = Sight(groups.astype(jnp.int32) if grouped else None, causal)
+    query, key, value = inputs(length)
+    kept = weights_of(query, key, sight) * keep_of(length, 0.3) / 0.7
+    expected = np.einsum("bhqs,bshk->bqhk", kept, np.asarray(value, np.float64))
+    output = attend(query, key, value, sight, form=form, rate=0.3)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=2e-5)
+
+    def gradients(form: str) -> tuple[jax.Array, ...]:
+        def loss(query, key, value):
+            return jnp.sin(attend(query, key, value, sight, form=form, rate=0.3)).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(query, key, value)
+
+    if form == "chunked":
+        for chunked, plain in zip(gradients("chunked"), gradients("plain"), strict=True):
+            np.testing.assert_allclose(chunked, plain, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])

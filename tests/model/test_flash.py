@@ -289,13 +289,17 @@ def test_it_compiles_for_a_tpu_and_takes_no_memory(topology: str, monkeypatch: p
 # ── The kernels that come with JAX ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_splash_is_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grouped", [False, True], ids=["whole", "grouped"])
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both ways"])
+def test_splash_is_attention(causal: bool, grouped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = jnp.asarray(np.where(np.arange(130) < [[50], [130]], 0, -1), jnp.int32)
+    sight = Sight(groups if grouped else None, causal)
     make = partial(splash_attention.make_splash_mha_single_device, interpret=True)
     monkeypatch.setattr(splash_attention, "make_splash_mha_single_device", make)
     inputs = list(map(np.asarray, arrays(130)))
     with use_mesh(1, 1, 2):
-        found = with_gradients(attention("splash", 0.0), *inputs)
-    assert_close(found, with_gradients(attention("plain", 0.0), *inputs), tolerance=2e-5)
+        found = with_gradients(attention("splash", 0.0, sight=sight), *inputs)
+    assert_close(found, with_gradients(attention("plain", 0.0, sight=sight), *inputs), tolerance=2e-5)
 
 
 def test_cudnn_is_asked_for_attention(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +323,7 @@ def test_cudnn_is_asked_for_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 BFLOAT16: dict[str, Any] = {"dtype": "bfloat16"}
 DRY = BFLOAT16 | {"attention_dropout": 0.0}
 LONG = {"context_length": 32_768}
+BOTH_WAYS = {"causal": False}
 
 
 @pytest.mark.parametrize(
@@ -372,6 +377,43 @@ def test_a_form_that_does_not_fit_is_refused_in_a_sentence(
     sentence = str(error.value)
     assert sentence.startswith(f"model.attention={form} ") and sentence.endswith(" here.")
     assert "\n" not in sentence and all(part in sentence for part in told), sentence
+
+
+@pytest.mark.parametrize(
+    ("platform", "groups", "setting", "chosen"),
+    [
+        ("cpu", True, {}, "chunked"),
+        ("tpu", True, {}, "chunked"),
+        ("tpu", True, DRY, "splash"),
+        ("tpu", False, DRY | BOTH_WAYS, "splash"),
+        ("tpu", False, BOTH_WAYS, "chunked"),
+        ("gpu", True, DRY, "chunked"),
+        ("gpu", False, DRY | BOTH_WAYS, "cudnn"),
+        ("gpu", True, DRY | BOTH_WAYS, "chunked"),
+    ],
+)
+def test_auto_sees_no_more_and_no_less_than_it_may(
+    platform: str, groups: bool, setting: dict[str, Any], chosen: str
+) -> None:
+    assert choose_attention(tiny_model(**setting), platform, dropout=True, groups=groups) == chosen
+
+
+@pytest.mark.parametrize(
+    ("form", "platform", "groups", "setting", "told"),
+    [
+        ("flash", "tpu", False, DRY | BOTH_WAYS, ["model.causal=False", "set auto, which is splash here"]),
+        ("flash", "tpu", True, {}, ["groups of positions", "set auto, which is chunked here"]),
+        ("cudnn", "gpu", True, DRY, ["padding", "set auto, which is chunked here"]),
+    ],
+)
+def test_a_form_that_would_see_too_much_or_too_little_is_refused(
+    form: Any, platform: str, groups: bool, setting: dict[str, Any], told: list[str]
+) -> None:
+    config = tiny_model(attention=form, **setting)
+    with pytest.raises(UserError, match=f"model.attention={form} ") as error:
+        choose_attention(config, platform, dropout=True, groups=groups)
+    assert all(part in str(error.value) for part in told)
+    assert or_auto(config, platform).attention == ("auto" if setting.get("causal") is False else form)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from support import use_mesh
 
 from gpt1_jax.model import losses
-from gpt1_jax.model.losses import tied_cross_entropy
+from gpt1_jax.model.losses import tied_cross_entropy, token_log_probabilities
 
 VOCAB, ROWS, WIDTH, BATCH, LENGTH = 120, 128, 16, 8, 13
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
@@ -112,6 +112,55 @@ def test_bfloat16_states_give_nearly_the_same() -> None:
     expected_hidden, expected_table = jax.grad(naive, (0, 1))(*inputs)
     for one, other in ((d_hidden, expected_hidden), (d_table, expected_table)):
         assert np.linalg.norm(np.asarray(one, np.float32) - other) < 0.03 * np.linalg.norm(other)
+
+
+# ── With a bias, as masked language models have it ───────────────────────────────────────────────────────────
+
+BIAS = np.random.default_rng(2).normal(size=ROWS).astype(np.float32)
+
+
+def biased(function: Callable) -> Callable:
+    """A loss of (hidden, table, bias, …) by one whose logits have no bias: a further column of both makes it."""
+
+    def loss(hidden: jax.Array, table: jax.Array, bias: jax.Array, *rest: jax.Array) -> jax.Array:
+        ones = jnp.ones((*hidden.shape[:2], 1), hidden.dtype)
+        return function(
+            jnp.concatenate([hidden, ones], -1), jnp.concatenate([table, bias[:, None]], -1), *rest
+        )
+
+    return loss
+
+
+@pytest.mark.parametrize("axes", MESHES)
+def test_a_bias_is_a_further_column_of_the_table(
+    axes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "CHUNK_ROWS", 4 * BATCH // (axes[0] * axes[1]))
+    hidden, table, targets, weights = make_inputs()
+
+    def ours(hidden, table, targets, weights, bias):
+        return tied_cross_entropy(hidden, table, targets, weights, VOCAB, bias)
+
+    with use_mesh(*axes) as mesh:
+        split = jax.device_put(BIAS, NamedSharding(mesh, PartitionSpec("tensor")))
+        inputs = (*placed(mesh, (hidden, table, targets, weights)), split)
+        assert jax.jit(ours)(*inputs) == pytest.approx(
+            biased(formula)(hidden, table, BIAS, targets, weights), rel=1e-6
+        )
+        value, gradients = jax.jit(jax.value_and_grad(ours, (0, 1, 4)))(*inputs)
+    expected = jax.value_and_grad(biased(naive), (0, 1, 2))(hidden, table, BIAS, targets, weights)
+    assert value == pytest.approx(float(expected[0]), rel=1e-6)
+    for one, other in zip(gradients, expected[1], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert not np.asarray(gradients[2])[VOCAB:].any()
+
+
+def test_log_probabilities_have_the_bias_too() -> None:
+    hidden, table, targets, _ = make_inputs()
+    found = token_log_probabilities(*map(jnp.asarray, (hidden, table, targets)), VOCAB, jnp.asarray(BIAS))
+    one_each = np.eye(targets.size, dtype=np.float32).reshape(-1, *targets.shape)[:3]
+    expected = [-biased(formula)(hidden, table, BIAS, targets, weights) for weights in one_each]
+    np.testing.assert_allclose(found.ravel()[:3], expected, rtol=1e-5)
 
 
 # ── What the compiler makes of it ────────────────────────────────────────────────────────────────────────────
