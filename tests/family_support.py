@@ -1,4 +1,4 @@
-"""Small GPT-2s and BERTs with random parameters, ours and transformers' side by side."""
+"""Small GPT-2s and BERTs with random parameters, and the same as transformers has them."""
 
 from typing import Any
 
@@ -11,9 +11,11 @@ from support import tiny_model, use_mesh
 from torch_support import torch_names
 
 from gpt1_jax.config import ModelConfig
+from gpt1_jax.data.batches import Batch
 from gpt1_jax.model.transformer import Transformer
 
 VOCAB = 101  # of a table of 128 rows
+LENGTH, LENGTHS = 13, np.array([13, 7, 10, 1, 13, 12, 4, 8])
 GPT2 = {"norm": "pre"}
 BERT = {
     "norm_epsilon": 1e-12,
@@ -51,6 +53,23 @@ def random_params(config: ModelConfig) -> Any:
         return values.astype(np.float32)
 
     return jax.tree.map_with_path(fill, shapes(config))
+
+
+def random_batch(config: ModelConfig) -> Batch:
+    """Sequences to learn from; those of a BERT have padding, two types, and few positions that count."""
+    generator, shape = np.random.default_rng(1), (len(LENGTHS), 1, LENGTH)
+    tokens, targets = generator.integers(0, VOCAB, (2, *shape), np.int32)
+    noise, update = generator.integers(0, 2**32, shape[:2], np.uint32), np.full(len(LENGTHS), 7, np.uint32)
+    if config.causal:
+        targets = np.roll(tokens, -1, -1)
+        weights = np.full(shape, 1 / (len(LENGTHS) * (LENGTH - 1)), np.float32)
+        weights[..., -1] = 0
+        return Batch(tokens, targets, weights, noise, update)
+    real = np.arange(LENGTH) < LENGTHS[:, None, None]
+    chosen = real & (generator.uniform(size=shape) < 0.4)
+    weights = np.where(chosen, 1 / chosen.sum(), 0).astype(np.float32)
+    types = generator.integers(0, 2, shape, np.int32)
+    return Batch(tokens, targets, weights, noise, update, types, np.where(real, 0, -1).astype(np.int32))
 
 
 def published(config: ModelConfig, trunk: Any) -> dict[str, np.ndarray]:

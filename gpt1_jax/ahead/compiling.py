@@ -198,9 +198,11 @@ def _estimate(
         their sum "seconds"; "bound", the longest part; and "mfu".
     """
     flops = training_flops_per_token(model, vocab_size) * tokens
-    # Per token, a layer's two kernels, forward and backward, take 6 · T · D of the model's FLOPs.
-    attention = program.kernels() * 3 * model.context_length * model.d_model * tokens
-    waste = 2 * max(1, chip.matrix_unit * model.num_heads / model.d_model)
+    # Per token, a layer's two kernels, forward and backward, take 6 · T · D of the model's FLOPs, or twice that if
+    # nothing is masked.
+    seen = 1 if model.causal else 2
+    attention = program.kernels() * 3 * seen * model.context_length * model.d_model * tokens
+    waste = 2 / seen * max(1, chip.matrix_unit * model.num_heads / model.d_model)
     cycles, sent = program.cycles(), program.collectives()
     parts = {
         "matmuls": max(cycles["matmuls"] / chip.clock, (flops - attention) / chip.flops),

@@ -18,6 +18,10 @@ from gpt1_jax.model.embedding import project
 from gpt1_jax.model.layers import ACTIVATIONS, layer_norm, norm_parameters, parameter, zeros
 
 
+# How the names of parameters begin that lie behind the last block, here and in `transformer`.
+BEHIND = ("final_norm", "transform", "output", "pooler")
+
+
 def output_parameters(module: nn.Module, rows: int, width: int, init: Any) -> None:
     """Makes the parameters of a trunk that fills masks; `rows` is V, `init` the start of matrices."""
     for name in ("transform", "pooler"):

@@ -9,17 +9,21 @@ from gpt1_jax.devices.chips import PEAK_FLOPS
 
 
 def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
-    """Returns the FLOPs of forward and backward per token: 6 per weight, and for causal attention 6·L·T·D.
+    """Returns the FLOPs of forward and backward per token: 6 per weight, and 6·L·T·D for causal attention.
 
-    That is 725 MFLOP for GPT-1 at T = 512. Look-ups of embeddings and positions multiply nothing and do not count. An
-    LSTM has no attention; each of its U units has four gates that read D + U numbers, and is read by D outputs.
+    That is 725 MFLOP for GPT-1 at T = 512. Attention both ways takes twice as much. Look-ups of embeddings and
+    positions multiply nothing and do not count; what only BERT's heads for classes read does not either. An LSTM has no attention; each of its U units has four gates that read D + U numbers, and is read by D outputs.
     """
     width, hidden = model.d_model, model.d_ff
     if model.kind == "lstm":
         return 6 * (hidden * (4 * (width + hidden) + width) + vocab_size * width)
     block = 4 * width * width + 2 * width * hidden + 9 * width + hidden
-    attention = model.num_layers * model.context_length * width
-    return 6 * (model.num_layers * block + vocab_size * width + attention)
+    attention = model.num_layers * model.context_length * width * (1 if model.causal else 2)
+    norms = 2 * width * ((model.norm == "pre") + model.embedding_norm)
+    output = vocab_size * width
+    if not model.causal:
+        output += vocab_size + width * width + 3 * width
+    return 6 * (model.num_layers * block + attention + norms + output)
 
 
 def model_flops_utilization(tokens_per_second: float, flops_per_token: float, devices: int) -> float | None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gpt1_jax.config import Config, schema
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.output import BEHIND
 from gpt1_jax.overrides import flatten, to_dict
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -59,7 +60,7 @@ def load_trunk(run: Run, abstract: Any, tell: Callable[[str], None]) -> Any:
 def transfer(fresh: Any, trained: Any, vocab_size: int, num_blocks: int | None) -> Any:
     """Returns a fresh trunk's parameters in which a trained trunk's take their place, like the authors' n_transfer.
 
-    The embeddings of the specials stay fresh. This works under jit or outside, and on sharded arrays.
+    The embeddings of the specials stay fresh, and so does what lies behind the last block if not all are taken. This works under jit or outside, and on sharded arrays.
 
     Args:
         fresh, trained: parameters of two trunks of one architecture.
@@ -69,13 +70,16 @@ def transfer(fresh: Any, trained: Any, vocab_size: int, num_blocks: int | None) 
     if num_blocks == -1:
         return fresh
     row = jnp.arange(fresh["tokens"].shape[0])[:, None]
-    blocks = trained["blocks"]
+    blocks, behind = trained["blocks"], {}
     if num_blocks is not None:
+        if num_blocks < len(jax.tree.leaves(blocks)[0]):
+            behind = {name: array for name, array in fresh.items() if name.startswith(BEHIND)}
         blocks = jax.tree.map(
             lambda old, new: jnp.concatenate([old[:num_blocks], new[num_blocks:]]), blocks, fresh["blocks"]
         )
     return {
         **trained,
+        **behind,
         "tokens": jnp.where(row < vocab_size, trained["tokens"], fresh["tokens"]),
         "blocks": blocks,
     }

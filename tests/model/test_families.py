@@ -7,7 +7,18 @@ import jax
 import numpy as np
 import optax
 import pytest
-from family_support import VOCAB, bert, gpt2, published, random_params, reference, shapes
+from family_support import (
+    LENGTH,
+    LENGTHS,
+    VOCAB,
+    bert,
+    gpt2,
+    published,
+    random_batch,
+    random_params,
+    reference,
+    shapes,
+)
 from support import use_mesh
 
 from gpt1_jax.config import ModelConfig
@@ -21,26 +32,6 @@ from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.state import initial_state
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-LENGTH = 13
-LENGTHS = np.array([13, 7, 10])
-
-
-def random_batch(config: ModelConfig) -> Batch:
-    """Sequences without dropout; those of a BERT have padding, two types, and few positions that count."""
-    generator, shape = np.random.default_rng(1), (len(LENGTHS), 1, LENGTH)
-    tokens, targets = generator.integers(0, VOCAB, (2, *shape), np.int32)
-    noise = np.zeros(shape[:2], np.uint32)
-    if config.causal:
-        targets = np.roll(tokens, -1, -1)
-        weights = np.full(shape, 1 / (len(LENGTHS) * (LENGTH - 1)), np.float32)
-        weights[..., -1] = 0
-        return Batch(tokens, targets, weights, noise, noise[:, 0])
-    real = np.arange(LENGTH) < LENGTHS[:, None, None]
-    chosen = real & (generator.uniform(size=shape) < 0.4)
-    weights = np.where(chosen, 1 / chosen.sum(), 0).astype(np.float32)
-    types = generator.integers(0, 2, shape, np.int32)
-    return Batch(tokens, targets, weights, noise, noise[:, 0], types, np.where(real, 0, -1).astype(np.int32))
 
 
 @partial(jax.jit, static_argnums=0)
