@@ -17,7 +17,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.embedding import project
 from gpt1_jax.model.layers import ACTIVATIONS, layer_norm, norm_parameters, parameter, zeros
 
-
 # How the names of parameters begin that lie behind the last block, here and in `transformer`.
 BEHIND = ("final_norm", "transform", "output", "pooler")
 

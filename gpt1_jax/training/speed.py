@@ -12,7 +12,9 @@ def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
     """Returns the FLOPs of forward and backward per token: 6 per weight, and 6·L·T·D for causal attention.
 
     That is 725 MFLOP for GPT-1 at T = 512. Attention both ways takes twice as much. Look-ups of embeddings and
-    positions multiply nothing and do not count; what only BERT's heads for classes read does not either. An LSTM has no attention; each of its U units has four gates that read D + U numbers, and is read by D outputs.
+    positions multiply nothing and do not count, nor does the pooler, which only heads for classes read.
+
+    An LSTM has no attention; each of its U units has four gates that read D + U numbers, and is read by D outputs.
     """
     width, hidden = model.d_model, model.d_ff
     if model.kind == "lstm":

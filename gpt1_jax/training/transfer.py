@@ -60,7 +60,8 @@ def load_trunk(run: Run, abstract: Any, tell: Callable[[str], None]) -> Any:
 def transfer(fresh: Any, trained: Any, vocab_size: int, num_blocks: int | None) -> Any:
     """Returns a fresh trunk's parameters in which a trained trunk's take their place, like the authors' n_transfer.
 
-    The embeddings of the specials stay fresh, and so does what lies behind the last block if not all are taken. This works under jit or outside, and on sharded arrays.
+    The embeddings of the specials stay fresh, and so does what lies behind the last block if not all blocks are taken.
+    This works under jit or outside, and on sharded arrays.
 
     Args:
         fresh, trained: parameters of two trunks of one architecture.
