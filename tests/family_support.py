@@ -138,6 +138,7 @@ def reference(config: ModelConfig, params: Any, name: str) -> Any:
             num_hidden_layers=config.num_layers,
             num_attention_heads=config.num_heads,
             intermediate_size=config.d_ff,
+            hidden_act={"gelu": "gelu", "gelu_tanh": "gelu_new"}[config.activation],
         )
     model = getattr(transformers, name)(settings).eval()
     arrays = {name: torch.from_numpy(array) for name, array in published(config, params).items()}

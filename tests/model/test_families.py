@@ -72,8 +72,12 @@ def assert_close(one: Any, other: Any, what: str) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [gpt2(unroll=1), gpt2(num_layers=3, attention="plain"), bert(unroll=1), bert(num_heads=2)],
-    ids=["gpt2", "gpt2 plain", "bert", "bert wide heads"],
+    [
+        pytest.param(gpt2(unroll=1), id="gpt2"),
+        pytest.param(gpt2(num_layers=3, attention="plain"), id="gpt2 plain", marks=pytest.mark.slow),
+        pytest.param(bert(unroll=1), id="bert"),
+        pytest.param(bert(num_heads=2, activation="gelu_tanh"), id="bert tanh", marks=pytest.mark.slow),
+    ],
 )
 def test_states_logits_loss_and_gradients_are_those_of_transformers(config: ModelConfig) -> None:
     pytest.importorskip("transformers", reason="transformers is the reference; it is not installed")
@@ -118,7 +122,7 @@ PROMPTS = [[5, 9, 20], [77], [3, 3, 8, 60, 41, 1, 0]]
 
 
 def test_a_gpt2_continues_as_without_a_cache_and_as_transformers_does() -> None:
-    config = gpt2(context_length=32)
+    config = gpt2(context_length=32, num_layers=1)
     params = random_params(config)
     with use_mesh() as mesh:
         model = Transformer(config, VOCAB)
@@ -149,7 +153,7 @@ def test_a_gpt2_continues_as_without_a_cache_and_as_transformers_does() -> None:
 
 def test_the_beams_of_a_gpt2_are_those_of_transformers() -> None:
     torch = pytest.importorskip("torch", reason="torch is the reference; it is not installed")
-    config = gpt2(context_length=32)
+    config = gpt2(context_length=32, num_layers=1)
     params = random_params(config)
     with use_mesh() as mesh:
         settings = Generation(max_new_tokens=8, num_beams=3)
