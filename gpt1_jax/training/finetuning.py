@@ -21,11 +21,12 @@ from gpt1_jax.tasks.batches import TaskBatches
 from gpt1_jax.tasks.classifier import make_classifier
 from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples
 from gpt1_jax.tasks.grouping import Grouping
+from gpt1_jax.tasks.intervals import score_interval
 from gpt1_jax.tasks.predictions import predict_labels, write_predictions
 from gpt1_jax.tasks.reading import TaskData, read_task
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels, describe_loss
-from gpt1_jax.tasks.task import Example
+from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.chosen import best_step, restore_chosen
 from gpt1_jax.training.evaluation import make_predict
@@ -139,13 +140,22 @@ def finetune(config: Config, workdir: str) -> None:
             if split == "validation":
                 judged = judge(step, task, settings.scores, logits, data.validation)
                 Showing("the page report.html")(lambda judged=judged: write_page(run, judged))
-    # A run that was stopped before its last evaluation may count as done, without scores.
-    results = run.results() if hosts.first() else {}
-    scores = results.get("validation") if step == results.get("step") else results.get("best")
-    if scores:
-        numbers = {name: value for name, value in scores.items() if isinstance(value, int | float)}
-        found = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if name != "step")
-        tell(f"{task.name}: {found}; predictions are those of step {step}")
+                _conclude(run, step, task, predictions, data.validation)
+
+
+def _conclude(run: Run, step: int, task: Task, predictions: Any, examples: list[Example]) -> None:
+    """Tells the scores of the predictions, and adds them to results.json with the interval of the first metric."""
+    scores = score_predictions(task, predictions, examples)
+    found = {"step": step, **scores}
+    told = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+    if (interval := score_interval(task, predictions, examples)) is not None:
+        low, high = interval
+        found["interval"] = [low, high]
+        told += f"; {task.metrics[0]} of 95 % of resampled examples: {low:.4g} to {high:.4g}"
+    # A run that was stopped before its last evaluation may count as done, without results.
+    if results := run.results():
+        run.write_results(results | {"predictions": found})
+    tell(f"{task.name}, step {step}: {told}")
 
 
 def _selected(run: Run, settings: FinetuneConfig, trainer: Trainer, final: State) -> tuple[int, Any]:

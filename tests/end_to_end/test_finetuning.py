@@ -63,6 +63,9 @@ def test_it_ends_with_scores_of_every_epoch_predictions_and_checkpoints(finetune
     assert (results["kind"], results["task"], results["step"]) == ("finetune", "custom", steps)
     assert results["positive_label"] == "good"
     assert results["validation"]["examples"] == 21 and results["validation"]["accuracy"] > 0.9
+    predicted = results["predictions"]
+    low, high = predicted.pop("interval")
+    assert predicted == results["best"] and low <= predicted["accuracy"] <= high
     evaluated = [entry["step"] for entry in read_metrics(finetuned) if entry["kind"] == "eval"]
     assert evaluated == [30, 60, 90]
     assert {"90", str(results["best"]["step"])} <= {

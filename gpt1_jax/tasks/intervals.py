@@ -1,0 +1,101 @@
+"""How sure a score is: bootstrap intervals of what the same examples, drawn again, would score.
+
+Letters: N examples, R resamples.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpt1_jax.tasks.scoring import score_predictions
+from gpt1_jax.tasks.task import Example, Metric, Task
+
+# An interval leaves out half of this on each side.
+_LEFT_OUT = 0.05
+_RESAMPLES = 1000
+# Answers that are not numbers are scored by slower functions.
+_FEWER_RESAMPLES = 200
+
+
+def score_interval(
+    task: Task, predictions: np.ndarray | Sequence[Any], examples: Sequence[Example]
+) -> tuple[float, float] | None:
+    """Returns the 95 % bootstrap interval of a task's first metric; None for fewer than two examples.
+
+    It says how far the score would change with other examples of the same kind, not with another seed.
+
+    Args:
+        task: names the metric.
+        predictions: of the N examples, as `predict_labels` returns them.
+        examples: those whose label is not known, or that are not of the task's headline group, are left out.
+    """
+    chosen = np.flatnonzero(
+        [x.label is not None and (not task.headline or x.group == task.headline) for x in examples]
+    )
+    if len(chosen) < 2:
+        return None
+    generator = np.random.default_rng(0)
+    if not isinstance(predictions, np.ndarray):
+        return interval(
+            np.array(
+                [_drawn(task, predictions, examples, chosen, generator) for _ in range(_FEWER_RESAMPLES)]
+            )
+        )
+    labels = np.array([examples[number].label for number in chosen.tolist()])
+    # Examples with the same label and prediction count as one that occurs so often.
+    cells, counts = np.unique(np.stack([labels, predictions[chosen]]), axis=1, return_counts=True)
+    weights = generator.multinomial(len(chosen), counts / len(chosen), size=_RESAMPLES)
+    return interval(weighted_scores(task.metrics[0], cells[1], cells[0], weights, task.positive))
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Returns the middle 95 % of resampled values [R]."""
+    low, high = np.quantile(values, (_LEFT_OUT / 2, 1 - _LEFT_OUT / 2))
+    return float(low), float(high)
+
+
+def weighted_scores(
+    metric: Metric, predictions: np.ndarray, labels: np.ndarray, weights: np.ndarray, positive: int = 1
+) -> np.ndarray:
+    """Returns the scores [R] of examples that occur as often as R resamples say; see `scoring.compute_metrics`.
+
+    Args:
+        metric: any but spearman.
+        predictions, labels: [N].
+        weights: int [R, N].
+        positive: the class whose F1 is meant.
+    """
+    weights = weights.astype(np.float64)
+    if metric == "accuracy":
+        return weights @ (predictions == labels) / weights.sum(1)
+    if metric == "f1":
+        found, real = predictions == positive, labels == positive
+        return _quotient(2 * weights @ (found & real), weights @ found + weights @ real)
+    if metric == "matthews_correlation":
+        # The correlation of indicators of the classes.
+        classes = np.unique(np.concatenate([predictions, labels]))
+        found, real = (weights @ (values[:, None] == classes) for values in (predictions, labels))
+        total, right = weights.sum(1), weights @ (predictions == labels)
+        spread = (total**2 - (found**2).sum(1)) * (total**2 - (real**2).sum(1))
+        return _quotient(right * total - (found * real).sum(1), np.sqrt(spread))
+    assert metric == "pearson"
+    weights = weights / weights.sum(1, keepdims=True)
+    found, real = predictions - predictions.mean(), labels - labels.mean()
+    covariance = weights @ (found * real) - (weights @ found) * (weights @ real)
+    variances = [weights @ values**2 - (weights @ values) ** 2 for values in (found, real)]
+    return _quotient(covariance, np.sqrt(np.maximum(variances[0] * variances[1], 0)))
+
+
+def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Returns 0 where the denominator is 0, as `compute_metrics` does."""
+    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
+
+
+def _drawn(
+    task: Task, predictions: Sequence[Any], examples: Sequence[Example], chosen: np.ndarray, generator: Any
+) -> float:
+    """Returns the score of as many examples, drawn from those chosen."""
+    numbers = generator.choice(chosen, len(chosen)).tolist()
+    some: Any = [predictions[number] for number in numbers]
+    return score_predictions(task, some, [examples[number] for number in numbers])[task.metrics[0]]
