@@ -3,8 +3,9 @@
     python -m benchmarks.ablations --init_from=RUN --output=DIR --tasks=demo_genre,cola:files:data/CoLA --seeds=0,1,2
 
 Every fine-tuning is a run directory DIR/TASK/VARIANT/SEED. A finished one is kept, so the same command goes on after an
-interruption, and further commands add to what DIR holds: DIR/table.md has all scores, and DIR/transfer.png shows them
-against the number of transferred blocks.
+interruption, and further commands add to what DIR holds: DIR/table.md has all scores, DIR/differences.md says which
+variants differ from "full" by a paired bootstrap over examples and seeds, and DIR/transfer.png shows the scores against
+the number of transferred blocks.
 """
 
 import json
@@ -20,6 +21,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from benchmarks.baselines import baseline_scores
+from benchmarks.comparing import compare_runs
 from configs.finetune import paper
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
@@ -35,6 +37,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no_pretraining": {"finetune.num_transfer_layers": -1},
     "no_auxiliary": {"finetune.auxiliary_weight": 0.0},
     "lstm": {},
+    # The authors' way, switch by switch, and common errors of write-ups.
+    "authors": {
+        "model.embedding_dropout_form": "matrix",
+        "model.dtype": "float32",
+        "train.eval_every": -1,
+        "finetune.batching": "shuffled",
+        "finetune.remainder": "dropped",
+        "finetune.softmax": "authors",
+    },
+    "shuffled": {"finetune.batching": "shuffled"},
+    "pools": {"finetune.batching": "pools"},
+    "dropped": {"finetune.remainder": "dropped"},
+    "last": {"finetune.select": "last"},
+    "matrix": {"model.embedding_dropout_form": "matrix"},
+    "softmax_authors": {"finetune.softmax": "authors"},
+    "decay_all": {"optimizer.decayed": "all"},
+    "adamw": {"optimizer.name": "adamw"},
+    "warmup_cosine": {"optimizer.schedule": "warmup_cosine"},
+    "warmup_constant": {"optimizer.schedule": "warmup_constant"},
+    "no_clipping": {"optimizer.clip_norm": 0.0},
+    # λ on the loss of the task is 1/λ on the other, but for the scale of both, which Adam does not see.
+    "weighted_task": {"finetune.auxiliary_weight": 2.0},
 }
 CHOICES = (*VARIANTS, "transfer", "zero_shot", "baselines")
 TRANSFER = "transfer_"
@@ -85,6 +109,10 @@ def main(_: list[str]) -> None:
     table = make_table(scores)
     (output / "table.md").write_text(table)
     print(table)
+    differences = make_differences(output)
+    if differences:
+        (output / "differences.md").write_text(differences)
+        print(differences)
     if any(variant.startswith(TRANSFER) for _, variant in scores):
         draw_transfer(scores, output / "transfer.png")
 
@@ -152,6 +180,20 @@ def make_table(scores: dict[tuple[str, str], list[float]]) -> str:
         cells = [_cell(scores.get((task, variant), [])) for task in tasks]
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def make_differences(output: Path) -> str:
+    """The table of how each variant differs from "full", on the same examples and over the seeds that both have."""
+    lines = []
+    for place in sorted(output.glob("*/*"), key=lambda path: (path.parent.name, _order(path.name))):
+        reference = place.with_name("full")
+        if place == reference or not reference.exists():
+            continue
+        found = compare_runs(reference, place)
+        if found is not None:
+            lines.append(f"| {place.parent.name} | {place.name} | {found} |")
+    head = ["| task | variant | difference from full (95 % of resamples) |", "|---|---|---|"]
+    return "\n".join([*head, *lines, ""]) if lines else ""
 
 
 def draw_transfer(scores: dict[tuple[str, str], list[float]], path: Path) -> None:
