@@ -13,7 +13,7 @@ _FROM = flags.DEFINE_enum(
 )
 _TO = flags.DEFINE_enum("to", None, FORMATS, "what OUT becomes; it must not exist, or be empty")
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "openai:DIR or sentencepiece:FILE.model, in place of the one in IN"
+    "tokenizer", None, "openai:DIR, huggingface:DIR or sentencepiece:FILE.model, in place of the one in IN"
 )
 _STEP = flags.DEFINE_string("step", None, f"of --from=gpt1_jax: {STEP_HELP}")
 _NUM_HEADS = flags.DEFINE_integer(

@@ -27,6 +27,17 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.state import State, abstract_state
 
 MODEL = {"model.num_layers": 2, "model.num_heads": 4, "model.d_model": 32, "model.context_length": 16}
+# What makes a model one of another family than GPT-1's.
+MODELS = {
+    "gpt2": {"model.norm": "pre", "model.d_ff": 48},
+    "bert": {
+        "model.causal": False,
+        "model.token_types": 2,
+        "model.embedding_norm": True,
+        "model.norm_epsilon": 1e-12,
+        "model.activation": "gelu",
+    },
+}
 TEXT = "the quick brown fox jumps over the lazy dog and others follow it"
 
 
@@ -51,13 +62,13 @@ TOKENIZERS = {"sentencepiece": sentencepiece, "bpe": bpe, "none": lambda: NoToke
 
 
 def random_params(abstract: Any, rows: int) -> Any:
-    """Parameters without a zero or a one among them, the token table's padding behind `rows` aside."""
+    """Parameters without a zero or a one among them, the padding behind `rows` pieces aside."""
     generator = np.random.default_rng(0)
 
     def fill(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         center = 1.0 if path[-1].key.endswith("scale") else 0.0
         values = generator.normal(center, 0.2, leaf.shape).astype(np.float32)
-        if path[-1].key == "tokens":
+        if path[-1].key in ("tokens", "output_bias"):
             values[rows:] = 0
         return values
 

@@ -24,29 +24,29 @@ from gpt1_jax.training.transfer import check_start
 
 
 @dataclass(frozen=True)
-class NormedModel(ModelConfig):
+class GatedModel(ModelConfig):
     """The schema's model and one more key, whose default is GPT-1's."""
 
-    norm: Literal["post", "pre"] = setting(
-        "post", OURS, "where a branch is normalized", architecture=True, before="post"
+    gate: Literal["none", "linear"] = setting(
+        "none", OURS, "what a branch is multiplied with", architecture=True, before="none"
     )
 
 
 @dataclass(frozen=True)
-class NormedConfig(Config):
+class GatedConfig(Config):
     """The schema with that model."""
 
-    model: NormedModel = NormedModel()
+    model: GatedModel = GatedModel()
 
 
 @pytest.fixture
-def pre(monkeypatch: pytest.MonkeyPatch) -> Config:
+def gated(monkeypatch: pytest.MonkeyPatch) -> Config:
     """A config of the larger schema, which is the schema from now on, with another value than GPT-1's."""
-    monkeypatch.setattr(schema_module, "ModelConfig", NormedModel)
-    monkeypatch.setattr(schema_module, "Config", NormedConfig)
-    monkeypatch.setattr(overrides, "Config", NormedConfig)
+    monkeypatch.setattr(schema_module, "ModelConfig", GatedModel)
+    monkeypatch.setattr(schema_module, "Config", GatedConfig)
+    monkeypatch.setattr(overrides, "Config", GatedConfig)
     values = to_dict(tiny_config())
-    values["model"]["norm"] = "pre"
+    values["model"]["gate"] = "linear"
     return from_dict(values)
 
 
@@ -58,60 +58,63 @@ def tokenizer() -> SentencePieceTokenizer:
 
 
 @pytest.fixture
-def begun(tmp_path: Path, pre: Config, tokenizer: SentencePieceTokenizer) -> Iterator[Run]:
+def begun(tmp_path: Path, gated: Config, tokenizer: SentencePieceTokenizer) -> Iterator[Run]:
     """Makes a run of that config, as far as anything looks before its parameters are read."""
     run = Run(str(tmp_path / "begun"))
-    run.record(pre, {})
+    run.record(gated, {})
     tokenizer.save(run.tokenizer)
     (run.checkpoints / "7").mkdir(parents=True)
     yield run
 
 
-def post(config: Config, **changes: Any) -> Config:
-    return replace(config, model=replace(config.model, norm="post"), **changes)
+def ungated(config: Config, **changes: Any) -> Config:
+    return replace(config, model=replace(config.model, gate="none"), **changes)
 
 
-def test_a_run_does_not_go_on_with_another_value(begun: Run, pre: Config) -> None:
-    assert begun.changes(pre) == []
-    with pytest.raises(UserError, match=r"begun with model\.norm=pre, not post"):
-        begun.changes(post(pre))
+def test_a_run_does_not_go_on_with_another_value(begun: Run, gated: Config) -> None:
+    assert begun.changes(gated) == []
+    with pytest.raises(UserError, match=r"begun with model\.gate=linear, not none"):
+        begun.changes(ungated(gated))
 
 
-def test_a_damaged_value_in_config_json_does_not_count(begun: Run, pre: Config) -> None:
+def test_a_damaged_value_in_config_json_does_not_count(begun: Run, gated: Config) -> None:
     path = begun.directory / "config.json"
-    path.write_text(path.read_text().replace('"pre"', '"post"'))
-    assert begun.config() == pre
+    path.write_text(path.read_text().replace('"linear"', '"none"'))
+    assert begun.config() == gated
 
 
 def test_no_run_starts_from_one_with_another_value(
-    begun: Run, pre: Config, tokenizer: SentencePieceTokenizer
+    begun: Run, gated: Config, tokenizer: SentencePieceTokenizer
 ) -> None:
     place = str(begun.directory)
-    check_start(replace(pre, init_from=place), place, tokenizer)
-    with pytest.raises(UserError, match=r"has model\.norm=pre, this config has post; set model\.norm=pre"):
-        check_start(post(pre, init_from=place), place, tokenizer)
+    check_start(replace(gated, init_from=place), place, tokenizer)
+    with pytest.raises(
+        UserError, match=r"has model\.gate=linear, this config has none; set model\.gate=linear"
+    ):
+        check_start(ungated(gated, init_from=place), place, tokenizer)
 
 
 def test_fine_tuning_inherits_it(begun: Run, tmp_path: Path) -> None:
     preset = runpy.run_path(str(ROOT / "configs" / "finetune.py"))["get_config"]("cola")
-    assert preset.model.norm is None
+    assert preset.model.gate is None
     preset.init_from = str(begun.directory)
-    assert from_dict(inherit(preset.to_dict(), str(tmp_path / "new"))).model.norm == "pre"
+    model: Any = from_dict(inherit(preset.to_dict(), str(tmp_path / "new"))).model
+    assert model.gate == "linear"
 
 
 def test_no_format_holds_another_value_than_gpt1_has(begun: Run) -> None:
-    with pytest.raises(UserError, match=r"model\.norm=pre, which no other format can hold"):
+    with pytest.raises(UserError, match=r"model\.gate=linear, which no other format can hold"):
         read_run(str(begun.directory))
 
 
-def test_a_run_from_before_it_goes_on(tmp_path: Path, pre: Config) -> None:
-    values = to_dict(post(pre))
-    del values["model"]["norm"]
+def test_a_run_from_before_it_goes_on(tmp_path: Path, gated: Config) -> None:
+    values = to_dict(ungated(gated))
+    del values["model"]["gate"]
     (tmp_path / "config.json").write_text(json.dumps(values))
     run = Run(str(tmp_path))
-    assert run.changes(post(pre)) == []
-    with pytest.raises(UserError, match=r"begun with model\.norm=post, not pre"):
-        run.changes(pre)
+    assert run.changes(ungated(gated)) == []
+    with pytest.raises(UserError, match=r"begun with model\.gate=none, not linear"):
+        run.changes(gated)
 
 
 def test_what_decides_the_architecture_is_fixed() -> None:

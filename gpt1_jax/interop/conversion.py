@@ -14,7 +14,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.interop.huggingface import read_huggingface, write_huggingface
 from gpt1_jax.interop.json_files import shown
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
-from gpt1_jax.interop.published import TOKENS, LanguageModel, check_finite
+from gpt1_jax.interop.published import LanguageModel, check_finite
 from gpt1_jax.interop.run_directory import read_run, write_run
 from gpt1_jax.interop.target import check_target, whole_directory
 from gpt1_jax.interop.task_heads import why_not
@@ -25,7 +25,8 @@ class Reading(TypedDict, total=False):
     """What the files of a source leave open; what is absent counts as None.
 
     Attributes:
-        tokenizer: `openai:DIR` or `sentencepiece:FILE.model`, which replaces the tokenizer found with the model.
+        tokenizer: `openai:DIR`, `huggingface:DIR` or `sentencepiece:FILE.model`, which replaces the one found with
+            the model.
         num_heads: the number of heads, which the format `openai` does not record; None means one for each 64 of the
             width.
         step: the checkpoint of a run, as `gpt1_jax.load` takes it.
@@ -102,31 +103,34 @@ def _open_named(spec: str) -> Tokenizer:
     """Opens the tokenizer that --tokenizer names."""
     tokenizer = open_tokenizer(spec)
     if tokenizer is None:
-        raise UserError(f"--tokenizer={spec} names no files; write openai:DIR or sentencepiece:FILE.model.")
+        raise UserError(
+            f"--tokenizer={spec} names no files; write openai:DIR, huggingface:DIR or sentencepiece:FILE.model."
+        )
     return tokenizer
 
 
 def _settle_tokens(model: LanguageModel, source: str) -> LanguageModel:
     """Returns the model with exactly one row of its token table for each of the tokenizer's pieces."""
-    table, pieces = model.weights[TOKENS], model.tokenizer.vocab_size
+    rows, pieces, table = model.rows, model.tokenizer.vocab_size, model.family.name_of("tokens")
     if isinstance(model.tokenizer, NoTokenizer):
         tell(
             f"{source} has no tokenizer, so the converted model reads and writes only ids; give it a tokenizer with "
-            "--tokenizer=openai:DIR or --tokenizer=sentencepiece:FILE.model."
+            "--tokenizer=openai:DIR, huggingface:DIR or sentencepiece:FILE.model."
         )
-    if model.added and len(table) == pieces + len(model.added):
+    if model.added and rows == pieces + len(model.added):
         tell(
-            f"The last {len(model.added)} rows of {TOKENS} are left out: they are the added tokens "
+            f"The last {len(model.added)} rows of {table} are left out: they are the added tokens "
             f"{shown(', '.join(model.added))}, which are plain characters to the tokenizer here."
         )
-    elif len(table) == pieces + SPECIALS:
-        tell(f"The last {SPECIALS} rows of {TOKENS} are left out: they are fine-tuning's special tokens.")
-    elif len(table) != pieces:
+    elif model.config.causal and rows == pieces + SPECIALS:
+        tell(f"The last {SPECIALS} rows of {table} are left out: they are fine-tuning's special tokens.")
+    elif rows != pieces:
         raise UserError(
-            f"The tokenizer has {pieces:,} pieces and the model {len(table):,} rows of {TOKENS}; name the "
+            f"The tokenizer has {pieces:,} pieces and the model {rows:,} rows of {table}; name the "
             "tokenizer that it was trained with by --tokenizer."
         )
-    weights = {name: array[:pieces] if name == TOKENS else array for name, array in model.weights.items()}
+    padded = {weight.ours for weight in model.family.outer if weight.padded}
+    weights = {name: array[:pieces] if name in padded else array for name, array in model.weights.items()}
     return dataclasses.replace(model, weights=weights)
 
 
@@ -135,7 +139,7 @@ def _settle_head(model: LanguageModel, target_format: str) -> LanguageModel:
     if model.head is None:
         return model
     task = model.head.task
-    reason = why_not(task)
+    reason = why_not(model.family, task)
     if target_format != "huggingface":
         reason = f"the format {target_format} holds language models"
     if reason is None:

@@ -1,8 +1,8 @@
 """The authors' own format: params_shapes.json, params_0.npy … params_9.npy, and the vocabulary's two files.
 
-The ten files together hold one flat float32 vector: the tensors of `weight_shapes`, end to end. Their shapes are listed
-in params_shapes.json. The authors wrote the kernels of the blocks as convolutions of width 1, so these have a 1 in
-front.
+The ten files together hold one flat float32 vector: the tensors of GPT-1's table (`families`), end to end. Their
+shapes are listed in params_shapes.json. The authors wrote the kernels of the blocks as convolutions of width 1, so
+these have a 1 in front.
 """
 
 import io
@@ -16,8 +16,10 @@ from gpt1_jax.config import ModelConfig
 from gpt1_jax.data.tokenizers.gpt1 import OPENAI_FILES
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.interop.families import GPT1
+from gpt1_jax.interop.family import Place, axis_sizes
 from gpt1_jax.interop.json_files import is_size, read_json, shown
-from gpt1_jax.interop.published import TOKENS, LanguageModel, imported, weight_shapes
+from gpt1_jax.interop.published import LanguageModel, imported
 from gpt1_jax.interop.tokenizers import find_tokenizer, write_tokenizer
 
 SHAPES = "params_shapes.json"
@@ -45,41 +47,46 @@ def read_openai(
     path = directory / SHAPES
     listed = _read_shapes(path)
     config = _find_config(listed, num_heads)
-    expected = dict(weight_shapes(config, rows=listed[1][0]))
-    for number, (found, (name, shape)) in enumerate(zip(listed, expected.items(), strict=True)):
-        if tuple(found) != _as_listed(name, shape):
+    rows = listed[1][0]
+    places = list(GPT1.places(config, rows))
+    for number, (found, place) in enumerate(zip(listed, places, strict=True)):
+        if tuple(found) != _as_listed(place):
             raise UserError(
-                f"{path} has the shape {shown(found)} at place {number} (from 0), where {name} has "
-                f"{list(_as_listed(name, shape))}; restore it from where it came."
+                f"{path} has the shape {shown(found)} at place {number} (from 0), where {place.name} has "
+                f"{list(_as_listed(place))}; restore it from where it came."
             )
     parts = [_open_part(directory / name) for name in PARTS]
-    sizes = [math.prod(shape) for shape in expected.values()]
+    sizes = [math.prod(place.shape) for place in places]
     if sum(map(len, parts)) != sum(sizes):
         raise UserError(
             f"{directory} has {sum(map(len, parts)):,} numbers in {PARTS[0]} to {PARTS[-1]}, but {SHAPES} describes "
             f"{sum(sizes):,}; bring files that belong together."
         )
     vectors = np.split(np.concatenate(parts), np.cumsum(sizes)[:-1])
+    axes = axis_sizes(config, rows)
     weights = {
-        name: vector.reshape(shape) for (name, shape), vector in zip(expected.items(), vectors, strict=True)
+        place.key: place.weight.ours_of(vector.reshape(place.shape), axes)
+        for place, vector in zip(places, vectors, strict=True)
     }
-    return LanguageModel(config, weights, tokenizer or find_tokenizer(directory, len(weights[TOKENS])))
+    return LanguageModel(config, weights, tokenizer or find_tokenizer(directory, rows))
 
 
 def write_openai(model: LanguageModel, directory: Path) -> None:
     """Writes the format, without a head, into an existing directory.
 
     Raises:
-        UserError: the model has another activation than GELU, which the format does not tell.
+        UserError: the model is not the authors' of some size, which is all that the format tells.
     """
-    if model.config.activation != "gelu_tanh":
-        raise UserError(
-            f"The format openai does not tell model.activation={model.config.activation}, and its readers assume GELU; "
-            "convert to huggingface instead."
-        )
-    listed = [_as_listed(name, array.shape) for name, array in model.weights.items()]
-    (directory / SHAPES).write_text(json.dumps(listed))
-    flat = np.concatenate([array.ravel() for array in model.weights.values()])
+    config, usual = model.config, ModelConfig()
+    for name in ("norm", "causal", "activation", "norm_epsilon"):
+        if (value := getattr(config, name)) != getattr(usual, name):
+            raise UserError(
+                f"The format openai does not tell model.{name}={value}, and its readers assume "
+                f"{getattr(usual, name)}; convert to huggingface instead."
+            )
+    published = list(model.published())
+    (directory / SHAPES).write_text(json.dumps([_as_listed(place) for place, _ in published]))
+    flat = np.concatenate([array.ravel() for _, array in published])
     for name, part in zip(PARTS, np.array_split(flat, len(PARTS)), strict=True):
         # If NumPy wrote to the disk itself, it would hide why the disk refused.
         content = io.BytesIO()
@@ -88,8 +95,8 @@ def write_openai(model: LanguageModel, directory: Path) -> None:
     write_tokenizer(model.tokenizer, directory, OPENAI_FILES)
 
 
-def _as_listed(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (1, *shape) if name.startswith("h.") and len(shape) == 2 else shape
+def _as_listed(place: Place) -> tuple[int, ...]:
+    return (1, *place.shape) if place.layer is not None and len(place.shape) == 2 else place.shape
 
 
 def _read_shapes(path: Path) -> list[list[int]]:

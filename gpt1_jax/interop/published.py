@@ -1,6 +1,6 @@
-"""The common form of all formats: the language model's tensors as the authors published them, in their order.
+"""The common form of all formats: a language model's parameters under our names, a layer at a time.
 
-Letters: L layers, D width, F hidden, C context length, V the tokenizer's pieces, N outputs of a head.
+Letters: D width, N outputs of a head.
 """
 
 import dataclasses
@@ -12,17 +12,9 @@ import numpy as np
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.interop.families import family_of
+from gpt1_jax.interop.family import Family, Place
 from gpt1_jax.tasks.task import Task
-
-# What the formats record of a model; everything else about its architecture is as in GPT-1.
-SIZES = (
-    "model.num_layers",
-    "model.num_heads",
-    "model.d_model",
-    "model.d_ff",
-    "model.context_length",
-)
-POSITIONS, TOKENS = "positions_embed.weight", "tokens_embed.weight"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +41,7 @@ class LanguageModel:
 
     Attributes:
         config: the sizes and dropout rates.
-        weights: float32 tensors with the names, shapes and order of `weight_shapes`.
+        weights: float32, our parameters by the keys of `family.Place`, without the padding of a trunk.
         tokenizer: says what the rows of the token table mean; a NoTokenizer if the files came without one.
         head: the head of a fine-tuned run.
         added: the names of added tokens, whose rows of the token table come after those of the tokenizer's pieces.
@@ -61,29 +53,20 @@ class LanguageModel:
     head: TaskHead | None = None
     added: Sequence[str] = ()
 
+    @property
+    def family(self) -> Family:
+        """The family that the model belongs to."""
+        return family_of(self.config)
 
-def weight_shapes(config: ModelConfig, rows: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yields the name and shape of each tensor, in the published order; kernels are [in, out], with heads side by side.
+    @property
+    def rows(self) -> int:
+        """The rows of the token table."""
+        return len(self.weights["tokens"])
 
-    The names are those of transformers' OpenAIGPTModel. They come one at a time, so that a search for them in a file
-    ends at the first that is missing, however many layers the file claims to have.
-    """
-    width, hidden = config.d_model, config.d_ff
-    yield POSITIONS, (config.context_length, width)
-    yield TOKENS, (rows, width)
-    for layer in range(config.num_layers):
-        yield f"h.{layer}.attn.c_attn.weight", (width, 3 * width)
-        yield f"h.{layer}.attn.c_attn.bias", (3 * width,)
-        yield f"h.{layer}.attn.c_proj.weight", (width, width)
-        yield f"h.{layer}.attn.c_proj.bias", (width,)
-        yield f"h.{layer}.ln_1.weight", (width,)
-        yield f"h.{layer}.ln_1.bias", (width,)
-        yield f"h.{layer}.mlp.c_fc.weight", (width, hidden)
-        yield f"h.{layer}.mlp.c_fc.bias", (hidden,)
-        yield f"h.{layer}.mlp.c_proj.weight", (hidden, width)
-        yield f"h.{layer}.mlp.c_proj.bias", (width,)
-        yield f"h.{layer}.ln_2.weight", (width,)
-        yield f"h.{layer}.ln_2.bias", (width,)
+    def published(self) -> Iterator[tuple[Place, np.ndarray]]:
+        """Yields the tensors as the family publishes them, in its order."""
+        for place in self.family.places(self.config, self.rows):
+            yield place, place.weight.published(self.weights[place.key])
 
 
 def imported(config: ModelConfig) -> ModelConfig:
@@ -106,7 +89,7 @@ def check_finite(model: LanguageModel) -> None:
     Raises:
         UserError: one holds infinity or NaN.
     """
-    arrays, head = dict(model.weights), model.head
+    arrays, head = {place.name: array for place, array in model.published()}, model.head
     if head is not None:
         arrays |= {
             "the head's kernel": head.kernel,

@@ -1,6 +1,6 @@
 """Run directories: reads any run, and writes another program's model as a run that training can start from.
 
-Letters: L layers, D width, H heads, K head width, V the tokenizer's pieces.
+Letters: L layers.
 """
 
 from pathlib import Path
@@ -11,49 +11,44 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.arguments import Step
-from gpt1_jax.config import Config, DataConfig, ModelConfig, schema
+from gpt1_jax.config import Config, DataConfig, ModelConfig
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
+from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.published import POSITIONS, SIZES, TOKENS, LanguageModel, TaskHead, weight_shapes
+from gpt1_jax.interop.families import family_of
+from gpt1_jax.interop.family import BLOCKS, weight_key
+from gpt1_jax.interop.published import LanguageModel, TaskHead
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.specials import special_ids
-from gpt1_jax.overrides import flatten, from_dict, to_dict
+from gpt1_jax.overrides import from_dict, to_dict
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.usage.trained import TrainedRun
 
-_BLOCK = {
-    "attn.c_attn.weight": "qkv_kernel",
-    "attn.c_attn.bias": "qkv_bias",
-    "attn.c_proj.weight": "out_kernel",
-    "attn.c_proj.bias": "out_bias",
-    "ln_1.weight": "norm_1_scale",
-    "ln_1.bias": "norm_1_bias",
-    "mlp.c_fc.weight": "mlp_in_kernel",
-    "mlp.c_fc.bias": "mlp_in_bias",
-    "mlp.c_proj.weight": "mlp_out_kernel",
-    "mlp.c_proj.bias": "mlp_out_bias",
-    "ln_2.weight": "norm_2_scale",
-    "ln_2.bias": "norm_2_bias",
+_TOKENIZERS = {
+    SentencePieceTokenizer: "sentencepiece",
+    OpenAITokenizer: "openai",
+    HuggingFaceTokenizer: "huggingface",
+    NoTokenizer: "none",
 }
-_TOKENIZERS = {SentencePieceTokenizer: "sentencepiece", OpenAITokenizer: "openai", NoTokenizer: "none"}
 
 
 def read_run(directory: str, step: Step | None = None) -> LanguageModel:
     """Reads a checkpoint of a run, see `gpt1_jax.load`, with its head if the run was fine-tuned.
 
     Raises:
-        UserError: there is no run or no sound checkpoint, or the model is not GPT-1 of some size.
+        UserError: there is no run or no sound checkpoint, or no other format can hold the model.
     """
-    values = flatten(to_dict(Run(directory).config()))
-    for name, key in schema().items():
-        if key.architecture and name not in (*SIZES, "model.activation") and values[name] != key.default:
-            raise UserError(
-                f"{directory} has {name}={values[name]}, which no other format can hold; name a run with "
-                f"{name}={key.default}."
-            )
+    config = Run(directory).config().model
+    family = family_of(config)
+    if found := family.misfit(config):
+        name, expected = found
+        raise UserError(
+            f"{directory} has model.{name}={getattr(config, name)}, which no other format can hold, while a "
+            f"{family.title} has {expected}; name a run with that."
+        )
     trained = TrainedRun(directory, step)
     trunk, rows = jax.device_get(trained.trunk_params), trained.tokenizer.vocab_size
     head, settings = None, trained.config.finetune
@@ -61,8 +56,7 @@ def read_run(directory: str, step: Step | None = None) -> LanguageModel:
         kernel, bias = (np.asarray(trained.params["head"][name]) for name in ("kernel", "bias"))
         specials = trunk["tokens"][list(special_ids(rows))]
         head = TaskHead(trained.task, specials, kernel, bias, settings.classifier_dropout)
-    config = trained.config.model
-    return LanguageModel(config, published_weights(config, trunk, rows), trained.tokenizer, head)
+    return LanguageModel(config, _unstack(config, trunk, rows), trained.tokenizer, head)
 
 
 def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
@@ -101,35 +95,36 @@ def _make_config(model: LanguageModel, origin: str) -> Config:
 
 
 def published_weights(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarray]:
-    """Returns a trunk's parameters as the published tensors, without the padding of the token table."""
+    """Returns a trunk's parameters as the tensors of its family, by their names there."""
+    weights = _unstack(config, params, rows)
+    return {
+        place.name: place.weight.published(weights[place.key])
+        for place in family_of(config).places(config, rows)
+    }
+
+
+def _unstack(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarray]:
+    """Returns a trunk's parameters, a layer at a time and without padding behind the first `rows` pieces."""
     weights = {}
-    for name, shape in weight_shapes(config, rows):
-        if name == TOKENS:
-            array = params["tokens"][:rows]
-        elif name == POSITIONS:
-            array = params["positions"]
+    for place in family_of(config).places(config, rows):
+        name = place.weight.ours
+        if place.layer is not None:
+            weights[place.key] = params["blocks"][name.removeprefix(BLOCKS)][place.layer]
         else:
-            _, layer, rest = name.split(".", 2)
-            array = params["blocks"][_BLOCK[rest]][int(layer)]
-        weights[name] = array.reshape(shape)
+            weights[place.key] = params[name][:rows] if place.weight.padded else params[name]
     return weights
 
 
 def _stack(model: LanguageModel) -> dict[str, Any]:
-    """Returns a trunk's parameters: blocks stacked [L, ...], and the token table padded with zeros."""
-    config, weights = model.config, model.weights
-    layers, width, heads = config.num_layers, config.d_model, config.num_heads
-    split = {
-        "qkv_kernel": (width, 3, heads, width // heads),
-        "qkv_bias": (3, heads, width // heads),
-        "out_kernel": (heads, width // heads, width),
-    }
-
-    def stack(name: str) -> np.ndarray:
-        stacked = np.stack([weights[f"h.{layer}.{name}"] for layer in range(layers)])
-        return stacked.reshape(layers, *split.get(_BLOCK[name], stacked.shape[1:]))
-
-    rows = len(weights[TOKENS])
-    tokens = np.pad(weights[TOKENS], [(0, table_rows(rows) - rows), (0, 0)])
-    blocks = {ours: stack(name) for name, ours in _BLOCK.items()}
-    return {"tokens": tokens, "positions": weights[POSITIONS], "blocks": blocks}
+    """Returns a trunk's parameters: blocks stacked [L, ...], and what has a row for each piece padded with zeros."""
+    weights, layers = model.weights, range(model.config.num_layers)
+    padding = table_rows(model.rows) - model.rows
+    params: dict[str, Any] = {"blocks": {}}
+    for weight in model.family.outer:
+        array = weights[weight.ours]
+        room = [(0, padding), *[(0, 0)] * (array.ndim - 1)]
+        params[weight.ours] = np.pad(array, room) if weight.padded else array
+    for name in dict.fromkeys(weight.ours for weight in model.family.block):
+        stacked = np.stack([weights[weight_key(name, layer)] for layer in layers])
+        params["blocks"][name.removeprefix(BLOCKS)] = stacked
+    return params

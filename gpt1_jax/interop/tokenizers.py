@@ -1,26 +1,44 @@
 """The tokenizer beside other programs' weights: finds it by the names of its files, and writes it under them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import HUGGING_FACE_FILES, OPENAI_FILES, OpenAITokenizer, open_openai
+from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
+from gpt1_jax.interop.families import GPT1
+from gpt1_jax.interop.family import Family
 from gpt1_jax.interop.json_files import read_json, shown
-from gpt1_jax.interop.tokenizer_json import TOKENIZER_CONFIG, TOKENIZER_JSON
+from gpt1_jax.interop.library_tokenizers import auto_config, files_of, find_files, is_library_s
+from gpt1_jax.interop.published import LanguageModel
+from gpt1_jax.interop.tokenizer_json import (
+    TOKENIZER_CONFIG,
+    TOKENIZER_JSON,
+    why_not,
+    write_no_tokenizer,
+    write_tokenizer_json,
+)
 
 SENTENCEPIECE = "sentencepiece.model"
 
 _ADDED = "added_tokens.json"
 
 
-def find_tokenizer(directory: Path, rows: int) -> Tokenizer:
-    """Finds the tokenizer in a directory: a SentencePiece model, or the published BPE under any of its names.
+def find_tokenizer(directory: Path, rows: int, family: Family = GPT1) -> Tokenizer:
+    """Finds the tokenizer in a directory by the names of its files.
 
-    If the directory has no tokenizer, the result is a stand-in with `rows` pieces and no text.
+    It is a SentencePiece model, the published BPE of GPT-1 under any of its names, or one of Hugging Face's library.
+    Without any the result is a stand-in with `rows` pieces and no text.
+
+    Args:
+        directory: where to look.
+        rows: the rows of the token table.
+        family: that of the model, since GPT-1 and GPT-2 use the same names of files.
 
     Raises:
         UserError: files are missing or damaged, or there is only a tokenizer.json of another kind.
@@ -29,10 +47,15 @@ def find_tokenizer(directory: Path, rows: int) -> Tokenizer:
     try:
         if path.is_file():
             return SentencePieceTokenizer(path.read_bytes())
-        if any((directory / name).is_file() for name in OPENAI_FILES + HUGGING_FACE_FILES):
-            path = directory
+        path = directory
+        if any((directory / name).is_file() for name in OPENAI_FILES):
             return open_openai(directory)
-        path = directory / TOKENIZER_JSON
+        whole = directory / TOKENIZER_JSON
+        if family is not GPT1 or (whole.is_file() and is_library_s(read_json(whole))):
+            return find_files(directory) or NoTokenizer(rows)
+        if any((directory / name).is_file() for name in HUGGING_FACE_FILES):
+            return open_openai(directory)
+        path = whole
         if path.is_file():
             return _read_bpe(path)
     except (OSError, ValueError, RecursionError) as error:
@@ -76,6 +99,38 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, names: tuple[str, str
     elif isinstance(tokenizer, OpenAITokenizer):
         (directory / names[0]).write_bytes(tokenizer.encoder)
         (directory / names[1]).write_bytes(tokenizer.merges)
+    elif isinstance(tokenizer, HuggingFaceTokenizer):
+        for name, content in files_of(tokenizer).items():
+            (directory / name).write_bytes(content)
+
+
+def write_for_transformers(model: LanguageModel, directory: Path, tell: Callable[[str], None]) -> None:
+    """Writes what AutoTokenizer needs beside the tokenizer's own files, or a file that makes AutoTokenizer fail."""
+    tokenizer, context, with_specials = model.tokenizer, model.config.context_length, model.head is not None
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        if TOKENIZER_CONFIG not in tokenizer.files:
+            (directory / TOKENIZER_CONFIG).write_bytes(auto_config(tokenizer, context))
+        if with_specials and model.config.causal:
+            tell("AutoTokenizer gives the ids of texts; put <s>, $ and <e> around them.")
+        return
+    if isinstance(tokenizer, OpenAITokenizer) and model.family is GPT1:
+        tell(
+            "transformers' tokenizer of GPT-1 leaves out line breaks and accents, and splits some words differently "
+            "from the authors; for the ids that are used here, encode with gpt1_jax.tokenize."
+        )
+        return
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        reason = why_not(tokenizer.model)
+        if reason is None:
+            write_tokenizer_json(tokenizer, directory, context, with_specials)
+            if with_specials:
+                tell("AutoTokenizer puts <s>, $ and <e> around a text, or two, by itself.")
+            return
+        tell(
+            f"The SentencePiece model cannot be written as tokenizer.json, because {reason}; AutoTokenizer refuses the "
+            f"directory, but the package sentencepiece reads {SENTENCEPIECE} there."
+        )
+    write_no_tokenizer(directory)
 
 
 def _read_bpe(path: Path) -> OpenAITokenizer:
@@ -98,7 +153,7 @@ def _read_bpe(path: Path) -> OpenAITokenizer:
         if found != expected:
             raise UserError(
                 f"{path} is not a tokenizer of GPT-1's kind: {key} is {shown(found)}, not {expected!r}; name its "
-                "tokenizer by --tokenizer=openai:DIR or --tokenizer=sentencepiece:FILE.model."
+                "tokenizer by --tokenizer=openai:DIR, huggingface:DIR or sentencepiece:FILE.model."
             )
     vocabulary, merges = model.get("vocab"), model.get("merges")
     if not isinstance(vocabulary, dict) or not isinstance(merges, list):

@@ -17,7 +17,7 @@ from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
-from gpt1_jax.interop.published import weight_shapes
+from gpt1_jax.interop.families import GPT1
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -161,16 +161,11 @@ def numbers_of(directory: Path) -> np.ndarray:
 
 
 def published_place(name: str) -> tuple[int, int]:
-    names = [name for name, _ in weight_shapes(_TINY, 1)]
+    outer, block = ([weight.name for weight in table] for table in (GPT1.outer, GPT1.block))
+    if not name.startswith("h."):
+        return -1, outer.index(name)
     layer, _, rest = name.removeprefix("h.").partition(".")
-    return (int(layer), names.index(f"h.0.{rest}")) if name.startswith("h.") else (-1, names.index(name))
-
-
-class _Sizes:
-    d_model = d_ff = num_layers = context_length = 1
-
-
-_TINY: Any = _Sizes()
+    return int(layer), block.index(f"h.{{}}.{rest}")
 
 
 def check(generator: random.Random, sources: dict[str, Path], scratch: Path) -> bool:

@@ -293,10 +293,10 @@ def test_weights_that_are_not_finite_are_refused_of_a_run_too(
     make_run(tmp_path / "in" / "run", TOKENIZERS["none"]())
     read = conversion.read_run
 
-    def diverged(directory: str) -> Any:
-        model = read(directory)
+    def diverged(*arguments: Any) -> Any:
+        model = read(*arguments)
         weights = dict(model.weights)
-        weights["h.1.mlp.c_fc.bias"] = np.full_like(weights["h.1.mlp.c_fc.bias"], np.nan)
+        weights["blocks.1.mlp_in_bias"] = np.full_like(weights["blocks.1.mlp_in_bias"], np.nan)
         return conversion.dataclasses.replace(model, weights=weights)
 
     monkeypatch.setattr(conversion, "read_run", diverged)

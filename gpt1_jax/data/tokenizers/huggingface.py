@@ -25,7 +25,9 @@ TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # The files that make a tokenizer, the most telling first: the library's own, GPT-2's under two names, BERT's.
-_FORMS = ((TOKENIZER_JSON,), ("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"), ("vocab.txt",))
+FORMS = ((TOKENIZER_JSON,), ("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"), ("vocab.txt",))
+# The names that OpenAI gave GPT-2's files, beside those that all others use.
+_NAMES = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}
 _FOLDER = "huggingface"
 
 # What BERT's and RoBERTa's special pieces are called, in the order of `_ROLES`, unless tokenizer_config.json says so.
@@ -57,15 +59,15 @@ def open_huggingface(path: epath.PathLike) -> "HuggingFaceTokenizer":
         ValueError: a file is damaged, or describes no tokenizer.
     """
     path = expand(path, "data.tokenizer")
-    directory, forms = path, _FORMS
+    directory, forms = path, FORMS
     if not path.is_dir():
         directory = path.parent
-        forms = tuple(form for form in _FORMS if path.name in form) or ((path.name,),)
+        forms = tuple(form for form in FORMS if path.name in form) or ((path.name,),)
     names = next((form for form in forms if all((directory / name).exists() for name in form)), None)
     if names is None:
         raise FileNotFoundError(f"there is no {' and no '.join(map(' with '.join, forms))} in {directory}")
-    files = {name: read_bytes(directory / name, "data.tokenizer") for name in names}
-    if names not in _FORMS:
+    files = {_NAMES.get(name, name): read_bytes(directory / name, "data.tokenizer") for name in names}
+    if names not in FORMS:
         files = {TOKENIZER_JSON: files[path.name]}
     if (directory / TOKENIZER_CONFIG).exists():
         files[TOKENIZER_CONFIG] = read_bytes(directory / TOKENIZER_CONFIG, "data.tokenizer")
@@ -79,7 +81,7 @@ class HuggingFaceTokenizer:
     the mask, so that a text with blanks can be written; all else is plain characters.
 
     Attributes:
-        files: the contents of the files that it was read from, by their names.
+        files: the contents of the files that it was read from, by the names that transformers gives them.
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
@@ -153,6 +155,10 @@ class HuggingFaceTokenizer:
         continues = np.array([not piece.startswith(_SPACES) for piece in pieces])
         return continues, np.array([piece.endswith(_SPACES) for piece in pieces])
 
+    def described(self) -> str:
+        """Returns the tokenizer as a tokenizer.json has it."""
+        return _open(self.files, self._settings).to_str()
+
     def fingerprint(self) -> str:
         """Returns a hash of the files and settings that decide the ids."""
         parts = [(name, content) for name, content in self.files.items() if name != TOKENIZER_CONFIG]
@@ -198,7 +204,7 @@ def load_huggingface(directory: epath.PathLike) -> HuggingFaceTokenizer:
 
 def _open(files: Mapping[str, bytes], settings: Mapping[str, bool]) -> tokenizers.Tokenizer:
     """Returns the library's tokenizer of one of the forms, which cuts and pads nothing."""
-    names = next((form for form in _FORMS if set(form) <= files.keys()), None)
+    names = next((form for form in FORMS if set(form) <= files.keys()), None)
     if names is None:
         raise ValueError(f"{', '.join(files)} do not make a tokenizer")
     try:
