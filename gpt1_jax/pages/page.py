@@ -3,11 +3,13 @@
 Every text that comes from a run is escaped: a page runs no script and loads nothing, whatever a sample or a label says.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from etils import epath
@@ -41,10 +43,19 @@ _PLACES = ("data.cache_dir", "data.tfds_dir")
 _SAMPLES = 40
 
 
-def write_page(run: Run, judged: Judged | None = None) -> epath.Path:
-    """Writes the page of a run into its directory, whole; returns where it is."""
-    path = run.directory / PAGE
-    write_whole(path, make_page([read_facts(run, judged)]))
+def write_page(
+    run: Run, judged: Judged | None = None, samples: Mapping[int, str] = MappingProxyType({})
+) -> epath.Path:
+    """Writes the page of a run into its directory, whole; returns where it is.
+
+    Args:
+        run: the run directory.
+        judged: as in `read_facts`.
+        samples: step → sample, of those that TensorBoard's files may not have yet.
+    """
+    path, facts = run.directory / PAGE, read_facts(run, judged)
+    facts = dataclasses.replace(facts, samples=sorted((dict(facts.samples) | samples).items()))
+    write_whole(path, make_page([facts]))
     return path
 
 

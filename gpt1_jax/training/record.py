@@ -73,6 +73,7 @@ class Record:
         self._sampling = Showing("the sample")
         self._paging = Showing("the page report.html")
         self._page: threading.Thread | None = None
+        self._samples: dict[int, str] = {}
         self.directory = run.directory
         self.watch = Stopwatch()
         self.guard = Guard(first)
@@ -173,17 +174,24 @@ class Record:
         if sample is None:
             return
         if hosts.alone():
-            self._sampling(lambda: self._log.write_text(step, "sample", sample(state.params)))
+            self._sampling(lambda: self._keep_sample(step, sample(state.params)))
         else:  # if one left it out, the others would wait for it for ever
-            self._log.write_text(step, "sample", sample(state.params))
+            self._keep_sample(step, sample(state.params))
+
+    def _keep_sample(self, step: int, text: str) -> None:
+        self._log.write_text(step, "sample", text)
+        self._samples[step] = text
 
     def _show_page(self, step: int) -> None:
         """Writes report.html anew beside the training, unless it is still being written; the last one is waited for."""
         if not hosts.first():
             return
         if self._page is None or not self._page.is_alive():
+            samples = dict(self._samples)
             self._page = threading.Thread(
-                target=lambda: self._paging(lambda: write_page(self._run)), name="page", daemon=True
+                target=lambda: self._paging(lambda: write_page(self._run, samples=samples)),
+                name="page",
+                daemon=True,
             )
             self._page.start()
         if step == self._config.num_steps:

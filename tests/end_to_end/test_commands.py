@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_support import Runner
+from command_support import STEPS, Runner
 
 from gpt1_jax.data.tokenizers.opening import load_tokenizer
 
@@ -15,9 +15,9 @@ def test_evaluate_measures_what_training_would(runner: Runner, undisturbed: Path
     assert code == 0, err
     found = json.loads(out)
     whole = runner.directory / "whole"
-    runner.run(whole, **{"train.eval_batches": 0, "train.eval_every": 60})
+    runner.run(whole, **{"train.eval_batches": 0, "train.eval_every": STEPS})
     expected = json.loads((whole / "results.json").read_text())["validation"]
-    assert found["step"] == 60
+    assert found["step"] == STEPS
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6), name
 

@@ -14,6 +14,9 @@ import tensorflow_datasets as tfds
 from command_support import STEPS, Runner, assert_same_end, last_step, make_text, parameters, read_metrics
 
 from gpt1_jax.data.tokenizers.opening import load_tokenizer
+from gpt1_jax.pages.facts import read_facts
+from gpt1_jax.pages.page import make_page
+from gpt1_jax.run import Run
 
 
 def test_the_run_directory_holds_everything(undisturbed: Path) -> None:
@@ -26,6 +29,10 @@ def test_the_run_directory_holds_everything(undisturbed: Path) -> None:
     # The three newest, and what was or is the best: it is told after the last save.
     assert steps[-3:] == [STEPS - 8, STEPS - 4, STEPS] and best in steps and len(steps) <= 4
     assert list((undisturbed / "tensorboard").iterdir())
+    # The page was written after the last evaluation.
+    page = read_facts(Run(str(undisturbed)))
+    assert [step for step, _ in page.samples] == list(range(10, STEPS + 1, 10))
+    assert (undisturbed / "report.html").read_bytes() == make_page([page]).encode()
 
     entries = read_metrics(undisturbed)
     train = [entry for entry in entries if entry["kind"] == "train"]

@@ -78,7 +78,15 @@ def assert_equal(one: Any, other: Any) -> None:
 # ── The same logits ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("sizes", [{}, {"n_layer": 3, "n_head": 2, "vocab_size": 128, "n_positions": 30}])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        pytest.param(
+            {"n_layer": 3, "n_head": 2, "vocab_size": 128, "n_positions": 30}, marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_an_imported_model_writes_what_transformers_writes(sizes: dict[str, int], tmp_path: Path) -> None:
     model = make_reference(**sizes)
     model.save_pretrained(tmp_path / "hub")
@@ -112,15 +120,19 @@ def test_a_model_of_transformers_gives_its_logits_here(sizes: dict[str, Any], tm
     np.testing.assert_allclose(run.logits(ids), reference_logits(reference, ids), atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+# Sizes and tokenizers do not meet: each with the plainest of the other, and all pairs in the slow tests.
 @pytest.mark.parametrize(
-    "sizes",
+    ("sizes", "tokenizer"),
     [
-        {},
-        {"num_layers": 1, "num_heads": 1, "d_model": 16, "d_ff": 64, "context_length": 9},
-        {"num_layers": 3, "d_model": 64, "d_ff": 100},  # transformers knows four times the width alone
-        {"num_layers": 1, "activation": "relu"},
-        {"num_layers": 1, "activation": "swish"},
+        pytest.param(sizes, tokenizer, marks=[pytest.mark.slow] * bool(sizes and tokenizer != "none"))
+        for sizes in (
+            {},
+            {"num_layers": 1, "num_heads": 1, "d_model": 16, "d_ff": 64, "context_length": 9},
+            {"num_layers": 3, "d_model": 64, "d_ff": 100},  # transformers knows four times the width alone
+            {"num_layers": 1, "activation": "relu"},
+            {"num_layers": 1, "activation": "swish"},
+        )
+        for tokenizer in TOKENIZERS
     ],
 )
 def test_a_run_gives_its_logits_in_transformers(

@@ -107,8 +107,15 @@ def assert_plain(form: str, inputs: Any, rate: float) -> None:
 # ── It is attention, with dropout ────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-@pytest.mark.parametrize(("length", "width"), [(1, 16), (7, 64), (128, 64), (130, 16), (300, 64)])
+# Without dropout in the slow tests, but once.
+@pytest.mark.parametrize(
+    ("length", "width", "rate"),
+    [
+        (130, 16, 0.0),
+        *((length, width, 0.3) for length, width in ((1, 16), (7, 64), (128, 64), (130, 16), (300, 64))),
+        *(pytest.param(*x, 0.0, marks=pytest.mark.slow) for x in ((1, 16), (7, 64), (128, 64), (300, 64))),
+    ],
+)
 def test_the_kernels_are_plain_attention(length: int, width: int, rate: float) -> None:
     assert_plain("flash", arrays(length, width=width), rate)
 

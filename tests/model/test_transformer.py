@@ -121,7 +121,7 @@ def install_masks(reference: Any, config: ModelConfig, noise: jax.Array) -> None
         (3, 3, 48, 24, 11, True),
         (1, 1, 16, 8, 2, False),
         (2, 2, 32, 300, 300, True),
-        (2, 2, 32, 300, 129, False),
+        pytest.param(2, 2, 32, 300, 129, False, marks=pytest.mark.slow),
     ],
 )
 def test_states_logits_loss_and_gradients_are_those_of_transformers(
@@ -353,7 +353,13 @@ def baseline() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("unroll", "remat"), [(0, "none"), (2, "none"), (0, "full"), (1, "full"), (2, "dots")]
+    ("unroll", "remat"),
+    [
+        (2, "none"),
+        (0, "full"),
+        (2, "dots"),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in ((0, "none"), (1, "full"))),
+    ],
 )
 def test_how_layers_run_changes_nothing(baseline: Any, unroll: int, remat: str) -> None:
     inputs, expected = baseline
@@ -362,7 +368,10 @@ def test_how_layers_run_changes_nothing(baseline: Any, unroll: int, remat: str) 
         assert_close(loss_states_and_gradients(config, *inputs), expected)
 
 
-@pytest.mark.parametrize("axes", MESHES[1:])
+# An axis alone does what it does beside others.
+@pytest.mark.parametrize(
+    "axes", [pytest.param(axes, marks=[pytest.mark.slow] * (8 in axes)) for axes in MESHES[1:]]
+)
 def test_the_mesh_changes_nothing(baseline: Any, axes: tuple[int, int, int]) -> None:
     """Parameters, rows and heads are split, and dropout is on."""
     (params, tokens, noise), expected = baseline

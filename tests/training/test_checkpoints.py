@@ -91,7 +91,7 @@ def test_a_shape_that_does_not_fit_is_refused(saved) -> None:
         open_checkpoints(directory).restore(2, {"params": abstract.params | {"positions": wrong}})
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((1, 1, 1), marks=pytest.mark.slow), (2, 2, 2)])
 def test_a_save_holds_its_moment_though_training_goes_on_and_donates(tmp_path: Path, shape) -> None:
     with use_mesh(*shape) as mesh:
         parts = make_parts(CONFIG, mesh)
