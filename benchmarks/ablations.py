@@ -166,7 +166,10 @@ def collect(output: Path) -> dict[tuple[str, str], list[float]]:
         if (path.parent / "config.json").exists() and not (path.parent / "predictions").exists():
             continue
         task, variant, *_ = path.relative_to(output).parts
-        scores[task, variant].append(json.loads(path.read_text())["validation"][find_task(task).metrics[0]])
+        found = json.loads(path.read_text())
+        # Those of the predictions, which a fine-tuning makes with the parameters that finetune.select names.
+        measured = found.get("predictions") or found["validation"]
+        scores[task, variant].append(measured[find_task(task).metrics[0]])
     return dict(scores)
 
 

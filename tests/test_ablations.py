@@ -43,6 +43,14 @@ def test_the_table_has_means_and_half_ranges_of_the_first_metric(output: Path) -
     ]
 
 
+def test_the_score_of_a_fine_tuning_is_that_of_its_predictions(tmp_path: Path) -> None:
+    place = tmp_path / "demo_genre/full/0"
+    place.mkdir(parents=True)
+    results = {"validation": {"accuracy": 0.5}, "predictions": {"step": 3, "accuracy": 0.75}}
+    (place / "results.json").write_text(json.dumps(results))
+    assert collect(tmp_path) == {("demo_genre", "full"): [0.75]}
+
+
 def test_the_picture_is_drawn(output: Path) -> None:
     draw_transfer(collect(output), output / "transfer.png")
     assert (output / "transfer.png").read_bytes().startswith(b"\x89PNG")
