@@ -146,6 +146,11 @@ def check(config: Config) -> Config:
         )
     if model.kind == "lstm":
         _check_lstm(model)
+    if not model.causal and config.finetune and config.finetune.softmax == "authors":
+        raise UserError(
+            "finetune.softmax=authors does not go with model.causal=False, which has no auxiliary language model; set "
+            "tokens."
+        )
     if model.kind == "lstm" and config.finetune and config.finetune.softmax == "authors":
         raise UserError(
             "finetune.softmax=authors does not go with model.kind=lstm, which has no rows of positions; set tokens."

@@ -189,6 +189,7 @@ def test_a_value_has_no_keys() -> None:
         ("init_from", 3, "a text"),
         ("model.dtype", "float64", "float32, bfloat16"),
         ("model.remat", 1, "none, full, dots"),
+        ("model.causal", 1, "true or false"),
     ],
 )
 def test_a_wrong_type_is_refused(key: str, value: Any, expected: str) -> None:
@@ -231,6 +232,14 @@ def test_a_value_out_of_range_is_refused(key: str, value: float) -> None:
         ({"train.batch_size": 8, "train.accumulation": 3}, ("train.batch_size=8", "train.accumulation=3")),
         ({"train.num_steps": 0}, ("train.num_steps=0", "train.num_epochs=0")),
         ({"mesh.tensor": 0}, ("mesh.tensor=0",)),
+        (
+            {"model.kind": "lstm", "model.num_layers": 1, "model.norm": "pre"},
+            ("model.norm=pre", "model.kind=lstm"),
+        ),
+        (
+            {"model.causal": False, "finetune.softmax": "authors"},
+            ("finetune.softmax=authors", "model.causal=False"),
+        ),
         ({"mesh.data": -1, "mesh.fsdp": -1}, ("mesh=", "-1")),
     ],
 )
@@ -268,6 +277,8 @@ def test_what_is_allowed(overrides: dict[str, Any]) -> None:
         ("optimizer.learning_rate", "1", 1.0),
         ("train.num_epochs", ".5", 0.5),
         ("model.dtype", "bfloat16", "bfloat16"),
+        ("model.causal", "False", False),
+        ("model.embedding_norm", "true", True),
         ("model.attention", "plain", "plain"),
         ("data.source", "text:a=b:*.txt", "text:a=b:*.txt"),
         ("data.vocab_size", "8192", 8192),

@@ -52,7 +52,8 @@ def finetuning_loss(
 
     Args:
         model: trunk and head. The specials in use are targets of L1 like any token.
-        auxiliary_weight: λ; at 0 the language model's loss is not computed.
+        auxiliary_weight: λ; at 0 the language model's loss is not computed, nor if the trunk fills masks (BERT): its
+            positions see the tokens that they would predict.
         regression: whether L2 is the squared error of the head's one output instead of the cross-entropy.
         softmax: whether L1's softmax runs over the tokens in use only, or also over the positions' rows, as in the
             authors' `model`, where both are one table.
@@ -70,7 +71,7 @@ def finetuning_loss(
         else:
             errors = optax.softmax_cross_entropy(logits, batch.labels)
         task_loss = (batch.label_weights * errors).sum()
-        if not auxiliary_weight:
+        if not auxiliary_weight or not model.trunk.config.causal:
             return task_loss, {"task_loss": task_loss}
         lm_loss = _next_tokens(model.trunk, params["trunk"], hidden, batch, positions=softmax == "authors")
         return task_loss + auxiliary_weight * lm_loss, {"task_loss": task_loss, "lm_loss": lm_loss}
