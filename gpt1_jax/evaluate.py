@@ -13,8 +13,16 @@ _SOURCE = flags.DEFINE_string(
     "source", None, "text:GLOB, or data of its task: files:DIR, tfds; by default the run's own held-out part"
 )
 _ZERO_SHOT = flags.DEFINE_string(
-    "zero_shot", None, "a task to score without fine-tuning: cola, sst2, dprd, or any multiple choice"
+    "zero_shot",
+    None,
+    "a task to score without fine-tuning: cola, sst2, dprd, lambada, or any multiple choice",
 )
+_TEMPLATE = flags.DEFINE_string(
+    "prompt_template",
+    None,
+    "a file that puts the examples of --zero_shot into words, such as '{text} It was {answer}'",
+)
+_SHOTS = flags.DEFINE_integer("shots", 0, "solved training examples before each of --zero_shot", 0, 2**20)
 _STEP = flags.DEFINE_string("step", None, STEP_HELP)
 _STEPS = flags.DEFINE_string("steps", "", "several checkpoints: 500,1000 or all")
 
@@ -27,6 +35,8 @@ def main(_: list[str]) -> None:
     workdir, source, task = _WORKDIR.value, _SOURCE.value, _ZERO_SHOT.value
     if workdir is None:
         raise UserError("--workdir is missing; name the run directory to measure.")
+    if task is None and (_TEMPLATE.value or _SHOTS.value):
+        raise UserError("--prompt_template and --shots go with --zero_shot=TASK; name a task.")
     step = check_step(_STEP.value, "--step")
     if step is not None and _STEPS.value:
         raise UserError(f"--step={step} and --steps={_STEPS.value} both name checkpoints; leave one out.")
@@ -36,10 +46,11 @@ def main(_: list[str]) -> None:
     from gpt1_jax.usage import measuring, pictures
 
     found = []
+    prompting = measuring.Prompting(_TEMPLATE.value, _SHOTS.value or 0)
     chosen = measuring.checkpoint_steps(workdir, _STEPS.value or "") if step is None else (step,)
     for step in chosen:
         found.append(
-            measuring.zero_shot(workdir, task, source, step)
+            measuring.zero_shot(workdir, task, source, step, prompting)
             if task is not None
             else measuring.evaluate(workdir, source, step)
         )

@@ -31,12 +31,12 @@ def read_tfds(task: Task, tfds_dir: str | None, split: TaskSplit) -> list[Exampl
     kept = SETS[task.name]
     examples = []
     for part in kept.parts.get(split, ()):
-        rows = _read(task, _open(part.name, kept.archives, tfds_dir), part.split)
+        rows = _read(task, open_set(part.name, kept.archives, tfds_dir), part.split)
         examples += make_examples(task, rows, split, kept.columns, part.group)
     return examples
 
 
-def _open(name: str, archives: tuple[str, ...], tfds_dir: str | None) -> Any:
+def open_set(name: str, archives: tuple[str, ...], tfds_dir: str | None) -> Any:
     """Returns the builder of a set and prepares the set if necessary."""
     # Imported late: it takes half a second, which other sources need not pay.
     import tensorflow_datasets as tfds

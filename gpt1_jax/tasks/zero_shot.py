@@ -18,46 +18,14 @@ from gpt1_jax.tasks.task import Example, Task
 SENTIMENTS = (" negative", " positive")
 
 
-def encode_queries(
-    task: Task, examples: Sequence[Example], tokenizer: Tokenizer, context_length: int
-) -> EncodedExamples:
-    """Returns the sequences whose likelihood decides.
+def plain_ask(task: Task, example: Example) -> list[tuple[str, str]]:
+    """Returns, for each answer, the text that is given and the text that is scored, as the papers did it.
 
-        cola         sentence                              all of it is scored
-        sst2         sentence very positive | negative     the last word
-        dprd         sentence with the pronoun replaced    what follows the replacement
-        choice       context question choice               the choice
-
-    A sequence that is too long loses tokens at its beginning. If the tokenizer has an end piece, each sequence begins
-    with it, as documents do in pre-training.
-
-    Returns:
-        The sequences; `labels`, float32 [N, S], is the number of tokens to score at the end of each.
-
-    Raises:
-        UserError: the task has no zero-shot form.
+    cola         sentence                              all of it is scored
+    sst2         sentence very positive | negative     the last word
+    dprd         sentence with the pronoun replaced    what follows the replacement
+    choice       context question choice               the choice
     """
-    if task.name not in ("cola", "sst2") and task.kind != "choice":
-        raise UserError(
-            f"--zero_shot={task.name} has no zero-shot form; choose cola, sst2, dprd or a multiple-choice task."
-        )
-    queries = [query for example in examples for query in _split(task, example)]
-    begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
-    parts = tokenizer.encode_batch([part for query in queries for part in query], threads=16)
-    tokens, counts, cut = [np.zeros(0, np.int32)], [], []
-    for given, scored in zip(parts[::2], parts[1::2], strict=True):
-        whole = np.concatenate([begin, given, scored])
-        ids = whole[-context_length:]
-        tokens.append(ids.astype(np.int32))
-        counts.append(min(len(scored), len(ids) - 1))
-        cut.append(len(whole) - len(ids))
-    labels = np.array(counts, np.float32).reshape(len(examples), -1)
-    longest_cut = np.array(cut, np.int64).reshape(labels.shape).max(-1)
-    return EncodedExamples(np.concatenate(tokens), np.cumsum([0, *map(len, tokens[1:])]), labels, longest_cut)
-
-
-def _split(task: Task, example: Example) -> list[tuple[str, str]]:
-    """Returns, for each answer, the text that is given and the text that is scored."""
     if task.name == "cola":
         return [("", example.texts[0])]
     if task.name == "sst2":
@@ -69,6 +37,50 @@ def _split(task: Task, example: Example) -> list[tuple[str, str]]:
     context, question, *choices = example.texts
     given = " ".join(filter(None, (context, question)))
     return [(given, f" {choice}") for choice in choices]
+
+
+def check_plain(task: Task) -> None:
+    """Checks that `plain_ask` knows the task.
+
+    Raises:
+        UserError: the task has no zero-shot form.
+    """
+    if task.name not in ("cola", "sst2") and task.kind != "choice":
+        raise UserError(
+            f"--zero_shot={task.name} has no zero-shot form; write one with --prompt_template=FILE, or choose "
+            "cola, sst2, dprd, lambada or a multiple-choice task."
+        )
+
+
+def encode_queries(
+    queries: Sequence[Sequence[tuple[str, str]]], tokenizer: Tokenizer, context_length: int
+) -> EncodedExamples:
+    """Returns the sequences whose likelihood decides.
+
+    A sequence that is too long loses tokens at its beginning. If the tokenizer has an end piece, each sequence begins
+    with it, as documents do in pre-training.
+
+    Args:
+        queries: of each example, what is given and what is scored for each of its answers.
+        tokenizer: makes tokens of them.
+        context_length: of the model.
+
+    Returns:
+        The sequences; `labels`, float32 [N, S], is the number of tokens to score at the end of each.
+    """
+    texts = [text for query in queries for pair in query for text in pair]
+    begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
+    parts = tokenizer.encode_batch(texts, threads=16)
+    tokens, counts, cut = [np.zeros(0, np.int32)], [], []
+    for given, scored in zip(parts[::2], parts[1::2], strict=True):
+        whole = np.concatenate([begin, given, scored])
+        ids = whole[-context_length:]
+        tokens.append(ids.astype(np.int32))
+        counts.append(min(len(scored), len(ids) - 1))
+        cut.append(len(whole) - len(ids))
+    labels = np.array(counts, np.float32).reshape(len(queries), -1)
+    longest_cut = np.array(cut, np.int64).reshape(labels.shape).max(-1)
+    return EncodedExamples(np.concatenate(tokens), np.cumsum([0, *map(len, tokens[1:])]), labels, longest_cut)
 
 
 def _cut_at_word(sentence: str, word: str) -> tuple[str, str]:

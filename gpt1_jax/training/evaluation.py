@@ -16,6 +16,7 @@ from gpt1_jax.devices.mesh import place_rows, replicated
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import token_log_probabilities
 from gpt1_jax.model.output import before_table
+from gpt1_jax.model.output import logits as logits_of
 from gpt1_jax.model.trunk import Trunk
 from gpt1_jax.tasks.batches import TaskEvaluationBatches
 from gpt1_jax.tasks.encoding import EncodedExamples, LabelForm
@@ -108,6 +109,46 @@ def make_score(model: Trunk, mesh: Mesh) -> Callable[[Any, EncodedExamples, int]
 
     rank = _over_examples(score, mesh)
     return lambda *given: np.concatenate(rank(*given))
+
+
+def make_guess(
+    model: Trunk, mesh: Mesh, barred: np.ndarray
+) -> Callable[[Any, EncodedExamples, int], np.ndarray]:
+    """Returns a function (parameters, queries, batch size) → what the model makes of the scored tokens, float32 [N, 3].
+
+    These are the log-probability of the tokens; whether each of them is the most probable; and whether it is, if the
+    first may be none of the barred pieces.
+
+    Args:
+        model: the trunk.
+        mesh: where to compute.
+        barred: bool [V].
+    """
+
+    def guess(params: Any, batch: Any, most: int) -> jax.Array:
+        tokens, targets, weights = (x.reshape(-1, x.shape[-1]) for x in batch[:3])
+        counts = batch.labels.reshape(-1, 1).astype(jnp.int32)
+        first = (weights > 0).sum(-1, keepdims=True) - counts
+        # Only the states of the scored tokens meet the table.
+        places = jnp.clip(first + jnp.arange(most), 0, tokens.shape[-1] - 1)
+        hidden: Any = model.apply({"params": params}, tokens)
+        states = jnp.take_along_axis(hidden, places[..., None], 1).astype(jnp.float32)
+        found = logits_of(model.config, params, states, model.vocab_size)
+        wanted = jnp.take_along_axis(targets, places, 1)
+        scored = jnp.arange(most) < counts
+        chances = jnp.take_along_axis(jax.nn.log_softmax(found), wanted[..., None], -1)[..., 0]
+        right = found.argmax(-1) == wanted
+        allowed = jnp.where(barred, -jnp.inf, found[:, :1]).argmax(-1) == wanted[:, :1]
+        filtered = jnp.concatenate([allowed, right[:, 1:]], 1)
+        parts = [jnp.where(scored, chances, 0).sum(-1), *((x | ~scored).all(-1) for x in (right, filtered))]
+        return jnp.stack([part.astype(jnp.float32) for part in parts], -1)[:, None]
+
+    def measure(params: Any, queries: EncodedExamples, batch_size: int) -> np.ndarray:
+        most = int(queries.labels.max())
+        run = _over_examples(lambda params, batch: guess(params, batch, most), mesh)
+        return np.concatenate(run(params, queries, batch_size))
+
+    return measure
 
 
 def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Predict:

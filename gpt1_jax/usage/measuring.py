@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,16 +13,19 @@ from gpt1_jax.data.text_batches import evaluation_batches
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.run import Run
+from gpt1_jax.tasks import lambada
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
+from gpt1_jax.tasks.encoding import EncodedExamples
 from gpt1_jax.tasks.predictions import predict_labels
+from gpt1_jax.tasks.prompts import Ask, read_template, with_shots
 from gpt1_jax.tasks.reading import is_training_file, read_split, read_validation
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_judged
-from gpt1_jax.tasks.task import Example
-from gpt1_jax.tasks.zero_shot import best_threshold, choose_answers, encode_queries
+from gpt1_jax.tasks.task import Example, Task
+from gpt1_jax.tasks.zero_shot import best_threshold, check_plain, choose_answers, encode_queries, plain_ask
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.evaluation import make_evaluate, make_score, score_text
+from gpt1_jax.training.evaluation import make_evaluate, make_guess, make_score, perplexity, score_text
 from gpt1_jax.training.kept import open_corpus
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.usage.labeling import EXAMPLES_AT_ONCE
@@ -109,35 +113,59 @@ def _own_corpus(data: DataConfig, run: Run, init_from: str | None) -> corpora.Co
     return corpus
 
 
-def zero_shot(workdir: str, task_name: str, source: str | None, step: Step | None) -> dict[str, float]:
+class Prompting(NamedTuple):
+    """How the examples of a zero-shot task are asked.
+
+    Attributes:
+        template: the path of a template; None means the task's own form.
+        shots: how many solved examples come before each.
+    """
+
+    template: str | None = None
+    shots: int = 0
+
+
+def zero_shot(
+    workdir: str,
+    task_name: str,
+    source: str | None,
+    step: Step | None,
+    prompting: Prompting = Prompting(),  # noqa: B008
+) -> dict[str, float]:
     """Scores a task whose labels the language model has never seen (the paper's section 5).
 
-    Only the threshold of cola is fitted, on its training split.
+    Only the threshold of cola is fitted, on its training split, and only where there is no template.
 
     Args:
         workdir: the run directory.
-        task_name: cola, sst2, dprd or a multiple-choice task.
+        task_name: cola, sst2, dprd, lambada or a multiple-choice task; with a template any task with classes too.
         source: `tfds` or `files:DIR`; None means `tfds`, or `demo` for an embedded task.
         step: the checkpoint, as `load` takes it.
+        prompting: how it is asked.
 
     Returns:
-        "step", and what `score_predictions` returns for the validation split.
+        "step", and what `score_predictions` returns for the validation split; for lambada `_last_words`.
 
     Raises:
         UserError: there is no run or no checkpoint, the task has no zero-shot form, or the source has no data.
     """
     trained = TrainedRun(workdir, step)
     check_continues(trained.config.model, f"--zero_shot={task_name}")
+    data = dataclasses.replace(
+        trained.config.data, source=source or ("demo" if task_name in DEMO_TASKS else "tfds")
+    )
+    if task_name == lambada.NAME:
+        if prompting != Prompting():
+            raise UserError(
+                "--zero_shot=lambada continues passages as they are; leave out --prompt_template and --shots."
+            )
+        return {"step": trained.step, **_last_words(trained, data)}
     task = find_task(task_name, named="--zero_shot=")
-    default = "demo" if task_name in DEMO_TASKS else "tfds"
-    data = dataclasses.replace(trained.config.data, source=source or default)
-    length = trained.config.model.context_length
+    ask = _make_ask(task, data, prompting)
     rank = make_score(trained.trunk, trained.mesh)
 
     def measure(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-        queries = encode_queries(task, examples, trained.tokenizer, length)
-        for line in queries.describe_cut(length):
-            warn_once(line)
+        queries = _encode(trained, [ask(task, example) for example in examples])
         with trained.on_mesh():
             return rank(trained.trunk_params, queries, EXAMPLES_AT_ONCE), queries.labels
 
@@ -149,7 +177,7 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: Step | Non
     for line in describe_judged(task, validation, "scored examples"):
         warn_once(line)
     found, counts = measure(validation)
-    if task.name == "cola":
+    if task.name == "cola" and prompting.template is None:
         train = read_split(task, data, "train")
         likelihoods, lengths = measure(train)
         threshold = best_threshold((likelihoods / lengths)[:, 0], np.array([x.label for x in train]))
@@ -157,6 +185,48 @@ def zero_shot(workdir: str, task_name: str, source: str | None, step: Step | Non
     else:
         predictions = choose_answers(task, found, counts)
     return {"step": trained.step, **score_predictions(task, predictions, validation)}
+
+
+def _make_ask(task: Task, data: DataConfig, prompting: Prompting) -> Ask:
+    """Returns how the examples of a task are put into words."""
+    ask: Ask = plain_ask
+    if prompting.template is not None:
+        ask = read_template(prompting.template, task)
+    else:
+        check_plain(task)
+    if not prompting.shots:
+        return ask
+    if task.name == "cola" and prompting.template is None:
+        raise UserError("--shots is for answers, and cola has none of its own; add --prompt_template=FILE.")
+    return with_shots(ask, task, read_split(task, data, "train"), prompting.shots)
+
+
+def _encode(trained: TrainedRun, queries: Sequence[Sequence[tuple[str, str]]]) -> EncodedExamples:
+    length = trained.config.model.context_length
+    encoded = encode_queries(queries, trained.tokenizer, length)
+    for line in encoded.describe_cut(length):
+        warn_once(line)
+    return encoded
+
+
+def _last_words(trained: TrainedRun, data: DataConfig) -> dict[str, float]:
+    """Returns how the last words of LAMBADA are guessed.
+
+    Returns:
+        "accuracy": the share of words whose pieces are each the most probable; "accuracy_without_stop_words": the same
+        if the first piece may not be a stop word; "perplexity" of the words; "examples" counted.
+    """
+    passages = lambada.read_passages(data)
+    guess = make_guess(trained.trunk, trained.mesh, lambada.stop_pieces(trained.tokenizer))
+    queries = _encode(trained, [[passage] for passage in passages])
+    with trained.on_mesh():
+        chances, right, filtered = guess(trained.trunk_params, queries, EXAMPLES_AT_ONCE).T
+    return {
+        "accuracy": float(right.mean()),
+        "accuracy_without_stop_words": float(filtered.mean()),
+        "perplexity": perplexity(-float(chances.mean(dtype=np.float64))),
+        "examples": len(passages),
+    }
 
 
 def checkpoint_steps(workdir: str, steps: str) -> Sequence[Step | None]:

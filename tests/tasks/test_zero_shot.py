@@ -9,7 +9,7 @@ from sklearn.metrics import matthews_corrcoef
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.tasks.zero_shot import best_threshold, choose_answers, encode_queries
+from gpt1_jax.tasks.zero_shot import best_threshold, check_plain, choose_answers, encode_queries, plain_ask
 
 CHOICES = Task("choices", "choice", ("accuracy",), choices=2)
 
@@ -28,7 +28,7 @@ def queries(task: Task, example: Example, length: int = 100, end: bool = True) -
     """Each sequence as (what is given, what is scored); "|" is the end piece."""
     tokenizer = Characters()
     tokenizer.end_id = 0 if end else None
-    encoded = encode_queries(task, [example], tokenizer, length)  # pyright: ignore[reportArgumentType]
+    encoded = encode_queries([plain_ask(task, example)], tokenizer, length)  # pyright: ignore[reportArgumentType]
     found = []
     bounds = encoded.offsets.tolist()
     for start, stop, count in zip(bounds[:-1], bounds[1:], encoded.labels[0], strict=True):
@@ -84,7 +84,7 @@ def test_what_is_too_long_loses_its_beginning() -> None:
 @pytest.mark.parametrize("name", ["rte", "mrpc", "stsb"])
 def test_a_task_without_a_zero_shot_form_is_told(name: str) -> None:
     with pytest.raises(UserError, match=f"--zero_shot={name} has no zero-shot form"):
-        encode_queries(find_task(name), [], Characters(), 10)  # pyright: ignore[reportArgumentType]
+        check_plain(find_task(name))
 
 
 # ── What is chosen ───────────────────────────────────────────────────────────────────────────────────────────
