@@ -37,8 +37,8 @@ class Difference(NamedTuple):
 
     @property
     def resolved(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves out 0, which one seed alone cannot say: its interval is of the examples only."""
+        return self.seeds > 1 and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
         """Says it in hundredths: `+1.2 (0.3 to 2.1; 5 seeds, 800 examples)`."""

@@ -38,6 +38,10 @@ def test_seeds_that_contradict_each_other_resolve_nothing() -> None:
     assert not compare(find_task("rte"), LABELS, np.array([low, high]), np.array([high, low])).resolved
 
 
+def test_one_seed_resolves_nothing() -> None:
+    assert not compare(find_task("rte"), LABELS, right_at(0.5, 1), right_at(0.9, 1)).resolved
+
+
 def test_pairing_by_examples_sees_what_two_intervals_would_not() -> None:
     """The variant corrects 12 of 400 examples and spoils none."""
     ours = right_at(0.7, 3)
