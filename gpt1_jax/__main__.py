@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "predict",
     "generate": "generate",
     "score": "score",
+    "audit": "audit",
     "tokenize": "tokenize",
     "prepare": "prepare",
     "convert": "convert",

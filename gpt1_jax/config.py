@@ -170,6 +170,12 @@ class TrainConfig:
     keep_checkpoints: Annotated[int, Range(2, below=2**20)] = setting(
         3, OURS, "how many of the newest checkpoints stay; at least two, so that a damaged one can be skipped"
     )
+    keep_log_spaced: bool = setting(
+        False,
+        OURS,
+        "saves at the steps 1, 2, 4, 8, … too, and removes none of these checkpoints",
+        before=False,
+    )
     profile_steps: str = setting("", OURS, "steps to trace into RUN/profile, such as 10:15", before="")
 
     @property

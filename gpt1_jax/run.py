@@ -215,6 +215,10 @@ class Run:
             return found if found == newest.identity else None
         return found if newest.files.get(name, seal(found)) == seal(found) else None
 
+    def stretches(self) -> list[Stretch]:
+        """Returns what each stretch of the run's steps was trained with, as far as that is known."""
+        return self._history()[0]
+
     def _history(self) -> tuple[list[Stretch], bool]:
         return read_history(self.directory / _HISTORY)
 

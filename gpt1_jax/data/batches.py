@@ -73,7 +73,7 @@ class PretrainingBatches:
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Returns rows start:stop of the global batch of `step`; the weights of a global batch sum to 1."""
-        starts = self._locate(step * self.batch_size + np.arange(start, stop))
+        starts = self.starts(step, start, stop)
         windows = _read_windows(self._split, starts, self.context_length)
         tokens, targets = windows[:, None, :-1], windows[:, None, 1:]
         weights = np.full(tokens.shape, 1 / (self.batch_size * self.context_length), np.float32)
@@ -81,9 +81,9 @@ class PretrainingBatches:
         update = np.full(stop - start, hash_numbers(self._seed, step))
         return Batch(tokens, targets, weights, noise, update)
 
-    def _locate(self, examples: np.ndarray) -> np.ndarray:
-        """Returns where in the stream the window of each example begins, [B]."""
-        epochs, indices = np.divmod(examples, self.examples_per_epoch)
+    def starts(self, step: int, start: int, stop: int) -> np.ndarray:
+        """Returns where in the stream the windows of rows start:stop of a step begin, int64 [B]."""
+        epochs, indices = np.divmod(step * self.batch_size + np.arange(start, stop), self.examples_per_epoch)
         offsets = hash_numbers(self._seed, epochs, 0) % self.context_length
         windows = [
             index_shuffle(int(index), max_index=self.examples_per_epoch - 1, seed=int(seed), rounds=4)

@@ -1,6 +1,5 @@
 """Checkpoints through orbax: complete or absent, verified bit by bit, restored on any mesh."""
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +13,10 @@ from orbax.checkpoint import v1 as ocp
 
 from gpt1_jax.devices import hosts
 from gpt1_jax.disk.moving import move
-from gpt1_jax.errors import WRONG_PATHS, Fault, UserError
+from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.training import ledger
 from gpt1_jax.training.checksums import checksums, seal, unseal
+from gpt1_jax.training.damage import Damaged, LeftAlone, judged, reason_of
 from gpt1_jax.training.literal_paths import LiteralPath, check_storable
 from gpt1_jax.training.noise import keep_back
 
@@ -27,21 +28,10 @@ DIVERGED = "diverged"
 # Part of the names of checkpoints that orbax is still writing.
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
-# Errors with these words come from the storage or the network, not from the checkpoint.
-_PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
-
 # A trainer may replace a checkpoint while it is read; a newer one is looked for this many times.
 _LOOKS = 20
 
 keep_back()
-
-
-class Damaged(Exception):
-    """A checkpoint on disk differs from what was saved."""
-
-
-class LeftAlone(Damaged):
-    """Another process failed to read a checkpoint, and reports why."""
 
 
 class Checkpoints:
@@ -49,6 +39,8 @@ class Checkpoints:
 
     # This step stays however old it grows.
     best: int | None = None
+    # So do all powers of two, if this is set.
+    log_spaced: bool = False
     # All from this step on stay, since a divergence goes back to it.
     proven: int | None = None
 
@@ -102,7 +94,7 @@ class Checkpoints:
             # orbax's Checkpointer is not used: if a save fails on one process, it waits for the others before it says
             # so.
             saved = ocp.save_async(self.directory / str(step), state, custom_metadata=seal(sums))
-            self._saving = step, self._thread.submit(self._finish, saved, surplus)
+            self._saving = step, self._thread.submit(self._finish, saved, surplus, step, sums)
         if first:
             self.wait()
             self._look_at(step, state)
@@ -119,11 +111,17 @@ class Checkpoints:
     def _surplus(self, steps: list[int]) -> list[int]:
         """Returns which of the ascending steps have checkpoints to be removed."""
         older = [step for step in steps if step not in steps[-self._keep :]] if self._keep else []
+        if self.log_spaced:
+            older = [step for step in older if not is_log_spaced(step)]
         return [step for step in older if step != self.best and (self.proven is None or step < self.proven)]
 
-    def _finish(self, saved: ocp.AsyncResponse[None], surplus: Sequence[int]) -> None:
-        """Waits for a save, and then removes older ones; those that cannot be removed are left to the next save."""
+    def _finish(
+        self, saved: ocp.AsyncResponse[None], surplus: Sequence[int], step: int, sums: dict[str, int]
+    ) -> None:
+        """Waits for a save, enters it into the ledger, and removes older ones, or leaves that to the next save."""
         saved.result()
+        if hosts.first():
+            ledger.enter(self.directory.parent, step, sums)
         for step in surplus if hosts.first() else ():
             try:
                 (self.directory / str(step)).rmtree()
@@ -171,7 +169,7 @@ class Checkpoints:
             older = [other for other in self.steps() if other != step]
             left = f"checkpoint {older[-1]} is the newest whole one" if older else "there is none before it"
             raise Fault(
-                f"Checkpoint {step} could not be saved in {self.directory} ({_reason(error)}); {left}. Fix that, and "
+                f"Checkpoint {step} could not be saved in {self.directory} ({reason_of(error)}); {left}. Fix that, and "
                 "run the same command again to go on."
             ) from error
 
@@ -186,6 +184,18 @@ class Checkpoints:
                 f"Checkpoint {step}, just saved in {self.directory}, cannot be read again ({error}), so further "
                 "training would be lost; try another --workdir."
             ) from error
+
+    def sums(self, step: int) -> dict[str, int]:
+        """Returns the checksums of what was saved at a step, by the names of the arrays.
+
+        Raises:
+            Damaged: there is no such checkpoint, or it cannot be read.
+            Fault: as in `restore`.
+        """
+        try:
+            return unseal(ocp.metadata(self.directory / str(step)).custom_metadata)
+        except Exception as error:  # as in `restore`
+            raise judged(error, step) from error
 
     def restore(self, step: int, abstract: Any) -> Any:
         """Returns what was saved at a step, with the shapes, dtypes and shardings of `abstract`.
@@ -207,7 +217,7 @@ class Checkpoints:
         except (MemoryError, jax.errors.JaxRuntimeError):  # the machine's fault, not the checkpoint's
             raise
         except Exception as error:  # orbax and tensorstore raise everything, a bare Exception too
-            raise _judged(error, step) from error
+            raise judged(error, step) from error
         found = checksums(state)
         wrong = [name for name, value in found.items() if saved.get(name) != value]
         if wrong:
@@ -291,6 +301,11 @@ class Checkpoints:
         move(self.directory / str(step), aside)
 
 
+def is_log_spaced(step: int) -> bool:
+    """Returns whether a step is a power of two, as the steps of `train.keep_log_spaced` are."""
+    return step > 0 and step & (step - 1) == 0
+
+
 def _is_committed(path: epath.Path) -> bool:
     """Returns whether a checkpoint is complete on a store that cannot rename: orbax writes this file last."""
     return (path / "commit_success.txt").exists()
@@ -309,31 +324,3 @@ def _check_form(state: Any, abstract: Any) -> None:
     ):
         if not isinstance(leaf, jax.Array) or (leaf.shape, leaf.dtype) != (like.shape, like.dtype):
             raise Damaged(f"it has no {jax.tree_util.keystr(path, simple=True, separator='/')} that fits")
-
-
-def _judged(error: BaseException, step: int) -> Exception:
-    """Returns what an error in reading a checkpoint means."""
-    if isinstance(error, Damaged):
-        return error
-    reason = _reason(error)
-    first = _first(error)
-    if isinstance(first, PermissionError):
-        return first
-    gone = isinstance(first, (FileNotFoundError, *WRONG_PATHS))
-    if (isinstance(first, OSError) and not gone) or any(word in reason for word in _PASSING):
-        return Fault(f"Checkpoint {step} cannot be read now ({reason}); run the same command again.")
-    return LeftAlone(reason) if "barrier" in reason.lower() else Damaged(reason)
-
-
-def _first(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    error = _first(error)
-    # tensorstore's long lines end this way.
-    if number := re.search(r"os_error_code='(\d+)'", str(error)):
-        return os.strerror(int(number[1]))
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

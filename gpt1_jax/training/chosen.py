@@ -7,7 +7,8 @@ from gpt1_jax.arguments import Step, shown
 from gpt1_jax.devices import hosts
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
-from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.damage import Damaged
 from gpt1_jax.training.entries import make_results, read_entries
 from gpt1_jax.training.kept import kept_task
 

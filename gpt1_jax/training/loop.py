@@ -47,6 +47,7 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
     with use(trainer.mesh):
         # ── Restore ──────────────────────────────────────────────────────────────────────────────────────────
         checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
+        checkpoints.log_spaced = config.keep_log_spaced
         divergence.go_back(run, checkpoints, tell)
         restored = checkpoints.restore_newest(trainer.abstract, tell)
         state: State = stage.start() if restored is None else restored

@@ -13,7 +13,7 @@ from gpt1_jax.errors import Stopped
 from gpt1_jax.pages.page import write_page
 from gpt1_jax.run import Run
 from gpt1_jax.training import divergence, stopping
-from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.checkpoints import Checkpoints, is_log_spaced
 from gpt1_jax.training.divergence import Guard
 from gpt1_jax.training.evaluation import perplexity
 from gpt1_jax.training.log import MetricsLog
@@ -121,11 +121,12 @@ class Record:
 
     def due(self, step: int, stop: bool) -> Due:
         """Returns what to do after a dispatched step; `stop` is whether a signal asked for a stop."""
-        end = step == self._config.num_steps
+        config = self._config
+        spaced = config.keep_log_spaced and is_log_spaced(step)
         return Due(
             stop=stop,
-            save=end or step % self._config.checkpoint_every == 0,
-            evaluate=is_evaluated(self._stage, self._config, step),
+            save=step == config.num_steps or step % config.checkpoint_every == 0 or spaced,
+            evaluate=is_evaluated(self._stage, config, step),
             look=self.guard.nearly_lost,
         )
 

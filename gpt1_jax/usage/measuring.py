@@ -72,7 +72,7 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
     """Returns what `score_text` finds on a whole text, with the "tokens" that were predicted and the text's "bytes"."""
     run, config, tokenizer = trained.run, trained.config, trained.tokenizer
     if source is None:
-        splits = [_own_corpus(config.data, run, config.init_from).validation]
+        splits = [own_corpus(config.data, run, config.init_from).validation]
     else:
         corpus = corpora.prepare(dataclasses.replace(config.data, source=source), tokenizer)
         splits = [corpus.train, corpus.validation]
@@ -89,7 +89,7 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
     return score_text(nats / max(tokens, 1), splits, config.model.causal) | {"tokens": tokens, "bytes": size}
 
 
-def _own_corpus(data: DataConfig, run: Run, init_from: str | None) -> corpora.Corpus:
+def own_corpus(data: DataConfig, run: Run, init_from: str | None) -> corpora.Corpus:
     """Returns the text that a run was trained on, from its cache or from its source.
 
     Raises:

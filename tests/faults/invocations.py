@@ -29,7 +29,18 @@ def wrong(lines: str) -> list[Invocation]:
 
 # ── The command line itself ──────────────────────────────────────────────────────────────────────────────────
 
-COMMANDS = ("main", "evaluate", "predict", "generate", "score", "tokenize", "convert", "prepare", "compile")
+COMMANDS = (
+    "main",
+    "evaluate",
+    "predict",
+    "generate",
+    "score",
+    "audit",
+    "tokenize",
+    "convert",
+    "prepare",
+    "compile",
+)
 
 HELP = [
     Invocation(f"{command} {flag}", 0, ())

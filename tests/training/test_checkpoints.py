@@ -17,8 +17,9 @@ from support import tiny_config, use_mesh
 from training_support import assert_bit_equal, make_batch, make_parts, place, to_host
 
 from gpt1_jax.errors import Fault, UserError
-from gpt1_jax.training.checkpoints import Checkpoints, Damaged
+from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.checksums import checksums
+from gpt1_jax.training.damage import Damaged
 from gpt1_jax.training.state import State
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -1,0 +1,150 @@
+"""`audit`: what a step read, when a text was read, and whether steps come out again, asked of a small run."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_support import SMALL, STEPS, Runner, make_text
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.run import Run
+from gpt1_jax.training import ledger
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.usage.auditing import Audit
+
+ROWS, LENGTH = SMALL["train.batch_size"], SMALL["model.context_length"]
+
+
+@pytest.fixture(scope="module")
+def audit(undisturbed: Path) -> Audit:
+    return Audit(str(undisturbed))
+
+
+@pytest.fixture(scope="module")
+def read(audit: Audit) -> dict[tuple[int, int], list[int]]:
+    """The tokens of every row that the run read."""
+    return {
+        (row["step"], row["row"]): row["token_ids"]
+        for step in range(1, STEPS + 1)
+        for row in audit.rows(step)
+    }
+
+
+def answers(runner: Runner, workdir: Path, *flags: str) -> list[dict[str, Any]]:
+    ended = runner.call("audit", f"--workdir={workdir}", *flags)
+    assert ended.code == 0, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def test_the_rows_of_a_step_are_text_of_the_documents_that_they_name(
+    runner: Runner, undisturbed: Path, audit: Audit
+) -> None:
+    rows = answers(runner, undisturbed, "--step=7")
+    assert rows == [*audit.rows(7)] and [row["row"] for row in rows] == [*range(ROWS)]
+    training = [make_text(number, 300) for number in range(21)]
+    found = set()
+    for step in range(1, STEPS + 1):
+        for row in audit.rows(step):
+            assert len(row["token_ids"]) == LENGTH
+            # A row may reach into the next document; its first tokens are of its own.
+            begin = row["text"][: row["text"].index("\n") + 1] if "\n" in row["text"] else row["text"]
+            at = [number for number, text in enumerate(training) if begin and begin in text]
+            found.add((row["document"], at[0]) if len(at) == 1 else None)
+    pairs = sorted(found - {None})  # pyright: ignore
+    # One document is held out, and those behind it move up.
+    assert len(pairs) > 10 and all(number - document in (0, 1) for document, number in pairs)
+    assert len({document for document, _ in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize("place", [(1, 0, 3, 9), (17, 2, 0, 16), (33, 3, 5, 7), (40, 1, 8, 9)])
+def test_a_text_is_found_in_all_places_where_it_was_read_and_nowhere_else(
+    audit: Audit, read: dict[tuple[int, int], list[int]], place: tuple[int, int, int, int]
+) -> None:
+    decode = audit.corpus.tokenizer.decode
+    step, row, begin, end = place
+    # A text need not begin or end where a token does.
+    text = decode(read[step, row][begin:end])[1:]
+    visits = [*audit.find(text)]
+    assert visits == sorted(visits, key=lambda visit: (visit.step, visit.row))
+    whole = {place for place, ids in read.items() if text in decode(ids)}
+    places = {(visit.step, visit.row) for visit in visits}
+    assert (step, row) in whole <= places
+    for visit in visits:
+        ids = read[visit.step, visit.row]
+        behind = decode(ids[visit.position :])
+        # Its first token may begin before it, and a window may end or begin within it.
+        assert any(
+            behind[skipped:].startswith(text[part:][: len(behind) - skipped]) and len(behind) > skipped
+            for skipped in range(12)
+            for part in range(len(text) if visit.position == 0 else 1)
+        ), (text, behind)
+    windows = 1 + (len(audit.corpus.train) - LENGTH) // LENGTH - 1
+    assert all(visit.epoch == 1 + ((visit.step - 1) * ROWS + visit.row) // windows for visit in visits)
+
+
+def test_steps_done_again_lead_to_the_same_bits(runner: Runner, undisturbed: Path, tmp_path: Path) -> None:
+    kept = Checkpoints(Run(str(undisturbed)).checkpoints).steps()
+    span = f"--replay={kept[0]}:{kept[-1]}"
+    (found,) = answers(runner, undisturbed, span)
+    assert found == {
+        "from": kept[0],
+        "to": kept[-1],
+        "equal": True,
+        "arrays": found["arrays"],
+        "differing": [],
+    }
+    assert found["arrays"] > 30
+    # Against a ledger with another checksum.
+    other = tmp_path / "other"
+    shutil.copytree(undisturbed, other)
+    sums = ledger.read(Run(str(other)).directory)[kept[-1]]
+    ledger.enter(Run(str(other)).directory, kept[-1], sums | {"params/tokens": 1})
+    (found,) = answers(runner, other, span)
+    assert not found["equal"] and found["differing"] == ["params/tokens"]
+
+
+def test_the_ledger_has_every_checkpoint_ever_saved(undisturbed: Path) -> None:
+    run = Run(str(undisturbed))
+    known, kept = ledger.read(run.directory), Checkpoints(run.checkpoints).steps()
+    assert {*range(4, STEPS + 1, 4)} <= known.keys() and len(kept) < len(known)
+    assert {step: known[step] for step in kept} == {
+        step: Checkpoints(run.checkpoints).sums(step) for step in kept
+    }
+
+
+def test_a_torn_line_of_the_ledger_says_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    directory = Run(str(tmp_path)).directory
+    content = (undisturbed / ledger.NAME).read_bytes()
+    (tmp_path / ledger.NAME).write_bytes(content[:-30])
+    before = ledger.read(directory)
+    ledger.enter(directory, 99, {"a": 1})
+    assert ledger.read(directory) == before | {99: {"a": 1}} and len(before) == content.count(b"\n") - 1
+
+
+def test_slips_are_told(runner: Runner, audit: Audit, undisturbed: Path) -> None:
+    for call, told in (
+        (lambda: next(audit.rows(0)), f"--step=0 is no step of this run; name one from 1 to {STEPS}"),
+        (lambda: next(audit.rows(STEPS + 1)), f"--step={STEPS + 1}"),
+        (lambda: audit.find("nowhere at all"), "nowhere in the training text"),
+        (lambda: audit.find(""), "--find is empty"),
+        (lambda: audit.replay("8"), "not a span of steps"),
+        (lambda: audit.replay("8:8"), "not a span of steps"),
+        (lambda: audit.replay(f"3:{STEPS}"), "no checkpoint of step 3"),
+        (lambda: audit.replay(f"{STEPS - 4}:{STEPS - 1}"), "knows no checksums"),
+    ):
+        with pytest.raises(UserError, match=told):
+            call()
+    for flags in ([], ["--step=1", "--find=a"]):
+        ended = runner.call("audit", f"--workdir={undisturbed}", *flags)
+        assert ended.code == 2 and "Ask one question" in ended.stderr
+
+
+def test_checkpoints_at_powers_of_two_stay_if_that_is_asked_for(runner: Runner, tmp_path: Path) -> None:
+    runner.run(
+        tmp_path / "run",
+        **{"train.num_steps": 20, "train.keep_log_spaced": True, "train.checkpoint_every": 3},
+    )
+    kept = Checkpoints(Run(str(tmp_path / "run")).checkpoints).steps()
+    assert {1, 2, 4, 8, 16} <= {*kept} and 3 not in kept
