@@ -123,7 +123,7 @@ def check_step(value: object, name: str) -> Step | None:
         return int(value)
     step = _integer(value)
     if step is None or step < 0:
-        raise UserError(f"{name}={shown(value)} is no checkpoint; give best, last, or a step such as 500.")
+        raise UserError(f"{name}={shown(value)} is not a checkpoint; give best, last, or a step such as 500.")
     return step
 
 

@@ -54,7 +54,7 @@ def write_page(
         samples: step → sample, of those that TensorBoard's files may not have yet.
     """
     path, facts = run.directory / PAGE, read_facts(run, judged)
-    facts = dataclasses.replace(facts, samples=sorted((dict(facts.samples) | samples).items()))
+    facts = dataclasses.replace(facts, samples=sorted({**dict(facts.samples), **samples}.items()))
     write_whole(path, make_page([facts]))
     return path
 

@@ -29,7 +29,7 @@ def restore_chosen(run: Run, abstract: Any, step: Step | None, tell: Callable[[s
         tell: receives lines about checkpoints that are passed over.
 
     Raises:
-        UserError: there is no checkpoint yet, none of that step, no evaluation yet, or nothing sound.
+        UserError: there is not a checkpoint yet, none of that step, no evaluation yet, or nothing sound.
         Fault: as in `Checkpoints.restore`.
     """
     checkpoints = Checkpoints(run.checkpoints)

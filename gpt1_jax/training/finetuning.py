@@ -138,9 +138,9 @@ def finetune(config: Config, workdir: str) -> None:
         if hosts.first():
             write_predictions(run.directory / "predictions", split, task, predictions, data.splits()[split])
             if split == "validation":
+                _conclude(run, step, task, predictions, data.validation)
                 judged = judge(step, task, settings.scores, logits, data.validation)
                 Showing("the page report.html")(lambda judged=judged: write_page(run, judged))
-                _conclude(run, step, task, predictions, data.validation)
 
 
 def _conclude(run: Run, step: int, task: Task, predictions: Any, examples: list[Example]) -> None:

@@ -49,7 +49,7 @@ def load_trunk(run: Run, abstract: Any, tell: Callable[[str], None]) -> Any:
         tell: receives lines about damaged checkpoints that are skipped.
 
     Raises:
-        UserError: there is no checkpoint, or no sound one.
+        UserError: there is not a checkpoint, or no sound one.
     """
     wrapped = run.config().finetune is not None
     parts = {"params": {"trunk": abstract} if wrapped else abstract}

@@ -9,6 +9,7 @@ from command_support import Runner, read_metrics
 
 import gpt1_jax
 from gpt1_jax.pages.facts import read_facts
+from gpt1_jax.pages.page import make_page
 from gpt1_jax.run import Run
 
 CUSTOM = {"finetune.kind": "classification"}
@@ -77,7 +78,9 @@ def test_it_ends_with_scores_of_every_epoch_predictions_and_checkpoints(finetune
         lines = (finetuned / "predictions" / f"{split}.tsv").read_text().splitlines()
         assert lines[0] == "index\tprediction" and len(lines) == 1 + count
         assert {line.split("\t")[1] for line in lines[1:]} <= {"good", "bad"}
-    judged = read_facts(Run(str(finetuned))).judged
+    facts = read_facts(Run(str(finetuned)))
+    assert (finetuned / "report.html").read_bytes() == make_page([facts]).encode()
+    judged = facts.judged
     assert judged is not None and sum(count for _, _, count in judged.counts) == 21
     first = read_metrics(finetuned)[0]
     assert first["loss"] == pytest.approx(first["task_loss"] + 0.5 * first["lm_loss"], rel=1e-5)
