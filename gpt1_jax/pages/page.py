@@ -6,6 +6,7 @@ Every text that comes from a run is escaped: a page runs no script and loads not
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -280,7 +281,7 @@ def _differences(runs: Sequence[Facts]) -> str:
 
 
 def _spell(value: Any) -> str:
-    return number(value) if isinstance(value, float) else "" if value is None else str(value)
+    return number(value) if isinstance(value, float) else "" if value in (None, MISSING) else str(value)
 
 
 def _structure(facts: Facts, name: str) -> str:

@@ -135,6 +135,8 @@ def test_a_fine_tuned_runs_page_has_its_mistakes_and_a_later_one_keeps_them(tmp_
     assert text.index("probability 0.9") < text.index("probability 0.6")
     assert "0.3 (0.1 to 0.5)" in text and "0.454" in text
     assert read_facts(run).judged == judged()
+    # A key without a default has an empty cell.
+    assert "MISSING" not in text
 
 
 def test_what_another_page_keeps_is_passed_over(tmp_path: Path) -> None:
