@@ -266,9 +266,10 @@ class FinetuneConfig:
     max_examples: Amount = setting(
         0, OURS, "training examples to use, drawn by `seed`; 0 means all", fixed=True
     )
-    kind: Literal["classification", "entailment", "similarity", "choice"] | None = setting(
-        None, OURS, "the kind of the task custom", fixed=True
-    )
+    kind: (
+        Literal["classification", "entailment", "similarity", "choice", "tagging", "span", "completion"]
+        | None
+    ) = setting(None, OURS, "the kind of the task custom", fixed=True)
     columns: str = setting(
         "", OURS, "columns of custom: premise=COLUMN,hypothesis=COLUMN,label=COLUMN", fixed=True
     )

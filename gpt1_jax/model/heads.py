@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.layers import normal, parameter, zeros
+from gpt1_jax.model.output import pooled
 from gpt1_jax.model.trunk import Trunk
 
 # A dropout site that no layer has.
@@ -68,12 +69,14 @@ class Classifier(nn.Module):
     """A trunk with a head on it.
 
     Attributes:
-        trunk, head: the two parts; the parameters are {"trunk": …, "head": …}.
-        extract: the token that ends each sequence, whose state the head reads unless it reads all.
+        trunk, head: the two parts; the parameters are {"trunk": …, "head": …}. Without a head, for tasks that are text,
+            the logits are empty.
+        extract: the token that ends each sequence of a causal trunk, and whose state the head reads unless it reads
+            all. A trunk that reads both ways has its class at the first position, behind the pooler.
     """
 
     trunk: Trunk
-    head: Head
+    head: Head | None
     extract: int
 
     def __call__(
@@ -86,7 +89,7 @@ class Classifier(nn.Module):
         """Returns the task's logits, and the states for the auxiliary language model.
 
         Args:
-            tokens: int32 [B, S, T], each sequence with one extract token.
+            tokens: int32 [B, S, T], each sequence of a causal trunk with one extract token.
             noise: uint32 [B, S], the dropout seed of each sequence; None for no dropout.
             types, groups: int32 [B, S, T] or None, as the trunk takes them for [B · S, T].
 
@@ -98,13 +101,19 @@ class Classifier(nn.Module):
         )
         assert flat is not None
         hidden = self.trunk(flat, None if noise is None else noise.reshape(-1), types, groups)
+        if self.head is None:
+            return jnp.zeros((len(tokens), 0, 0)), hidden
         ends = jnp.argmax(flat == self.extract, axis=-1)
-        states = hidden
-        if self.head.pooling not in ("tokens", "ends"):
+        if self.head.pooling in ("tokens", "ends"):
+            states = hidden
+        elif self.trunk.config.causal:
             states = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)
+            states = states.reshape(len(tokens), -1, hidden.shape[-1])
+        else:
+            states = pooled(nn.unbox(self.trunk.variables["params"]), hidden[:, 0])
             states = states.reshape(len(tokens), -1, hidden.shape[-1])
         logits = self.head(states, None if noise is None else noise[:, 0])
         if self.head.pooling == "ends":
-            inside = jnp.arange(flat.shape[-1]) <= ends[:, None]
+            inside = jnp.arange(flat.shape[-1]) <= ends[:, None] if groups is None else groups >= 0
             logits = jnp.where(inside[:, None], logits, OUTSIDE)
         return logits, hidden

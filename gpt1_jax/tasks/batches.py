@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt1_jax.hashing import hash_numbers
-from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.grouping import Grouping, find_strata
 
 # The training step is compiled for at most this many widths.
@@ -146,9 +146,9 @@ def assemble(
 ) -> TaskBatch:
     """Returns the rows of some examples and then padding up to `rows`, without noise.
 
-    The weights follow the authors' reduction. The language model's loss is the mean over a sequence's targets, and then
-    over all sequences of the batch's examples. The task's loss is the mean over the batch's labels: its examples, or
-    its words, or the ends of its spans.
+    The weights follow the authors' reduction. The language model's loss is the mean over a sequence's targets, of which
+    a completion has only its own, and then over all sequences of the batch's examples. The task's loss is the mean over
+    the batch's labels: its examples, or its words, or the ends of its spans.
 
     Args:
         examples: the split.
@@ -166,7 +166,8 @@ def assemble(
         for s in range(sequences):
             ids = examples.sequence(number, s)
             tokens[row, s, : len(ids)] = ids
-            weights[row, s, : len(ids) - 1] = 1 / ((len(ids) - 1) * sequences * len(batch))
+            first = examples.first_target(number)
+            weights[row, s, first : len(ids) - 1] = 1 / ((len(ids) - 1 - first) * sequences * len(batch))
     labels[: len(numbers)] = found
     label_weights[: len(numbers)] = known / max(examples.places()[batch].sum(), 1)
     noise = np.zeros((rows, sequences), np.uint32)

@@ -16,6 +16,18 @@ _PAIR = {"premise": "sentence1", "hypothesis": "sentence2"}
 _PASSAGE = {"context": "article", "choices": "options", "label": "answer"}
 _LETTERS = ("A", "B", "C", "D")
 
+_EMERGING = ("corporation", "creative-work", "group", "location", "person", "product")
+# The universal parts of speech; _ stands for a word that has none.
+_PARTS_OF_SPEECH = (
+    *("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM"),
+    *("PART", "PRON", "PROPN", "PUNCT", "SCONJ", "SYM", "VERB", "X", "_"),
+)
+
+
+def _entities(*labels: str) -> tuple[str, ...]:
+    return ("O", *(f"{prefix}-{label}" for prefix in "BI" for label in labels))
+
+
 CATALOG: dict[str, Task] = {
     task.name: task
     for task in (
@@ -90,6 +102,11 @@ CATALOG: dict[str, Task] = {
             choices=2,
             columns={"context": "sentence", "question": "pronoun", "choices": "candidates"},
         ),
+        Task("conll2003", "tagging", ("f1", "accuracy"), labels=_entities("LOC", "MISC", "ORG", "PER")),
+        Task("wnut17", "tagging", ("f1", "accuracy"), labels=_entities(*_EMERGING)),
+        Task("ud_pos", "tagging", ("accuracy",), labels=_PARTS_OF_SPEECH),
+        Task("squad", "span", ("f1", "exact_match")),
+        Task("squad2", "span", ("f1", "exact_match"), no_answer=True),
         # Only a name: the config gives the kind, and the labels or choices are found in the data.
         Task("custom", "classification", ("accuracy",)),
         *DEMO_TASKS.values(),

@@ -5,11 +5,13 @@ from gpt1_jax.model.heads import Classifier, Head, Pooling
 from gpt1_jax.model.specials import SPECIALS, special_ids
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.tasks.encoding import head_outputs
-from gpt1_jax.tasks.task import Task
+from gpt1_jax.tasks.task import Kind, Task
+
+_POOLING: dict[Kind, Pooling] = {"similarity": "sum", "choice": "each", "tagging": "tokens", "span": "ends"}
 
 
 def make_classifier(config: ModelConfig, settings: FinetuneConfig, task: Task, vocab_size: int) -> Classifier:
-    """The trunk of a config with the head of a task, which reads the state at the extract token.
+    """The trunk of a config with the head of a task; completion needs none.
 
     Args:
         config: of the trunk.
@@ -17,11 +19,8 @@ def make_classifier(config: ModelConfig, settings: FinetuneConfig, task: Task, v
         task: whose head it is.
         vocab_size: V, the pieces of the tokenizer, without the specials.
     """
-    pooling: dict[str, Pooling] = {"similarity": "sum", "choice": "each"}
-    kind = pooling.get(task.kind, "one")
-    outputs = 1 if kind == "each" else head_outputs(task, settings.scores)
-    return Classifier(
-        make_trunk(config, vocab_size, specials=SPECIALS),
-        Head(kind, outputs, settings.classifier_dropout),
-        special_ids(vocab_size).extract,
-    )
+    pooling = _POOLING.get(task.kind, "one")
+    outputs = 1 if pooling == "each" else head_outputs(task, settings.scores)
+    head = None if task.kind == "completion" else Head(pooling, outputs, settings.classifier_dropout)
+    trunk = make_trunk(config, vocab_size, specials=SPECIALS)
+    return Classifier(trunk, head, special_ids(vocab_size).extract)

@@ -9,7 +9,8 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.tasks.labels import find_choice, find_class, find_score, is_not_known, spell_json, spell_label
 from gpt1_jax.tasks.rows import Row
-from gpt1_jax.tasks.task import ROLES, Columns, Example, Task, TaskSplit
+from gpt1_jax.tasks.structured import read_label, read_sentence
+from gpt1_jax.tasks.task import ROLES, Columns, Example, Label, Task, TaskSplit
 
 
 def find_columns(task: Task, records: Iterable[Mapping[str, object]]) -> Columns:
@@ -18,7 +19,7 @@ def find_columns(task: Task, records: Iterable[Mapping[str, object]]) -> Columns
     If no record has any of them, the names of the roles are used. All records follow one rule, so that none is read
     from other columns than its neighbors.
     """
-    own = {role: names for role, names in task.columns.items() if role != "label"}
+    own = {role: names for role, names in task.columns.items() if role in ROLES[task.kind]}
     columns = {name for names in own.values() for name in several(names)}
     found = set().union(*records)
     return {} if not found & columns and found & set(ROLES[task.kind]) else own
@@ -59,10 +60,15 @@ def make_examples(
     for row in rows:
         try:
             texts = _texts(task, row.fields, columns)
-            target = _label(task, spell_cell(row, label, split), label, texts, split)
+            if task.whole:
+                target = _label(task, spell_cell(row, label, split), label, texts, split)
+            else:
+                target = read_label(task, row, texts, columns, split)
         except ValueError as error:
             raise UserError(f"data.source: {row.where} is not an example of {task.name}: {error}.") from error
-        examples.append(Example(texts, target, group))
+        examples.append(
+            Example(texts, target, group, str(row.fields.get("id", "")) if task.kind == "span" else "")
+        )
     return examples
 
 
@@ -92,7 +98,8 @@ def hold_out(
 
     The examples of each class form blocks of `every`, and one example of each block is drawn; in the first block, one
     of the first two. So a class of two or more examples appears on both sides, and appending examples moves none of
-    the earlier ones. If a class has one example, it is trained on. All scores count as one class.
+    the earlier ones. If a class has one example, it is trained on. All scores count as one class, and so do all
+    sentences to tag, all questions on contexts and all prompts.
 
     Args:
         task: says whether labels are classes.
@@ -104,9 +111,9 @@ def hold_out(
         held_out = min(every, len(examples)) - 1
         train = [example for index, example in enumerate(examples) if index % every != held_out]
         return train, examples[held_out::every]
-    strata: dict[float | None, list[int]] = {}
+    strata: dict[Label, list[int]] = {}
     for number, example in enumerate(examples):
-        strata.setdefault(None if task.score_range else example.label, []).append(number)
+        strata.setdefault(_stratum(task, example), []).append(number)
     drawn = set()
     for numbers in strata.values():
         if len(numbers) == 1:
@@ -121,7 +128,14 @@ def hold_out(
     )
 
 
+def _stratum(task: Task, example: Example) -> Label:
+    """Returns the class that an example is held out with; scores, sentences and questions are of one."""
+    return example.label if task.whole and not task.score_range else None
+
+
 def _texts(task: Task, fields: Mapping[str, object], columns: Columns) -> tuple[str, ...]:
+    if task.kind == "tagging":
+        return tuple(word.text for word in read_sentence(fields, columns).words)
     texts: list[str] = []
     for role in ROLES[task.kind]:
         names = columns.get(role, role)
@@ -133,7 +147,8 @@ def _texts(task: Task, fields: Mapping[str, object], columns: Columns) -> tuple[
                 raise ValueError(f"it has {len(choices)} choices, expected {task.choices}")
             texts += choices
         else:
-            texts.append(" ".join(_text(fields, name, role) for name in several(names)))
+            read = _text if task.kind != "span" else _whole_text
+            texts.append(" ".join(read(fields, name, role) for name in several(names)))
     return tuple(texts)
 
 
@@ -147,12 +162,16 @@ def _choices(fields: Mapping[str, object], names: str | tuple[str, ...]) -> list
 
 
 def _text(fields: Mapping[str, object], name: str, role: str) -> str:
+    return _whole_text(fields, name, role).strip()
+
+
+def _whole_text(fields: Mapping[str, object], name: str, role: str) -> str:
     value = _find(fields, name, role)
     if not isinstance(value, str):
         raise ValueError(f"{name!r} is {spell_json(value)}, expected a text")
     # JSON can spell half of a surrogate pair, which is not text; encoding it raises a ValueError too.
     value.encode()
-    return value.strip()
+    return value
 
 
 def _label(

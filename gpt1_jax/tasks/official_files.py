@@ -9,6 +9,8 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.examples import make_examples
 from gpt1_jax.tasks.passages import split_passage
 from gpt1_jax.tasks.rows import Row, read_csv, read_json_file, read_jsonl, read_text, read_tsv
+from gpt1_jax.tasks.squad_files import read_squad
+from gpt1_jax.tasks.tagged_files import read_conll, read_conllu
 from gpt1_jax.tasks.task import Columns, Example, Task, TaskSplit
 
 
@@ -24,7 +26,8 @@ def read_official_files(task: Task, directory: Path, split: TaskSplit) -> list[E
         UserError: a training file is missing, or one of several files of another split; a file is empty or damaged, or
             holds a row that is not an example.
     """
-    candidates = LAYOUTS[task.name].get(split, ())
+    layout = _find_treebank(directory) if task.name == "ud_pos" else LAYOUTS[task.name]
+    candidates = layout.get(split, ())
     examples, missing = [], []
     for group in dict.fromkeys(file.group for file in candidates):
         files = [file for file in candidates if file.group == group]
@@ -114,6 +117,28 @@ def _read_schemas(path: Path) -> Iterator[Row]:
         yield Row(where, {"sentence": sentence, "pronoun": pronoun, "candidates": choices, "label": answer})
 
 
+def _find_treebank(directory: Path) -> "Layout":
+    """Returns the files of a treebank of Universal Dependencies; without a training part, dev trains and test judges.
+
+    Raises:
+        UserError: there are the files of several treebanks.
+    """
+    found: dict[str, list[Path]] = {
+        part: sorted(directory.glob(f"*{part}.conllu")) for part in ("train", "dev", "test")
+    }
+    for part, paths in found.items():
+        if len(paths) > 1:
+            raise UserError(
+                f"data.source='files:{directory}' has {' and '.join(path.name for path in paths):.200}, expected one "
+                f"*-ud-{part}.conllu: name a directory with one treebank"
+            )
+    files = [(File(paths[0].name, read_conllu),) if paths else () for paths in found.values()]
+    train, dev, test = files
+    if train:
+        return {"train": train, "validation": dev, "test": test}
+    return {"train": dev or (File("en_ewt-ud-train.conllu", read_conllu),), "validation": test if dev else ()}
+
+
 # ── The sets ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 # The files of each split. If a group has several files, the first that exists is read. Groups other than the task's
@@ -151,7 +176,34 @@ def _story_cloze(split: str) -> tuple[File, ...]:
     return (File(f"{name} - cloze_test_ALL_{split}.csv", read_csv), File(f"{name}.csv", read_csv))
 
 
+def _tagged(names: tuple[str, ...]) -> tuple[File, ...]:
+    return tuple(File(name, read_conll) for name in names)
+
+
+def _squad(version: str) -> Layout:
+    def files(part: str, *names: str) -> tuple[File, ...]:
+        return tuple(File(name, read_squad) for name in (f"{part}-{version}.json", *names))
+
+    return {
+        "train": files("train", "train.json"),
+        "validation": files("dev", "validation.json", "dev.json"),
+        "test": files("test", "test.json"),
+    }
+
+
 LAYOUTS: dict[str, Layout] = {
+    "conll2003": {
+        "train": _tagged(("eng.train", "train.txt")),
+        "validation": _tagged(("eng.testa", "valid.txt", "dev.txt")),
+        "test": _tagged(("eng.testb", "test.txt")),
+    },
+    "wnut17": {
+        "train": _tagged(("wnut17train.conll", "train.conll", "train.txt")),
+        "validation": _tagged(("emerging.dev.conll", "dev.conll", "valid.txt", "dev.txt")),
+        "test": _tagged(("emerging.test.annotated", "test.conll", "test.txt")),
+    },
+    "squad": _squad("v1.1"),
+    "squad2": _squad("v2.0"),
     "cola": {
         "train": (File("train.tsv", _read_cola),),
         "validation": (File("dev.tsv", _read_cola),),

@@ -12,6 +12,7 @@ from gpt1_jax.tasks.custom import read_custom, read_custom_validation
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS, read_demo_examples
 from gpt1_jax.tasks.examples import hold_out
 from gpt1_jax.tasks.labels import find_class
+from gpt1_jax.tasks.mixing import is_mixture, read_parts, repeat
 from gpt1_jax.tasks.official_files import read_official_files
 from gpt1_jax.tasks.task import Example, Task, TaskSplit
 from gpt1_jax.tasks.tfds_sets import read_tfds
@@ -56,7 +57,7 @@ def read_task(finetune: FinetuneConfig, data: DataConfig, begun: Task | None = N
             "finetune.task='dprd' is zero-shot only; run gpt1_jax.evaluate with --zero_shot=dprd."
         )
     if task.name == "custom":
-        task, splits = read_custom(finetune, _directory(data), data.split_seed, begun)
+        task, splits = _read_custom(finetune, data, begun)
         train, validation, test = splits["train"], splits["validation"], splits.get("test", [])
     else:
         train, validation = _read_train_and_validation(task, data)
@@ -89,7 +90,7 @@ def read_validation(
     if task.name != "custom":
         examples = read_split(task, other, "validation")
     elif source is None:
-        examples = read_custom(finetune, _directory(data), data.split_seed, task)[1]["validation"]
+        examples = _read_custom(finetune, data, task)[1]["validation"]
     else:
         examples = read_custom_validation(_directory(other), task)
     if not examples:
@@ -97,6 +98,23 @@ def read_validation(
             f"--source={other.source} has no example of {task.name} to score; name a source that has one."
         )
     return examples
+
+
+def _read_custom(
+    finetune: FinetuneConfig, data: DataConfig, begun: Task | None
+) -> tuple[Task, dict[TaskSplit, list[Example]]]:
+    """Reads the user's task from one place, or for completion from several, each of which is a group."""
+    if finetune.kind != "completion" or not is_mixture(data.source):
+        return read_custom(finetune, _directory(data), data.split_seed, begun)
+    task = begun
+    mixed: dict[TaskSplit, list[Example]] = {"train": [], "validation": [], "test": []}
+    for part in read_parts(data.source):
+        task, splits = read_custom(finetune, part.path, data.split_seed, begun)
+        for split, examples in splits.items():
+            named = [example._replace(group=part.name) for example in examples]
+            mixed[split] += repeat(named, part.weight, data.split_seed) if split == "train" else named
+    assert task is not None
+    return task, mixed
 
 
 def is_training_file(data: DataConfig, source: str) -> bool:
@@ -146,7 +164,7 @@ def _choose_positive(task: Task, label: str) -> Task:
     """Returns the task with the class whose F1 counts, as finetune.positive_label names it; "" means the second."""
     if not label:
         return task
-    if "f1" not in task.metrics:
+    if task.counted_class is None:
         raise UserError(
             f"finetune.positive_label={label!r:.80} goes with a task of two classes that is judged by F1, and "
             f"{task.name} is not; leave it out."

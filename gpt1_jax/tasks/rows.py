@@ -37,6 +37,10 @@ class Row(NamedTuple):
     typed: bool = True
 
 
+Reader = Callable[[Path], Iterator[Row]]
+Readers = Mapping[str, Reader]
+
+
 def read_tsv(path: Path, header: tuple[str, ...] | None = None, spare: bool = False) -> Iterator[Row]:
     """Yields the rows of a .tsv file, where TAB separates cells and a quotation mark is an ordinary character.
 
@@ -193,13 +197,8 @@ def read_jsonl(path: Path) -> Iterator[Row]:
             yield Row(where, inputs.parse_object(line, f"{_NAME}: {where}"))
 
 
-def find_reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:
-    """Returns the reader for a table with a header, by the file's ending in any case, with or without .gz."""
-    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
-        ".jsonl": read_jsonl,
-        ".csv": read_csv,
-        ".tsv": read_tsv,
-    }
+def find_reader(path: Path, readers: Readers) -> Reader | None:
+    """Returns one of the readers, by the file's ending in any case, with or without .gz."""
     return readers.get(Path(path.name.lower().removesuffix(".gz")).suffix)
 
 

@@ -1,13 +1,17 @@
-"""The metrics of labeled tasks over whole splits, computed by scikit-learn and scipy."""
+"""The metrics of labeled tasks over whole splits; those of classes and scores are scikit-learn's and scipy's."""
 
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 from scipy import stats
 from sklearn import metrics
 
+from gpt1_jax.tasks.answer_scores import completion_scores, span_scores
+from gpt1_jax.tasks.predictions import Predictions
+from gpt1_jax.tasks.tagging import entity_f1
 from gpt1_jax.tasks.task import Example, Metric, Task
 
 
@@ -49,7 +53,7 @@ _COMPUTE = {
 }
 
 
-def score_predictions(task: Task, predictions: np.ndarray, examples: Sequence[Example]) -> dict[str, float]:
+def score_predictions(task: Task, predictions: Predictions, examples: Sequence[Example]) -> dict[str, float]:
     """Returns a task's metrics on a split, and "examples": the number of examples whose label is known.
 
     If the split has groups, each group's metrics are added under names such as "accuracy_mismatched". The plain names
@@ -57,19 +61,40 @@ def score_predictions(task: Task, predictions: np.ndarray, examples: Sequence[Ex
 
     Args:
         task: names the metrics.
-        predictions: [N], as `predict_labels` returns them.
+        predictions: as `predictions.predict` returns them.
         examples: the N examples, in the same order.
     """
     known = np.array([example.label is not None for example in examples])
-    labels = np.array([example.label or 0 for example in examples])
     groups = np.array([example.group for example in examples])
 
     def measure(chosen: np.ndarray) -> dict[str, float]:
-        values = compute_metrics(task.metrics, predictions[chosen], labels[chosen], task.positive)
-        return values | {"examples": int(chosen.sum())}
+        numbers = np.flatnonzero(chosen).tolist()
+        found, right = [predictions[number] for number in numbers], [examples[number] for number in numbers]
+        values = _measure(task, found, right)
+        return {name: values[name] for name in task.metrics} | {"examples": len(right)}
 
     scores = measure(known & (groups == task.headline) if task.headline else known)
     for group in sorted(set(groups) - {"", task.headline}):
         if (chosen := known & (groups == group)).any():
             scores |= {f"{name}_{group}": value for name, value in measure(chosen).items()}
     return scores
+
+
+def _measure(task: Task, predictions: Sequence[Any], examples: Sequence[Example]) -> dict[str, float]:
+    labels: list[Any] = [example.label for example in examples]
+    if task.kind == "tagging":
+        found, right = (
+            [[task.labels[tag] for tag in tags] for tags in both] for both in (predictions, labels)
+        )
+        pairs = [*zip(chain.from_iterable(found), chain.from_iterable(right), strict=True)]
+        same = sum(one == other for one, other in pairs)
+        return {"f1": entity_f1(found, right), "accuracy": same / max(len(pairs), 1)}
+    if task.kind == "span":
+        accepted = [
+            [example.texts[1][start:end] for start, end in spans]
+            for example, spans in zip(examples, labels, strict=True)
+        ]
+        return span_scores([answer.text for answer in predictions], accepted)
+    if task.kind == "completion":
+        return completion_scores(task.metrics, predictions, labels)
+    return compute_metrics(task.metrics, np.array(predictions), np.array(labels), task.positive)

@@ -12,14 +12,16 @@ _COMPARED = 1000
 
 
 def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
-    """Returns sentences on the classes or scores, and on what training or validation lacks; none for choices.
+    """Returns sentences on the classes, tags or scores, and on what training or validation lacks; none for others.
 
     Args:
         task: the task.
         train: the examples to train on.
         validation: the examples to score.
     """
-    if task.kind == "choice":
+    if task.kind == "tagging":
+        return [f"{len(task.labels)} tags to learn: {', '.join(task.labels):.200}"]
+    if task.kind == "choice" or not task.whole:
         return []
     if task.score_range:
         low, high = task.score_range
@@ -28,7 +30,7 @@ def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[E
         counts = Counter(example.label for example in train)
         shown = [f"{name!r:.40} ({counts[number]:,})" for number, name in enumerate(task.labels)]
         rest = f" and {len(shown) - _NAMED:,} more" if len(shown) > _NAMED else ""
-        positive = f"; f1 is that of {task.labels[task.positive]!r:.40}" if "f1" in task.metrics else ""
+        positive = f"; f1 is that of {task.counted_class!r:.40}" if task.counted_class else ""
         lines = [f"classes to learn: {', '.join(shown[:_NAMED])}{rest}{positive}"]
         if unseen := [repr(name) for number, name in enumerate(task.labels) if not counts[number]]:
             lines.append(
@@ -38,7 +40,7 @@ def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[E
 
 
 def describe_judged(task: Task, examples: Sequence[Example], name: str) -> list[str]:
-    """Returns a sentence if all known labels of the examples to score are the same; none for choices.
+    """Returns a sentence if all known labels of the examples to score are the same class or score.
 
     Args:
         task: the task.
@@ -46,9 +48,10 @@ def describe_judged(task: Task, examples: Sequence[Example], name: str) -> list[
         name: what to call these examples.
     """
     labels = {example.label for example in examples if example.label is not None}
-    if task.kind == "choice" or len(labels) != 1:
+    if task.kind == "choice" or not task.whole or len(labels) != 1:
         return []
     (label,) = labels
+    assert isinstance(label, int | float)
     shown = f"{label}" if task.score_range else f"{task.labels[int(label)]!r:.40}"
     return [f"all {name} have the label {shown}, so their score says little"]
 

@@ -10,18 +10,41 @@ from typing import Any, Literal, NamedTuple
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.specials import Specials
 
-Kind = Literal["classification", "entailment", "similarity", "choice"]
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+Kind = Literal["classification", "entailment", "similarity", "choice", "tagging", "span", "completion"]
+Metric = Literal[
+    "accuracy",
+    "f1",
+    "matthews_correlation",
+    "pearson",
+    "spearman",
+    "exact_match",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+]
 TaskSplit = Literal["train", "validation", "test"]
 Columns = Mapping[str, str | tuple[str, ...]]
 
-# The texts that make up an example of each kind, by the names that users give them. `choices` is a list.
+# The texts that make up an example of each kind, by the names that users give them. `choices` and `words` are lists.
 ROLES: dict[Kind, tuple[str, ...]] = {
     "classification": ("text",),
     "entailment": ("premise", "hypothesis"),
     "similarity": ("sentence1", "sentence2"),
     "choice": ("context", "question", "choices"),
+    "tagging": ("words",),
+    "span": ("question", "context"),
+    "completion": ("prompt",),
 }
+# The kinds whose label is one class, one choice or one score of the whole example.
+WHOLE_KINDS: tuple[Kind, ...] = ("classification", "entailment", "similarity", "choice")
+# What users call the label; "label" if nothing is said here.
+_LABEL_NAMES: dict[Kind, str] = {"tagging": "tags", "span": "answers", "completion": "completion"}
+Label = int | float | str | tuple[int, ...] | tuple[tuple[int, int], ...] | None
+
+
+def label_name(kind: Kind) -> str:
+    """Returns what users call the label of a kind."""
+    return _LABEL_NAMES.get(kind, "label")
 
 
 class Example(NamedTuple):
@@ -29,14 +52,18 @@ class Example(NamedTuple):
 
     Attributes:
         texts: the texts of its kind's ROLES in order; for choice (context, question, choice, choice, …), where a
-            question that is absent is "".
-        label: the number of the class or of the right choice, from 0; or a score; None if unknown.
+            question that is absent is ""; for tagging the words.
+        label: the number of the class or of the right choice, from 0; or a score; for tagging the number of each word's
+            tag; for span where each accepted answer begins and ends in the context, in characters, and () if the
+            context has none; for completion the text; None if unknown.
         group: the part of its split that it belongs to, such as "mismatched" in MNLI; "" if the split has no groups.
+        id: the data set's name for it; "" if it has none.
     """
 
     texts: tuple[str, ...]
-    label: int | float | None
+    label: Label
     group: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,15 +74,16 @@ class Task:
         name: the name that the config uses.
         kind: decides the transformation and the head.
         metrics: how predictions are scored; the first metric decides which evaluation is the best.
-        labels: the names of the classes, in the order of their numbers; empty for scores and choices.
+        labels: the names of the classes or tags, in the order of their numbers; empty for the other kinds.
         score_range: the lowest and the highest score, for similarity with scores.
         choices: the number of choices in an example, for multiple choice.
-        columns: for each role of ROLES[kind] and for "label", the data set's name for it, if that differs. If there
-            are several columns, they are joined by a space, or they are the choices.
+        columns: for each role of ROLES[kind] and for `label_name(kind)`, the data set's name for it, if that differs.
+            If there are several columns, they are joined by a space, or they are the choices.
         answers: the data set's names for the right choice, in the order of the choices; empty if it uses the choice's
             number, from 0, or its text.
         headline: the group whose metrics stand for the task, if its split has groups; "" means all examples.
         positive_label: of two classes, the one whose F1 is reported; "" means the second.
+        no_answer: whether a question may have no answer in its context.
     """
 
     name: str
@@ -68,6 +96,7 @@ class Task:
     answers: tuple[str, ...] = ()
     headline: str = ""
     positive_label: str = ""
+    no_answer: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the task as JSON types, which `Task.from_dict` reads."""
@@ -86,9 +115,14 @@ class Task:
         return self.labels.index(self.positive_label) if self.positive_label else 1
 
     @property
-    def sequences(self) -> int:
-        """S: two for similarity (both orders), one for each choice, and otherwise one."""
-        return {"similarity": 2, "choice": self.choices}.get(self.kind, 1)
+    def whole(self) -> bool:
+        """Whether a label is one class, one choice or one score of the whole example."""
+        return self.kind in WHOLE_KINDS
+
+    @property
+    def counted_class(self) -> str | None:
+        """The class whose F1 is reported, or None if the task has no such metric."""
+        return self.labels[self.positive] if self.whole and "f1" in self.metrics else None
 
 
 def _frozen(value: Any) -> Any:
@@ -99,7 +133,7 @@ def _frozen(value: Any) -> Any:
 def transform(
     kind: Kind, texts: Sequence[Sequence[int]], specials: Specials, context_length: int
 ) -> list[list[int]]:
-    """Returns the token sequences of an example (the paper's figure 1, right), each at most T long.
+    """Returns the token sequences of an example of a whole kind (the paper's figure 1, right), each at most T long.
 
         classification   <s> text <e>
         entailment       <s> premise $ hypothesis <e>

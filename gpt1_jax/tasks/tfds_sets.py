@@ -28,7 +28,12 @@ def read_tfds(task: Task, tfds_dir: str | None, split: TaskSplit) -> list[Exampl
     Raises:
         UserError: the set can be neither read nor prepared, or a record is not an example of the task.
     """
-    kept = SETS[task.name]
+    kept = SETS.get(task.name)
+    if kept is None:
+        raise UserError(
+            f"data.source='tfds' has no {task.name}; name the directory of its official files with "
+            "data.source=files:DIR."
+        )
     examples = []
     for part in kept.parts.get(split, ()):
         rows = _read(task, open_set(part.name, kept.archives, tfds_dir), part.split)

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.task import Example, Task
 
 # In the order of SST-2's labels.

@@ -13,13 +13,15 @@ from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.data.corpus import Split
 from gpt1_jax.data.masked import MaskedEvaluationBatches
 from gpt1_jax.devices.mesh import place_rows, replicated
+from gpt1_jax.model.decoding.generator import Generator
+from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.heads import Classifier
 from gpt1_jax.model.losses import token_log_probabilities
 from gpt1_jax.model.output import before_table
 from gpt1_jax.model.output import logits as logits_of
-from gpt1_jax.model.trunk import Trunk
+from gpt1_jax.model.trunk import Trunk, make_trunk, used_rows
 from gpt1_jax.tasks.batches import TaskEvaluationBatches
-from gpt1_jax.tasks.encoding import EncodedExamples, LabelForm
+from gpt1_jax.tasks.encoded import EncodedExamples, LabelForm
 from gpt1_jax.training import stopping
 from gpt1_jax.training.objectives import Objective
 
@@ -89,6 +91,19 @@ def make_predict(model: Classifier, mesh: Mesh) -> Predict:
         return found
 
     return _over_examples(logits, mesh)
+
+
+def make_generate(model: Classifier, mesh: Mesh) -> Callable[[Any], Generator]:
+    """Returns a function of the parameters that makes a generator, which reads and says the specials too."""
+    trunk = model.trunk
+    with_specials = make_trunk(trunk.config, used_rows(trunk))
+    more = table_rows(with_specials.vocab_size) - table_rows(trunk.vocab_size)
+
+    def generate(params: Any) -> Generator:
+        tokens = jnp.pad(params["trunk"]["tokens"], [(0, more), (0, 0)])
+        return Generator(with_specials, mesh, {**params["trunk"], "tokens": tokens})
+
+    return generate
 
 
 def make_score(model: Trunk, mesh: Mesh) -> Callable[[Any, EncodedExamples, int], np.ndarray]:
@@ -179,7 +194,9 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Pre
 
 def _without_padding(output: np.ndarray, form: LabelForm, length: int) -> np.ndarray:
     """Returns an output [P, C], of which the positions of a batch are one dimension, cut to the example's own."""
-    return {"whole": output, "tags": output[:length], "spans": output[:, :length]}[form]
+    if form == "tags":
+        return output[:length]
+    return output[:, :length] if form == "spans" else output
 
 
 def score_text(loss: float, splits: Sequence[Split], causal: bool = True) -> dict[str, float]:

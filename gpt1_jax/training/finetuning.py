@@ -19,17 +19,21 @@ from gpt1_jax.pages.page import write_page
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.batches import TaskBatches
 from gpt1_jax.tasks.classifier import make_classifier
-from gpt1_jax.tasks.encoding import EncodedExamples, encode_examples
+from gpt1_jax.tasks.completions import complete
+from gpt1_jax.tasks.encoded import EncodedExamples
+from gpt1_jax.tasks.encoding import encode_examples
+from gpt1_jax.tasks.frames import make_frame
 from gpt1_jax.tasks.grouping import Grouping
 from gpt1_jax.tasks.intervals import score_interval
-from gpt1_jax.tasks.predictions import predict_labels, write_predictions
+from gpt1_jax.tasks.predictions import Predictions, write_predictions
+from gpt1_jax.tasks.predictions import predict as predict_outputs
 from gpt1_jax.tasks.reading import TaskData, read_task
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels, describe_loss
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.chosen import best_step, restore_chosen
-from gpt1_jax.training.evaluation import make_predict
+from gpt1_jax.training.evaluation import make_generate, make_predict
 from gpt1_jax.training.judging import judge
 from gpt1_jax.training.kept import kept_task, kept_tokenizer, sound_tokenizer
 from gpt1_jax.training.loop import train
@@ -105,10 +109,14 @@ def finetune(config: Config, workdir: str) -> None:
         trunk = jax.device_put(trunk, jax.tree.map(lambda leaf: leaf.sharding, like))
         return state._replace(params={**state.params, "trunk": trunk})
 
-    outputs, rows = make_predict(model, mesh), config.train.rows
+    outputs, generate, rows = make_predict(model, mesh), make_generate(model, mesh), config.train.rows
 
-    def predict(params: Any, split: str) -> np.ndarray:
-        return predict_labels(task, outputs(params, encoded[split], rows), settings.scores)
+    def predict(params: Any, split: str) -> Predictions:
+        examples = data.splits()[split]
+        if task.kind == "completion":
+            return complete(examples, tokenizer, make_frame(tokenizer, causal=True), length, generate(params))
+        found = outputs(params, encoded[split], rows)
+        return predict_outputs(task, examples, encoded[split], found, tokenizer, settings.scores)
 
     # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
     stage = Stage(
@@ -125,7 +133,7 @@ def finetune(config: Config, workdir: str) -> None:
         flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
         early=early,
         lines=[*_describe(data, encoded, tokenizer, length), *session.lines, *warnings, *opened.lines],
-        positive_label=task.labels[task.positive] if "f1" in task.metrics else None,
+        positive_label=task.counted_class,
     )
     final = train(stage, trainer, config.train, run)
 

@@ -51,7 +51,7 @@ def finetuning_loss(
     """Returns L3 = L2 + λ · L1, with dropout (the paper's equation 5).
 
     Args:
-        model: trunk and head. The specials in use are targets of L1 like any token.
+        model: trunk and head. The specials in use are targets of L1 like any token. Without a head L3 is L1.
         auxiliary_weight: λ; at 0 the language model's loss is not computed, nor if the trunk fills masks (BERT): its
             positions see the tokens that they would predict.
         regression: whether L2 is the squared error of the head's one output instead of the cross-entropy.
@@ -66,6 +66,11 @@ def finetuning_loss(
         params = {**params, "trunk": drop_tables(params["trunk"], batch.update[0], model.trunk.config)}
         outputs: Any = model.apply({"params": params}, batch.tokens, batch.noise, batch.types, batch.groups)
         logits, hidden = outputs
+        if model.head is None:
+            lm_loss = _next_tokens(
+                model.trunk, params["trunk"], hidden, batch, positions=softmax == "authors"
+            )
+            return lm_loss, {"lm_loss": lm_loss}
         if regression:
             errors = optax.squared_error(logits, batch.labels).sum(-1)
         else:

@@ -16,8 +16,7 @@ from gpt1_jax.run import Run
 from gpt1_jax.tasks import lambada
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
-from gpt1_jax.tasks.encoding import EncodedExamples
-from gpt1_jax.tasks.predictions import predict_labels
+from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.prompts import Ask, read_template, with_shots
 from gpt1_jax.tasks.reading import is_training_file, read_split, read_validation
 from gpt1_jax.tasks.scoring import score_predictions
@@ -28,7 +27,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_evaluate, make_guess, make_score, perplexity, score_text
 from gpt1_jax.training.kept import open_corpus
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.usage.labeling import EXAMPLES_AT_ONCE
+from gpt1_jax.usage.labeling import EXAMPLES_AT_ONCE, predict_examples
 from gpt1_jax.usage.notices import warn_once
 from gpt1_jax.usage.trained import TrainedRun
 
@@ -60,12 +59,11 @@ def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
     examples = read_validation(task, settings, data, source)
     if source is not None and is_training_file(data, source):
         warn_once(f"{source} is the file that the run was fine-tuned on: most of its rows were trained on.")
-    if "f1" in task.metrics:
-        warn_once(f"f1 is that of the class {task.labels[task.positive]!r}")
+    if task.counted_class is not None:
+        warn_once(f"f1 is that of the class {task.counted_class!r}")
     for line in describe_judged(task, examples, "scored examples"):
         warn_once(line)
-    predictions = predict_labels(task, trained.predict_logits(examples), settings.scores)
-    return score_predictions(task, predictions, examples)
+    return score_predictions(task, predict_examples(trained, examples), examples)
 
 
 def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:

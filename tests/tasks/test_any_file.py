@@ -20,7 +20,7 @@ from gpt1_jax.tasks.predictions import predict_labels, write_predictions
 from gpt1_jax.tasks.reading import read_task, read_validation
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels
-from gpt1_jax.tasks.task import ROLES, Example, Kind, Task
+from gpt1_jax.tasks.task import ROLES, WHOLE_KINDS, Example, Kind, Task
 
 PLAIN = [[0, 1, "1", 1.0, True], ["a", "b", "None"], [0.5, 2, "3.25", -1.0], ["+", "-"], ["1", "2", "x"]]
 ODD = [
@@ -80,7 +80,7 @@ def check(directory: Path, task: Task, split: str, examples: list[Example], scor
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
-    kind=st.sampled_from(list(ROLES)),
+    kind=st.sampled_from(WHOLE_KINDS),
     scores=st.sampled_from(["classes", "regression"]),
     suffix=st.sampled_from(["jsonl", "csv", "tsv"]),
     splits=st.lists(labels(), min_size=3, max_size=3),

@@ -10,11 +10,12 @@ from gpt1_jax.tasks.task import Task
 
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
 PAPER = (*GLUE, "snli", "scitail", "race", "race_middle", "race_high", "story_cloze", "dprd")
+BEYOND = ("conll2003", "wnut17", "ud_pos", "squad", "squad2")
 DEMO = ("demo_genre", "demo_entailment", "demo_same_verse", "demo_next_verse")
 
 
 def test_the_catalog_has_the_papers_tasks_the_users_own_and_the_embedded_ones() -> None:
-    assert sorted(CATALOG) == sorted([*PAPER, "custom", *DEMO])
+    assert sorted(CATALOG) == sorted([*PAPER, *BEYOND, "custom", *DEMO])
     assert all(find_task(name).name == name for name in CATALOG)
 
 
@@ -36,6 +37,11 @@ def test_the_catalog_has_the_papers_tasks_the_users_own_and_the_embedded_ones() 
         ("race_high", "choice", ("accuracy",)),
         ("story_cloze", "choice", ("accuracy",)),
         ("dprd", "choice", ("accuracy",)),
+        ("conll2003", "tagging", ("f1", "accuracy")),
+        ("wnut17", "tagging", ("f1", "accuracy")),
+        ("ud_pos", "tagging", ("accuracy",)),
+        ("squad", "span", ("f1", "exact_match")),
+        ("squad2", "span", ("f1", "exact_match")),
     ],
 )
 def test_each_task_has_the_kind_and_metrics_of_its_benchmark(
@@ -66,7 +72,7 @@ def test_an_unknown_task_is_told_with_the_nearest(name: str, nearest: str) -> No
         find_task(name)
 
 
-@pytest.mark.parametrize("name", [*PAPER, *DEMO])
+@pytest.mark.parametrize("name", [*PAPER, *BEYOND, *DEMO])
 def test_a_task_is_plain_data(name: str) -> None:
     task = find_task(name)
     assert Task.from_dict(json.loads(json.dumps(task.to_dict()))) == task

@@ -17,7 +17,7 @@ from gpt1_jax.tasks.batches import (
     assemble,
     choose_widths,
 )
-from gpt1_jax.tasks.encoding import EncodedExamples, LabelForm
+from gpt1_jax.tasks.encoded import EncodedExamples, LabelForm
 from gpt1_jax.tasks.grouping import Batching, Grouping, Remainder
 
 START, EXTRACT = 1001, 1002

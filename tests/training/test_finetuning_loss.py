@@ -19,7 +19,7 @@ from gpt1_jax.model.heads import Classifier, Head, Pooling
 from gpt1_jax.model.specials import SPECIALS, special_ids
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches, assemble
-from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.grouping import Grouping
 from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.objectives import finetuning_loss
