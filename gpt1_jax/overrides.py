@@ -155,6 +155,13 @@ def check(config: Config) -> Config:
         raise UserError(
             "finetune.softmax=authors does not go with model.kind=lstm, which has no rows of positions; set tokens."
         )
+    if config.finetune and config.finetune.kind == "completion":
+        for name, value in {"kind": "transformer", "causal": True}.items():
+            if (given := getattr(model, name)) != value:
+                raise UserError(
+                    f"finetune.kind=completion needs a model that continues text, and model.{name}={given} does not; "
+                    "name a run of a causal Transformer with init_from."
+                )
     if config.finetune and config.init_from is None:
         raise UserError(
             "config.init_from is missing; fine-tuning takes the run directory of a pre-trained model."

@@ -168,10 +168,27 @@ def assemble(
             tokens[row, s, : len(ids)] = ids
             first = examples.first_target(number)
             weights[row, s, first : len(ids) - 1] = 1 / ((len(ids) - 1 - first) * sequences * len(batch))
+    types = groups = None
+    if examples.both_ways:
+        types, groups = _types_and_groups(examples, numbers, rows, width)
     labels[: len(numbers)] = found
     label_weights[: len(numbers)] = known / max(examples.places()[batch].sum(), 1)
     noise = np.zeros((rows, sequences), np.uint32)
-    return TaskBatch(tokens[:, :, :-1], tokens[:, :, 1:], weights, noise, noise[:, 0], labels, label_weights)
+    inputs, targets = tokens[:, :, :-1], tokens[:, :, 1:]
+    return TaskBatch(inputs, targets, weights, noise, noise[:, 0], labels, label_weights, types, groups)
+
+
+def _types_and_groups(
+    examples: EncodedExamples, numbers: np.ndarray, rows: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns token types, 1 in the second text of a sequence, and groups, −1 behind a sequence's end, [rows, S, T]."""
+    assert examples.seconds is not None
+    seconds, ends = np.zeros((2, rows, examples.sequences, 1), np.int32)
+    seconds[: len(numbers), :, 0] = examples.seconds.reshape(len(examples), -1)[numbers]
+    ends[: len(numbers), :, 0] = np.diff(examples.offsets).reshape(len(examples), -1)[numbers]
+    places = np.arange(width, dtype=np.int32)
+    inside = places < ends
+    return ((places >= seconds) & inside).astype(np.int32), inside.astype(np.int32) - 1
 
 
 def _smallest_width(widths: list[int], length: int) -> int:

@@ -20,6 +20,9 @@ def make_classifier(config: ModelConfig, settings: FinetuneConfig, task: Task, v
         vocab_size: V, the pieces of the tokenizer, without the specials.
     """
     pooling = _POOLING.get(task.kind, "one")
+    if pooling == "sum" and not config.causal:
+        # Both texts are compared in one sequence, whichever comes first.
+        pooling = "one"
     outputs = 1 if pooling == "each" else head_outputs(task, settings.scores)
     head = None if task.kind == "completion" else Head(pooling, outputs, settings.classifier_dropout)
     trunk = make_trunk(config, vocab_size, specials=SPECIALS)

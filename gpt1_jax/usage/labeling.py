@@ -93,7 +93,8 @@ def _head_outputs(
 ) -> tuple[EncodedExamples, list[np.ndarray]]:
     assert trained.task is not None and trained.config.finetune is not None
     scores, length = trained.config.finetune.scores, trained.config.model.context_length
-    encoded = encode_examples(trained.task, examples, trained.tokenizer, length, scores)
+    causal = trained.config.model.causal
+    encoded = encode_examples(trained.task, examples, trained.tokenizer, length, scores, causal)
     for line in encoded.describe_cut(length):
         warn_once(line)
     with trained.on_mesh():
