@@ -173,6 +173,7 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
     objective = finetuning_loss(model, config.finetune.auxiliary_weight, regression=False)
     trainer = Trainer.make(model, objective, mesh, config.optimizer, config.train)
     state = trainer.init(config.seed)
+    assert model.head is not None
     peer = TorchClassifier(config, model.head.pooling, jax.device_get(state.params), model.extract).train()
     update = make_update(peer, config.optimizer)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.encoded import EncodedExamples
 
 Batching = Literal["shuffled", "bucketed", "pools"]
 Remainder = Literal["spread", "dropped"]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gpt1_jax.tasks.encoding import EncodedExamples
+from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.grouping import POOL_BATCHES, Batching, Grouping, Remainder, find_strata
 
 RTE, STORY_CLOZE = 2490, 1871
