@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,8 +25,7 @@ from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.frames import make_frame
 from gpt1_jax.tasks.grouping import Grouping
 from gpt1_jax.tasks.intervals import score_interval
-from gpt1_jax.tasks.predictions import Predictions, write_predictions
-from gpt1_jax.tasks.predictions import predict as predict_outputs
+from gpt1_jax.tasks.predictions import Predictions, predict, write_predictions
 from gpt1_jax.tasks.reading import TaskData, read_task
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels, describe_loss
@@ -113,12 +112,14 @@ def finetune(config: Config, workdir: str) -> None:
 
     outputs, generate, rows = make_predict(model, mesh), make_generate(model, mesh), config.train.rows
 
-    def predict(params: Any, split: str) -> Predictions:
+    def answer(params: Any, split: str) -> tuple[Predictions, Sequence[np.ndarray]]:
+        """Returns the predictions of a split and, unless the task is text, the head's logits."""
         examples = data.splits()[split]
         if task.kind == "completion":
-            return complete(examples, tokenizer, make_frame(tokenizer, causal=True), length, generate(params))
+            frame = make_frame(tokenizer, causal=True)
+            return complete(examples, tokenizer, frame, length, generate(params)), []
         found = outputs(params, encoded[split], rows)
-        return predict_outputs(task, examples, encoded[split], found, tokenizer, settings.scores)
+        return predict(task, examples, encoded[split], found, tokenizer, settings.scores), found
 
     # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
     stage = Stage(
@@ -127,7 +128,7 @@ def finetune(config: Config, workdir: str) -> None:
         start=start,
         rows=batches.rows,
         samples=[batches.sample(width) for width in batches.widths],
-        evaluate=lambda params: score_predictions(task, predict(params, "validation"), data.validation),
+        evaluate=lambda params: score_predictions(task, answer(params, "validation")[0], data.validation),
         score=task.metrics[0],
         record=opened.record,
         parameters=parameter_count(trainer.abstract.params, tokenizer.vocab_size + SPECIALS),
@@ -143,8 +144,7 @@ def finetune(config: Config, workdir: str) -> None:
     step, params = _selected(run, settings, trainer, final)
     for split in ("validation", "test"):
         with use(mesh):
-            logits = outputs(params, encoded[split], rows)
-        predictions = predict_labels(task, logits, settings.scores)
+            predictions, logits = answer(params, split)
         if hosts.first():
             write_predictions(run.directory / "predictions", split, task, predictions, data.splits()[split])
             if split == "validation":

@@ -1,6 +1,7 @@
 """How a fine-tuned model judges its validation examples, for the page of its run."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,9 +9,6 @@ from gpt1_jax.pages.judged import Judged, judge_classes, judge_scores
 from gpt1_jax.tasks.encoding import ScoreForm
 from gpt1_jax.tasks.predictions import predict_labels, probabilities
 from gpt1_jax.tasks.task import Example, Task
-
-# One answer an example.
-_KINDS = ("classification", "entailment", "similarity", "choice")
 
 
 def judge(
@@ -30,12 +28,13 @@ def judge(
         examples: the N examples; those without a label are left out.
     """
     labeled = [i for i, example in enumerate(examples) if example.label is not None]
-    if task.kind not in _KINDS or not labeled:
+    if not task.whole or not labeled:
         return None
-    kept, texts = [examples[i] for i in labeled], [examples[i].texts for i in labeled]
+    known: list[Any] = [examples[i].label for i in labeled]
+    texts = [examples[i].texts for i in labeled]
     if task.score_range is not None:
         predicted = predict_labels(task, logits, scores)[labeled]
-        return judge_scores(step, [float(example.label or 0) for example in kept], predicted.tolist(), texts)
+        return judge_scores(step, [*map(float, known)], predicted.tolist(), texts)
     chances = probabilities(np.reshape(logits, (len(examples), -1)))[labeled]
     names = task.labels or tuple(map(str, range(chances.shape[1])))
-    return judge_classes(step, names, [int(example.label or 0) for example in kept], chances.tolist(), texts)
+    return judge_classes(step, names, [*map(int, known)], chances.tolist(), texts)
