@@ -95,9 +95,7 @@ def finetune(config: Config, workdir: str) -> None:
     contents = {"text": _fingerprint(encoded["train"]), "validation": _fingerprint(encoded["validation"])}
     opened = open_run(run, config, contents, tokenizer, {"task.json": task.to_dict()})
     regression = task.score_range is not None and settings.scores == "regression"
-    # A model that fills masks predicts no next token, so there is no L1.
-    auxiliary_weight = settings.auxiliary_weight if config.model.causal else 0.0
-    objective = finetuning_loss(model, auxiliary_weight, regression, settings.softmax)
+    objective = finetuning_loss(model, settings.auxiliary_weight, regression, settings.softmax)
     trainer = Trainer.make(model, objective, mesh, config.optimizer, config.train)
 
     def start() -> State:
