@@ -155,6 +155,10 @@ class HuggingFaceTokenizer:
         continues = np.array([not piece.startswith(_SPACES) for piece in pieces])
         return continues, np.array([piece.endswith(_SPACES) for piece in pieces])
 
+    def piece(self, id: int) -> str | None:
+        """Returns the piece of an id as the vocabulary has it, or None if the id has none."""
+        return self._library.id_to_token(id)
+
     def described(self) -> str:
         """Returns the tokenizer as a tokenizer.json has it."""
         return _open(self.files, self._settings).to_str()
