@@ -1,6 +1,8 @@
 """The run directory holds everything that a run leaves behind, and is the interface between the commands."""
 
 import json
+import os
+import weakref
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -30,7 +32,6 @@ class Run:
         self.directory = expand(directory, name)
         self.tokenizer = self.directory / "tokenizer"
         self.checkpoints = self.directory / "checkpoints"
-        self._lock: Any = None
 
     def exists(self) -> bool:
         """Returns whether a run was begun here."""
@@ -239,7 +240,7 @@ class Run:
             raise UserError(f"{path} is damaged ({error}); restore it from a copy.") from error
 
     def lock(self) -> None:
-        """Locks the directory for this process until it ends; a remote directory is not locked.
+        """Locks the directory for this process as long as this object lives; a remote directory is not locked.
 
         Raises:
             UserError: another process trains here.
@@ -247,9 +248,10 @@ class Run:
         if "://" in str(self.directory):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        # Mode "a" empties no file, even if a link leads to one.
-        self._lock = (self.directory / ".lock").open("a")
-        if not lock(self._lock.fileno(), self.directory):
+        # This empties no file, even if a link leads to one.
+        descriptor = os.open(self.directory / ".lock", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        weakref.finalize(self, os.close, descriptor)
+        if not lock(descriptor, self.directory):
             raise UserError(
                 f"--workdir={self.directory} is in use by another process; wait for it or name another directory."
             )

@@ -135,7 +135,9 @@ def _make_logits(trained: "TrainedRun") -> Any:
     @jax.jit
     def logits(params: Any, tokens: jax.Array) -> jax.Array:
         hidden: Any = trunk.apply({"params": params}, tokens)
-        return output.logits(trunk.config, params, hidden[0].astype(jnp.float32), trunk.vocab_size)
+        # Without the padding, as these numbers have always been computed, to the last bit.
+        cut = {name: params[name][: trunk.vocab_size] for name in ("tokens", "output_bias") if name in params}
+        return output.logits(trunk.config, {**params, **cut}, hidden[0].astype(jnp.float32), trunk.vocab_size)
 
     return logits
 
