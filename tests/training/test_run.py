@@ -27,6 +27,12 @@ OTHER: dict[str, Any] = {
     "model.d_ff": 96,
     "model.context_length": 32,
     "data.vocab_size": 999,
+    "model.norm": "pre",
+    "model.norm_epsilon": 1e-6,
+    "model.causal": False,
+    "model.token_types": 2,
+    "model.embedding_norm": True,
+    "data.whole_words": True,
     "data.split_seed": 7,
     "train.batch_size": 16,
     "optimizer.name": "adamw",
@@ -34,11 +40,15 @@ OTHER: dict[str, Any] = {
     "finetune.num_transfer_layers": 0,
     "finetune.scores": "regression",
     "finetune.softmax": "authors",
+    "finetune.batching": "shuffled",
+    "finetune.remainder": "dropped",
     "finetune.max_examples": 77,
     "finetune.kind": "choice",
     "finetune.columns": "text=line",
     "finetune.positive_label": "1",
 }
+# What a key needs beside it.
+BESIDE: dict[str, dict[str, Any]] = {"data.whole_words": {"model.causal": False}}
 
 
 def begun_with(**overrides: Any) -> Config:
@@ -60,14 +70,16 @@ def test_the_config_comes_back_as_it_was(run: Run) -> None:
 
 
 @pytest.mark.parametrize("key", [key.name for key in schema().values() if key.fixed])
-def test_what_decides_shapes_or_batches_is_refused_in_a_sentence(run: Run, key: str) -> None:
-    config = begun_with(**{key: OTHER[key]})
+def test_what_decides_shapes_or_batches_is_refused_in_a_sentence(tmp_path: Path, key: str) -> None:
+    run, begun = Run(str(tmp_path / "run")), begun_with(**BESIDE.get(key, {}))
+    run.record(begun, IDENTITY)
+    config = begun_with(**BESIDE.get(key, {}), **{key: OTHER[key]})
     for attempt in (run.changes, lambda config: run.check(config, IDENTITY)):
         with pytest.raises(UserError) as error:
             attempt(config)
         told = str(error.value)
         assert key in told and str(OTHER[key]) in told and "\n" not in told and told.endswith(".")
-    assert run.config() == begun_with()  # as before
+    assert run.config() == begun  # as before
 
 
 @pytest.mark.parametrize(
