@@ -99,8 +99,14 @@ def with_shots(ask: Ask, task: Task, solved: Sequence[Example], count: int) -> A
         solved[index_shuffle(number, max_index=last, seed=0, rounds=4) if last else 0]
         for number in range(count)
     ]
-    shown = "".join("".join(ask(task, example)[int(example.label or 0)]) + "\n\n" for example in drawn)
+    shown = "".join("".join(ask(task, example)[_answer(example)]) + "\n\n" for example in drawn)
     return lambda task, example: [(shown + given, scored) for given, scored in ask(task, example)]
+
+
+def _answer(example: Example) -> int:
+    """Returns the number of the right answer of a training example, which always has one."""
+    assert isinstance(example.label, int | float)
+    return int(example.label)
 
 
 def _read_word(line: str, task: Task, path: str) -> tuple[str, str]:

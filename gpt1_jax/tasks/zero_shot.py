@@ -67,6 +67,9 @@ def encode_queries(
 
     Returns:
         The sequences; `labels`, float32 [N, S], is the number of tokens to score at the end of each.
+
+    Raises:
+        UserError: an answer has no token that can be scored after another.
     """
     texts = [text for query in queries for pair in query for text in pair]
     begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
@@ -77,6 +80,12 @@ def encode_queries(
         ids = whole[-context_length:]
         tokens.append(ids.astype(np.int32))
         counts.append(min(len(scored), len(ids) - 1))
+        if counts[-1] < 1:
+            number = 2 * (len(counts) - 1)
+            raise UserError(
+                f"The answer {texts[number + 1]!r:.60} after {texts[number][-60:]!r} has no token that can be scored "
+                "after another; correct the example, or write a text before {answer} in --prompt_template."
+            )
         cut.append(len(whole) - len(ids))
     labels = np.array(counts, np.float32).reshape(len(queries), -1)
     longest_cut = np.array(cut, np.int64).reshape(labels.shape).max(-1)

@@ -22,7 +22,7 @@ from gpt1_jax.training.speed import Stopwatch, model_flops_utilization
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
 
-# The end of a training waits for its page no longer than this.
+# The end of a training, or a stop, waits for the page no longer than this.
 _PAGE_SECONDS = 30
 
 
@@ -187,6 +187,9 @@ class Record:
         """Writes report.html anew beside the training, unless it is still being written; the last one is waited for."""
         if not hosts.first():
             return
+        if step == self._config.num_steps:
+            # Otherwise the last evaluation might be missing.
+            self._wait_for_page()
         if self._page is None or not self._page.is_alive():
             samples = dict(self._samples)
             self._page = threading.Thread(
@@ -196,6 +199,10 @@ class Record:
             )
             self._page.start()
         if step == self._config.num_steps:
+            self._wait_for_page()
+
+    def _wait_for_page(self) -> None:
+        if self._page is not None:
             self._page.join(_PAGE_SECONDS)
 
     def _judge(self, step: int, values: dict[str, float]) -> None:
@@ -220,4 +227,6 @@ class Record:
 
     def _leave(self, step: int) -> Stopped:
         self._checkpoints.wait()
+        # An interpreter that ends during the writing leaves half a file under another name.
+        self._wait_for_page()
         return stopping.stopped(f"with step {step} saved in {self._run.directory}")

@@ -89,7 +89,9 @@ def encode(tokenizer: Tokenizer, context: int, requests: Sequence[Request]) -> l
     """Returns the ids of texts and records, behind the tokenizer's end piece, as documents are in pre-training.
 
     White space at the end of a context counts as the continuation's, and both are encoded as one text, in which a
-    word's first piece has the space before it. A context that does not fit is cut at its beginning.
+    word's first piece has the space before it. What is scored begins with the first piece that the context alone does
+    not have, since a piece may spell the end of a context and the beginning of its continuation. A context that does
+    not fit is cut at its beginning.
     """
     begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
     texts = []
@@ -102,12 +104,18 @@ def encode(tokenizer: Tokenizer, context: int, requests: Sequence[Request]) -> l
     passages = []
     for request, whole, given in zip(requests, encoded[::2], encoded[1::2], strict=True):
         # Only the first token of a text without an end piece before it has nothing to be predicted from.
-        passage = Passage([*begin, *whole], max(1, len(begin) + len(given)), request)
+        passage = Passage([*begin, *whole], max(1, len(begin) + _common(whole, given)), request)
         surplus = min(len(passage.ids) - context - 1, passage.first - 1)
         if not isinstance(request, str) and surplus > 0:
             passage = passage._replace(ids=passage.ids[surplus:], first=passage.first - surplus)
         passages.append(passage)
     return passages
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Returns how many ids two sequences begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def cut(number: int, passage: Passage, context: int, stride: int) -> Iterator[Window]:

@@ -411,6 +411,8 @@ def test_auto_sees_no_more_and_no_less_than_it_may(
         ("flash", "tpu", False, DRY | BOTH_WAYS, ["model.causal=False", "set auto, which is splash here"]),
         ("flash", "tpu", True, {}, ["groups of positions", "set auto, which is chunked here"]),
         ("cudnn", "gpu", True, DRY, ["padding", "set auto, which is chunked here"]),
+        # Its training could, but not its first evaluation, which has padding.
+        ("cudnn", "gpu", False, DRY | BOTH_WAYS, ["padding", "set auto, which is cudnn here"]),
     ],
 )
 def test_a_form_that_would_see_too_much_or_too_little_is_refused(

@@ -81,6 +81,13 @@ def test_what_is_too_long_loses_its_beginning() -> None:
     assert queries(CHOICES, example, length=5) == [("o", "uds."), (" ", "Sun.")]
 
 
+def test_an_answer_of_which_no_token_can_be_scored_is_told() -> None:
+    with pytest.raises(UserError, match="The answer '' after 'I say' has no token"):
+        encode_queries([[("I say", " yes"), ("I say", "")]], Characters(), 100)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="The answer 'I' after '' has no token"):
+        queries(find_task("cola"), Example(("I",), 1), end=False)
+
+
 @pytest.mark.parametrize("name", ["rte", "mrpc", "stsb"])
 def test_a_task_without_a_zero_shot_form_is_told(name: str) -> None:
     with pytest.raises(UserError, match=f"--zero_shot={name} has no zero-shot form"):

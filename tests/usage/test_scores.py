@@ -216,6 +216,15 @@ def test_a_continuation_is_what_the_whole_has_more_than_its_context(run: Trained
     assert found["tokens"] == whole["tokens"] - before["tokens"] > 0
 
 
+def test_a_piece_that_spells_the_border_of_context_and_continuation_is_scored(run: TrainedRun) -> None:
+    """The context alone ends with the piece "d", where the whole has "do"."""
+    assert run.encode("the dog")[2] != run.encode("the d")[2]
+    (found,) = run.score([{"context": "the d", "continuation": "og"}])
+    behind = run.score("the dog")["logprobs"][2:]
+    assert found["tokens"] == len(behind) == 2
+    assert found["total"] == pytest.approx(sum(filter(None, behind)), abs=1e-4)
+
+
 def test_a_continuation_of_the_most_probable_token_is_greedy(run: TrainedRun) -> None:
     pieces = {id: run.decode([id]) for id in range(run.tokenizer.vocab_size)}
     greedy: list[int] = []

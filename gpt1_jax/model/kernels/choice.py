@@ -71,7 +71,8 @@ def choose_attention(config: ModelConfig, platform: str, dropout: bool, groups: 
     auto = next(fitting, "chunked")
     if config.attention == "auto":
         return auto
-    reason = _unfit(config.attention, config, platform, dropout, groups)
+    # The evaluations of what attends both ways leave padding out by its group, so a form that is named has to.
+    reason = _unfit(config.attention, config, platform, dropout, groups or not config.causal)
     if reason:
         raise UserError(f"model.attention={config.attention} {reason}; set auto, which is {auto} here.")
     return config.attention
@@ -79,7 +80,7 @@ def choose_attention(config: ModelConfig, platform: str, dropout: bool, groups: 
 
 def or_auto(config: ModelConfig, platform: str) -> ModelConfig:
     """Returns the config for reading a trained model anywhere, with "auto" instead of a form the platform lacks."""
-    # What attends both ways leaves padding out by its group.
+    # As in `choose_attention`.
     unfit = _unfit(config.attention, config, platform, dropout=False, groups=not config.causal)
     return dataclasses.replace(config, attention="auto") if unfit else config
 
