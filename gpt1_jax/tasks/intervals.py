@@ -14,7 +14,7 @@ from gpt1_jax.tasks.task import Example, Metric, Task
 # An interval leaves out half of this on each side.
 _LEFT_OUT = 0.05
 _RESAMPLES = 1000
-# Answers that are not numbers are scored by slower functions.
+# Tags are scored by slower functions.
 _FEWER_RESAMPLES = 200
 
 
@@ -36,12 +36,14 @@ def score_interval(
     if len(chosen) < 2:
         return None
     generator = np.random.default_rng(0)
+    if task.kind in ("span", "completion"):
+        # These scores are means over the examples, each of which is judged once, since that is slow.
+        values = np.array([_score(task, predictions, examples, [number]) for number in chosen.tolist()])
+        means = [generator.choice(values, len(values)).mean() for _ in range(_RESAMPLES)]
+        return interval(np.array(means))
     if not isinstance(predictions, np.ndarray):
-        return interval(
-            np.array(
-                [_drawn(task, predictions, examples, chosen, generator) for _ in range(_FEWER_RESAMPLES)]
-            )
-        )
+        drawn = (generator.choice(chosen, len(chosen)).tolist() for _ in range(_FEWER_RESAMPLES))
+        return interval(np.array([_score(task, predictions, examples, numbers) for numbers in drawn]))
     labels = np.array([examples[number].label for number in chosen.tolist()])
     # Examples with the same label and prediction count as one that occurs so often.
     cells, counts = np.unique(np.stack([labels, predictions[chosen]]), axis=1, return_counts=True)
@@ -92,10 +94,7 @@ def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
 
 
-def _drawn(
-    task: Task, predictions: Sequence[Any], examples: Sequence[Example], chosen: np.ndarray, generator: Any
-) -> float:
-    """Returns the score of as many examples, drawn from those chosen."""
-    numbers = generator.choice(chosen, len(chosen)).tolist()
+def _score(task: Task, predictions: Any, examples: Sequence[Example], numbers: Sequence[int]) -> float:
+    """Returns the score of the examples of these numbers, some maybe several times."""
     some: Any = [predictions[number] for number in numbers]
     return score_predictions(task, some, [examples[number] for number in numbers])[task.metrics[0]]
