@@ -3,7 +3,9 @@
 Letters: T positions.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +14,11 @@ from gpt1_jax.data.batches import PretrainingBatches
 from gpt1_jax.data.corpus import Split
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 
-# So many tokens are decoded or counted at once.
-_CHUNK = 2**16
+# So many tokens are counted at once, or sought through: few, since each place that is found is decoded again and again.
+_COUNTED, _SOUGHT = 2**16, 2**10
+# So many before them are decoded too, since a decoded text may lack the first space or the rest of a character.
+_BEFORE = 8
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 class Visit(NamedTuple):
@@ -44,31 +49,31 @@ def find_text(split: Split, tokenizer: Tokenizer, text: str) -> Iterator[tuple[i
         text: what is sought; not empty.
     """
     sought = text if tokenizer.exact else tokenizer.decode(tokenizer.encode(text))
+    if not sought:
+        return
     # A token has a byte at least.
     longest = len(sought.encode()) + 1
-    for start in range(0, len(split), _CHUNK):
-        ids = split.read(start, start + _CHUNK + longest).tolist()
+    size = max(_SOUGHT, longest)
+    for start in range(0, len(split), size):
+        before = min(start, _BEFORE)
+        ids = split.read(start - before, start + size + longest).tolist()
         decoded = tokenizer.decode(ids)
         place = decoded.find(sought)
+        ends = cache(lambda token, ids=ids: len(tokenizer.decode(ids[: token + 1]).rstrip(_UNFINISHED)))
         while place >= 0:
-            first = _token_at(tokenizer, ids, place)
-            last = _token_at(tokenizer, ids, place + len(sought) - 1)
-            # What begins in the overlap is found in the next chunk. No text stands in two documents.
-            if first < _CHUNK and tokenizer.end_id not in ids[first : last + 1]:
-                yield start + first, start + last + 1
+            # The tokens that finish the first and the last character.
+            first, last = (
+                bisect_right(range(len(ids) - 1), character, key=ends)
+                for character in (place, place + len(sought) - 1)
+            )
+            while (
+                first and ends(first - 1) == place and tokenizer.decode([ids[first - 1]])[-1:] == _UNFINISHED
+            ):
+                first -= 1
+            # What begins in the overlaps is found in other chunks. No text stands in two documents.
+            if before <= first < before + size and tokenizer.end_id not in ids[first : last + 1]:
+                yield start - before + first, start - before + last + 1
             place = decoded.find(sought, place + 1)
-
-
-def _token_at(tokenizer: Tokenizer, ids: Sequence[int], place: int) -> int:
-    """Returns the token that spells a character of what ids decode to."""
-    low, high = 0, len(ids) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if len(tokenizer.decode(ids[: middle + 1])) > place:
-            high = middle
-        else:
-            low = middle + 1
-    return low
 
 
 def find_visits(
@@ -108,7 +113,7 @@ def count_documents(split: Split, end: int, places: np.ndarray) -> np.ndarray:
     for number in order:
         place = int(places[number]) + 1
         while read < place:
-            stop = min(place, read + _CHUNK)
+            stop = min(place, read + _COUNTED)
             seen += int(np.count_nonzero(split.read(read, stop) == end))
             read = stop
         found[number] = max(0, min(seen, split.documents) - 1)
