@@ -36,25 +36,34 @@ def _word_f1(answer: list[str], right: list[str]) -> float:
     return 2 * common / (len(answer) + len(right))
 
 
-def span_scores(answers: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Returns exact match and F1 of answers, each a mean; a question without a right answer has "" for one."""
-    pairs = [(answer, accepted or ("",)) for answer, accepted in zip(answers, right, strict=True)]
+def span_scores(answers: Sequence[str], right: Sequence[Sequence[str]]) -> dict[Metric, list[float]]:
+    """Returns the exact match and the F1 of each answer.
+
+    As in the official script, right answers of which normalizing leaves nothing do not count, and a question without a
+    right answer has "" for one.
+    """
+    pairs = [
+        (answer, [*filter(normalize, accepted)] or [""])
+        for answer, accepted in zip(answers, right, strict=True)
+    ]
     return {
-        "exact_match": _mean([exact_match(*pair) for pair in pairs]),
-        "f1": _mean([word_f1(*pair) for pair in pairs]),
+        "exact_match": [exact_match(*pair) for pair in pairs],
+        "f1": [word_f1(*pair) for pair in pairs],
     }
 
 
 def completion_scores(
     metrics: Sequence[Metric], completions: Sequence[str], right: Sequence[str]
-) -> dict[str, float]:
-    """Returns exact match, character by character but for spaces around, and the F of ROUGE as far as metrics name it.
+) -> dict[Metric, list[float]]:
+    """Returns the exact match of each completion, but for spaces around it, and the F of ROUGE if metrics name it.
 
     Raises:
         UserError: metrics name ROUGE, but the package is not installed.
     """
     pairs = [*zip(completions, right, strict=True)]
-    scores = {"exact_match": _mean([float(one.strip() == other.strip()) for one, other in pairs])}
+    scores: dict[Metric, list[float]] = {
+        "exact_match": [float(one.strip() == other.strip()) for one, other in pairs]
+    }
     if names := [name for name in ROUGE if name in metrics]:
         rouge = _rouge()
         if rouge is None:
@@ -62,7 +71,8 @@ def completion_scores(
                 "This run is judged by ROUGE, whose package is not installed here; install gpt1_jax[rouge]."
             )
         found = [rouge(other, one) for one, other in pairs]
-        scores |= {name: _mean([values[name].fmeasure for values in found]) for name in names}
+        for name in names:
+            scores[name] = [values[name].fmeasure for values in found]
     return scores
 
 
@@ -77,7 +87,3 @@ def _rouge() -> Callable[[str, str], Any] | None:
     except ImportError:
         return None
     return RougeScorer([*ROUGE], use_stemmer=True).score
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / max(len(values), 1)

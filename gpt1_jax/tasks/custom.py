@@ -242,7 +242,7 @@ def _distinct_tags(rows: list[Row], name: str) -> tuple[str, ...]:
             for tag in tags:
                 check_class_name(tag)
         except ValueError as error:
-            raise UserError(f"data.source: {row.where} is not an example of custom: {error}") from error
+            raise UserError(f"data.source: {row.where} is not an example of custom: {error}.") from error
         found.update(tags)
     if not 2 <= len(found) <= _MOST_TAGS:
         raise UserError(

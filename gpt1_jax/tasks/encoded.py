@@ -9,6 +9,8 @@ import numpy as np
 LabelForm = Literal["whole", "tags", "spans", "text"]
 # In labels of the form "tags": a position without a word, and one whose word's tag is not known.
 NO_WORD, NOT_KNOWN = -1, -2
+# In labels of the form "spans": it is not known where the answer lies; all windows have only a part of it.
+SPAN_NOT_KNOWN, IN_NO_WINDOW = -1, -2
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +24,8 @@ class EncodedExamples:
         offsets: int64 [N · S + 1], where each sequence begins; sequence s of row n is number n · S + s.
         labels: what the model has to say. "whole": float32 [N, C], the target distribution, or in regression the target
             itself, and 0 if unknown. "tags": int32, for each of `tokens` the class of the word that is read there, or
-            NO_WORD or NOT_KNOWN. "spans": int32 [N, 2], the first and the last position of a span, -1 if unknown.
-            "text": int64 [N], the position from which on the next tokens are the completion.
+            NO_WORD or NOT_KNOWN. "spans": int32 [N, 2], the first and the last position of a span, or SPAN_NOT_KNOWN
+            or IN_NO_WINDOW. "text": int64 [N], the position from which on the next tokens are the completion.
         cut: int64 [N], the number of tokens in each row's texts that did not fit into the context.
         form: which of these the labels are.
         classes: C for tags.
@@ -108,12 +110,23 @@ class EncodedExamples:
                 f"{several:,} of {int(self.owners.max()) + 1:,} examples are longer than the context of "
                 f"{context_length} tokens and are read in several windows"
             )
+        if torn := self._torn():
+            lines.append(
+                f"the answers to {torn:,} questions are not learned, since no window has all of one: they are longer "
+                "than what two windows share, or the tokenizer drops their characters"
+            )
         if rows := int(np.count_nonzero(self.cut)):
             lines.append(
                 f"{rows:,} of {len(self):,} {'examples' if self.owners is None else 'windows'} are longer than the "
                 f"context of {context_length} tokens and were cut, by {int(self.cut.sum()):,} tokens in all"
             )
         return lines
+
+    def _torn(self) -> int:
+        """Returns the number of questions whose answer lies whole in no window."""
+        if self.form != "spans" or self.owners is None:
+            return 0
+        return len(np.unique(self.owners[self.labels[:, 0] == IN_NO_WINDOW]))
 
 
 class Table:

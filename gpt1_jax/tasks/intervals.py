@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gpt1_jax.tasks.scoring import score_predictions
+from gpt1_jax.tasks.scoring import quotients
 from gpt1_jax.tasks.task import Example, Metric, Task
 
 # An interval leaves out half of this on each side.
 _LEFT_OUT = 0.05
 _RESAMPLES = 1000
-# Tags are scored by slower functions.
-_FEWER_RESAMPLES = 200
 
 
 def score_interval(
@@ -27,7 +25,7 @@ def score_interval(
 
     Args:
         task: names the metric.
-        predictions: of the N examples, as `predict_labels` returns them.
+        predictions: of the N examples, as `predictions.predict` returns them.
         examples: those whose label is not known, or that are not of the task's headline group, are left out.
     """
     chosen = np.flatnonzero(
@@ -35,20 +33,19 @@ def score_interval(
     )
     if len(chosen) < 2:
         return None
-    generator = np.random.default_rng(0)
-    if task.kind in ("span", "completion"):
-        # These scores are means over the examples, each of which is judged once, since that is slow.
-        values = np.array([_score(task, predictions, examples, [number]) for number in chosen.tolist()])
-        means = [generator.choice(values, len(values)).mean() for _ in range(_RESAMPLES)]
-        return interval(np.array(means))
-    if not isinstance(predictions, np.ndarray):
-        drawn = (generator.choice(chosen, len(chosen)).tolist() for _ in range(_FEWER_RESAMPLES))
-        return interval(np.array([_score(task, predictions, examples, numbers) for numbers in drawn]))
-    labels = np.array([examples[number].label for number in chosen.tolist()])
-    # Examples with the same label and prediction count as one that occurs so often.
-    cells, counts = np.unique(np.stack([labels, predictions[chosen]]), axis=1, return_counts=True)
-    weights = generator.multinomial(len(chosen), counts / len(chosen), size=_RESAMPLES)
-    return interval(weighted_scores(task.metrics[0], cells[1], cells[0], weights, task.positive))
+    metric, numbers = task.metrics[0], chosen.tolist()
+    if task.whole:
+        labels = np.array([examples[number].label for number in numbers])
+        parts = np.stack([labels, np.asarray(predictions)[chosen]], 1)
+    else:
+        some = [examples[number] for number in numbers]
+        parts = quotients(task, [predictions[number] for number in numbers], some)[metric]
+    # Examples with the same label and prediction, or the same parts of a quotient, count as one that occurs so often.
+    cells, counts = np.unique(parts, axis=0, return_counts=True)
+    weights = np.random.default_rng(0).multinomial(len(chosen), counts / len(chosen), size=_RESAMPLES)
+    if task.whole:
+        return interval(weighted_scores(metric, cells[:, 1], cells[:, 0], weights, task.positive))
+    return interval(_quotient(*(weights @ cells).T))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -92,9 +89,3 @@ def weighted_scores(
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Returns 0 where the denominator is 0, as `compute_metrics` does."""
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
-
-
-def _score(task: Task, predictions: Any, examples: Sequence[Example], numbers: Sequence[int]) -> float:
-    """Returns the score of the examples of these numbers, some maybe several times."""
-    some: Any = [predictions[number] for number in numbers]
-    return score_predictions(task, some, [examples[number] for number in numbers])[task.metrics[0]]

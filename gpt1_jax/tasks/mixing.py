@@ -1,6 +1,7 @@
 """Several files of completions in one run, each with a weight: the passes over it in an epoch."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.tasks.task import Example
 
-_WEIGHTED = re.compile(r"(.+?)(?:\*([0-9]*\.?[0-9]+))?")
+_WEIGHT = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 _MOST = 1000.0
 
 
@@ -28,7 +29,8 @@ class Part(NamedTuple):
 def is_mixture(source: str) -> bool:
     """Returns whether a source `files:…` names several files, or one with a weight."""
     path = source.removeprefix("files:")
-    return source.startswith("files:") and ("," in path or re.search(r"\*[0-9.]+$", path) is not None)
+    several = "," in path or re.search(r"\*[^*/]*$", path) is not None
+    return source.startswith("files:") and several and not os.path.lexists(path)
 
 
 def read_parts(source: str) -> list[Part]:
@@ -39,14 +41,14 @@ def read_parts(source: str) -> list[Part]:
     """
     parts: list[Part] = []
     for entry in source.removeprefix("files:").split(","):
-        match = _WEIGHTED.fullmatch(entry.strip())
-        weight = float(match[2] or 1) if match else 0.0
-        if match is None or not 0 < weight <= _MOST:
+        name, star, given = entry.strip().partition("*")
+        weight = float(given) if _WEIGHT.fullmatch(given) else float(not star)
+        if not name or not 0 < weight <= _MOST:
             raise UserError(
-                f"data.source={source!r:.200} has the entry {entry.strip()!r:.80}, expected PATH or PATH*WEIGHT with a "
-                f"weight above 0 and at most {_MOST:g}, the passes over the file in an epoch."
+                f"data.source={source!r:.200} has the entry {entry.strip()!r:.80}, expected PATH or PATH*WEIGHT; set a "
+                f"WEIGHT above 0 and at most {_MOST:g}, the passes over the file in an epoch."
             )
-        path = expand_local(match[1], "data.source=files")
+        path = expand_local(name, "data.source=files")
         parts.append(Part(path, path.name.partition(".")[0], weight))
     names = [part.name for part in parts]
     if twice := next((name for name in names if names.count(name) > 1), None):

@@ -189,6 +189,11 @@ def _read(task: Task, data: DataConfig, split: TaskSplit) -> list[Example]:
 
 
 def _directory(data: DataConfig) -> Path:
+    if is_mixture(data.source):
+        raise UserError(
+            f"data.source={data.source!r:.200} names several files or a weight, which only training with "
+            "finetune.kind=completion takes; name one file or one directory."
+        )
     kind, _, path = data.source.partition(":")
     if kind != "files" or not path:
         raise UserError(

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +10,7 @@ from sklearn import metrics
 
 from gpt1_jax.tasks.answer_scores import completion_scores, span_scores
 from gpt1_jax.tasks.predictions import Predictions
-from gpt1_jax.tasks.tagging import entity_f1
+from gpt1_jax.tasks.tagging import entity_counts
 from gpt1_jax.tasks.task import Example, Metric, Task
 
 
@@ -81,20 +80,44 @@ def score_predictions(task: Task, predictions: Predictions, examples: Sequence[E
 
 
 def _measure(task: Task, predictions: Sequence[Any], examples: Sequence[Example]) -> dict[str, float]:
+    if task.whole:
+        labels = np.array([example.label for example in examples])
+        return compute_metrics(task.metrics, np.array(predictions), labels, task.positive)
+    sums = {name: parts.sum(0) for name, parts in quotients(task, predictions, examples).items()}
+    return {name: float(above / max(below, 1)) for name, (above, below) in sums.items()}
+
+
+def quotients(
+    task: Task, predictions: Sequence[Any], examples: Sequence[Example]
+) -> dict[Metric, np.ndarray]:
+    """Returns what each example adds to the two numbers whose quotient is a metric, for tags, spans and completions.
+
+    Args:
+        task: its kind is none of a class or a score.
+        predictions: of the N examples.
+        examples: have known labels.
+
+    Returns:
+        By metric [N, 2]: of a mean the example's score and 1; of the F1 of entities and of the accuracy of tags counts.
+    """
     labels: list[Any] = [example.label for example in examples]
     if task.kind == "tagging":
-        found, right = (
-            [[task.labels[tag] for tag in tags] for tags in both] for both in (predictions, labels)
-        )
-        pairs = [*zip(chain.from_iterable(found), chain.from_iterable(right), strict=True)]
-        same = sum(one == other for one, other in pairs)
-        return {"f1": entity_f1(found, right), "accuracy": same / max(len(pairs), 1)}
+        pairs = [
+            ([task.labels[tag] for tag in found], [task.labels[tag] for tag in right])
+            for found, right in zip(predictions, labels, strict=True)
+        ]
+        same = [(sum(map(str.__eq__, *pair)), len(pair[0])) for pair in pairs]
+        parts: dict[Metric, list[tuple[int, int]]] = {
+            "f1": [entity_counts(*pair) for pair in pairs],
+            "accuracy": same,
+        }
+        return {name: np.array(values, np.float64).reshape(-1, 2) for name, values in parts.items()}
     if task.kind == "span":
         accepted = [
             [example.texts[1][start:end] for start, end in spans]
             for example, spans in zip(examples, labels, strict=True)
         ]
-        return span_scores([answer.text for answer in predictions], accepted)
-    if task.kind == "completion":
-        return completion_scores(task.metrics, predictions, labels)
-    return compute_metrics(task.metrics, np.array(predictions), np.array(labels), task.positive)
+        scores = span_scores([answer.text for answer in predictions], accepted)
+    else:
+        scores = completion_scores(task.metrics, predictions, labels)
+    return {name: np.stack([values, np.ones(len(values))], 1) for name, values in scores.items()}

@@ -4,12 +4,12 @@ Letters: N rows, which are windows; T positions.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from gpt1_jax.data.tokenizers.opening import Tokenizer
-from gpt1_jax.tasks.encoded import EncodedExamples, Table
+from gpt1_jax.tasks.encoded import IN_NO_WINDOW, SPAN_NOT_KNOWN, EncodedExamples, Table
 from gpt1_jax.tasks.frames import Frame
 from gpt1_jax.tasks.task import Example
 from gpt1_jax.tasks.units import Piece, Units, written_units
@@ -36,7 +36,8 @@ def encode_spans(
 
     A causal model's question comes first, so that every state of the context has read it. At most 64 pieces of the
     question are kept, and at most half of the room. Windows begin 128 pieces apart, or half a window where that is
-    less. A window that has not all of the answer is learned to have none.
+    less. A window that has not all of the answer is learned to have none, as long as another window has all of it. An
+    answer that no window has all of, since it is longer than what two windows share, is not learned.
     """
     questions = tokenizer.encode_batch([example.texts[0] for example in examples], threads=16)
     units = _units(tokenizer, examples)
@@ -45,16 +46,18 @@ def encode_spans(
         question = whole[: min(_LONGEST_QUESTION, (context_length - 3) // 2)].tolist()
         pieces = units.pieces(example.texts[1])
         room = context_length - 3 - len(question)
-        for begin in _window_begins(len(pieces), room):
+        first, cut, ends = 2 + len(question), len(whole) - len(question), _ends(example, pieces)
+        begins = [*_window_begins(len(pieces), room)]
+        found = [_within(ends, begin, room) for begin in begins]
+        for begin, places in zip(begins, found, strict=True):
             window = pieces[begin : begin + room]
             ids = [frame.start, *question, frame.delimiter, *(piece.id for piece in window), frame.end]
-            first = 2 + len(question)
-            ends = _label(example, window)
             if ends is None:
-                label = [-1, -1]
+                label = [SPAN_NOT_KNOWN] * 2
+            elif ends and not any(found):
+                label = [IN_NO_WINDOW] * 2
             else:
-                label = [first + end for end in ends] or [_no_answer(frame.both_ways, len(ids))] * 2
-            cut = len(whole) - len(question)
+                label = [first + place for place in places] or [_no_answer(frame.both_ways, len(ids))] * 2
             table.add(ids, label, owner=owner, begin=begin, second=first, cut=cut)
     return table.encoded("spans", frame.both_ways)
 
@@ -77,17 +80,24 @@ def _no_answer(both_ways: bool, length: int) -> int:
     return 0 if both_ways else length - 1
 
 
-def _label(example: Example, window: Sequence[Piece]) -> tuple[()] | tuple[int, int] | None:
-    """Returns the first and the last piece of the first answer; () if the window has not all of it; None if unknown."""
+def _ends(example: Example, pieces: Sequence[Piece]) -> tuple[()] | tuple[int, int] | None:
+    """Returns the first and the last piece of the first answer; () if there is none; None if that is not known.
+
+    Of an answer whose characters the tokenizer drops, which no window can have, both are behind the last piece.
+    """
     if not isinstance(example.label, tuple):
         return None
-    if not example.label or not window:
+    if not example.label:
         return ()
-    start, end = example.label[0] if isinstance(example.label[0], tuple) else (0, 0)
-    inside = [number for number, piece in enumerate(window) if piece.start < end and piece.end > start]
-    if not inside or window[inside[0]].start > start or window[inside[-1]].end < end:
-        return ()
-    return inside[0], inside[-1]
+    start, end = cast(tuple[int, int], example.label[0])
+    inside = [number for number, piece in enumerate(pieces) if piece.start < end and piece.end > start]
+    return (inside[0], inside[-1]) if inside else (len(pieces), len(pieces))
+
+
+def _within(ends: tuple[int, ...] | None, begin: int, room: int) -> tuple[int, ...]:
+    """Returns the ends of a span counted from the first piece of a window, or () if the window has not all of it."""
+    places = tuple(end - begin for end in ends or ())
+    return places if all(0 <= place < room for place in places) else ()
 
 
 # ── Answers ──────────────────────────────────────────────────────────────────────────────────────────────────

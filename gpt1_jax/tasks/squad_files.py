@@ -50,6 +50,7 @@ def _list(fields: Mapping[str, Any], name: str, where: str) -> list[Mapping[str,
     values = fields.get(name)
     if not isinstance(values, list) or not all(isinstance(value, Mapping) for value in values):
         raise UserError(
-            f"data.source: {where} has {spell_json(values)} for {name!r}, expected SQuAD's list of objects: fix it"
+            f"data.source: {where} has {spell_json(values)} for {name!r}, expected a list of objects; write it as "
+            "SQuAD does."
         )
     return values

@@ -103,7 +103,7 @@ def _tags(task: Task, row: Row, words: Sequence[str], name: str) -> Iterator[int
             yield find_class(tag, task.labels)
         except ValueError as error:
             raise ValueError(
-                f"the tag of word {number}, {word!r:.40}, {error}, as training has them"
+                f"the tag of word {number}, {word!r:.40}, {error}; write a tag that training has"
             ) from error
 
 
@@ -120,7 +120,9 @@ def _answers(fields: Mapping[str, Any], name: str, context: str) -> tuple[tuple[
         if start is None or start < 0 or context[start : start + len(text)] != text:
             start = _nearest(context, text, start or 0)
         if start is None:
-            raise ValueError(f"the answer {text!r:.80} is not in the context")
+            raise ValueError(
+                f"the answer {text!r:.80} is not in the context; write it letter by letter as it is there"
+            )
         found.append((start, start + len(text)))
     return tuple(dict.fromkeys(found))
 

@@ -32,7 +32,7 @@ def read_conll(path: Path) -> Iterator[Row]:
             if len(cells) != columns or not cells[0]:
                 raise UserError(
                     f"data.source: line {number} of {path} has {len(cells)} columns, expected the {columns} of the "
-                    f"first line, a word first{' and its tag last' * (columns > 1)}: fix the line"
+                    f"first line, a word first{' and its tag last' * (columns > 1)}; fix the line."
                 )
             rows.append(cells)
         if rows:
@@ -59,7 +59,7 @@ def read_conllu(path: Path) -> Iterator[Row]:
             if len(cells) != _CONLLU_COLUMNS or not cells[_CONLLU_WORD]:
                 raise UserError(
                     f"data.source: line {number} of {path} has {len(cells)} columns, expected the ten of CoNLL-U with "
-                    "tabs between them: fix the line"
+                    "tabs between them; fix the line."
                 )
             if cells[0].isdigit():
                 words.append(cells[_CONLLU_WORD])

@@ -5,12 +5,15 @@ few pieces of a unit shows how many of its characters they have.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 
 _UNIT = re.compile(r"\w+|[^\w\s]")
+# Categories of characters within words that are no letters to `re`: accents and vowel signs by themselves, and joiners.
+_MARKS = ("Mn", "Mc", "Me", "Cf")
 
 
 class Word(NamedTuple):
@@ -31,7 +34,17 @@ class Piece(NamedTuple):
 
 def split_words(text: str) -> list[Word]:
     """Cuts a text into words and signs, as BERT's tokenizer does first."""
-    return [Word(found[0], *found.span()) for found in _UNIT.finditer(text)]
+    words: list[Word] = []
+    joined = False
+    for found in _UNIT.finditer(text):
+        mark = unicodedata.category(found[0][0]) in _MARKS
+        if words and words[-1].end == found.start() and (mark or joined):
+            start = words.pop().start
+            words.append(Word(text[start : found.end()], start, found.end()))
+        else:
+            words.append(Word(found[0], *found.span()))
+        joined = mark
+    return words
 
 
 class Units:

@@ -6,8 +6,8 @@ from scipy import stats
 
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.intervals import score_interval, weighted_scores
-from gpt1_jax.tasks.scoring import compute_metrics, score_predictions
-from gpt1_jax.tasks.task import Example, Task
+from gpt1_jax.tasks.scoring import compute_metrics, quotients
+from gpt1_jax.tasks.task import Example, Metric, Task
 
 GENERATOR = np.random.default_rng(0)
 
@@ -80,11 +80,11 @@ def test_a_mean_over_texts_has_the_interval_of_its_examples_each_judged_once(
     right = [n % 4 > 0 for n in range(200)]
     judged = []
 
-    def count(task: Task, predictions: list[str], examples: list[Example]) -> dict[str, float]:
+    def count(task: Task, predictions: list[str], examples: list[Example]) -> dict[Metric, np.ndarray]:
         judged.extend(predictions)
-        return score_predictions(task, predictions, examples)
+        return quotients(task, predictions, examples)
 
-    monkeypatch.setattr("gpt1_jax.tasks.intervals.score_predictions", count)
+    monkeypatch.setattr("gpt1_jax.tasks.intervals.quotients", count)
     found = score_interval(task, ["yes" if x else "no" for x in right], [Example(("Is it?",), "yes")] * 200)
     expected = stats.binom.ppf([0.025, 0.975], 200, 0.75) / 200
     assert found == pytest.approx(tuple(expected), abs=0.02) and len(judged) == 200
