@@ -64,15 +64,16 @@ def completion_scores(
     scores: dict[Metric, list[float]] = {
         "exact_match": [float(one.strip() == other.strip()) for one, other in pairs]
     }
-    if names := [name for name in ROUGE if name in metrics]:
+    names: list[Metric] = [metric for metric in ROUGE if metric in metrics]
+    if names:
         rouge = _rouge()
         if rouge is None:
             raise UserError(
                 "This run is judged by ROUGE, whose package is not installed here; install gpt1_jax[rouge]."
             )
         found = [rouge(other, one) for one, other in pairs]
-        for name in names:
-            scores[name] = [values[name].fmeasure for values in found]
+        for metric in names:
+            scores[metric] = [values[metric].fmeasure for values in found]
     return scores
 
 

@@ -21,13 +21,14 @@ def read_conll(path: Path) -> Iterator[Row]:
         UserError: the file is not UTF-8, or a line does not have as many columns as the first one.
     """
     text = read_text(path)
-    tabs, columns = "\t" in text, 0
+    # A tab in an otherwise empty line, or at the end of one, separates nothing.
+    tabs, columns = re.search(r"\S[ \t]*\t[ \t]*\S", text) is not None, 0
     for start, lines in _sentences(text):
         rows = []
         for number, line in enumerate(lines, start=start):
             if line.startswith(_DOCUMENT):
                 continue
-            cells = line.split("\t") if tabs else re.split(" +", line.strip(" "))
+            cells = line.split("\t") if tabs else re.split(" +", line.strip(" \t"))
             columns = columns or len(cells)
             if len(cells) != columns or not cells[0]:
                 raise UserError(

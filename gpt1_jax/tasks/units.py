@@ -38,7 +38,8 @@ def split_words(text: str) -> list[Word]:
     joined = False
     for found in _UNIT.finditer(text):
         mark = unicodedata.category(found[0][0]) in _MARKS
-        if words and words[-1].end == found.start() and (mark or joined):
+        goes_on = mark or (joined and found[0][0].isalnum())
+        if words and words[-1].end == found.start() and goes_on:
             start = words.pop().start
             words.append(Word(text[start : found.end()], start, found.end()))
         else:

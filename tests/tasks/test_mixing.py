@@ -25,7 +25,7 @@ def read(source: str, kind: Any = "completion", seed: int = 0) -> TaskData:
     settings = paper("custom").finetune
     assert settings
     data = DataConfig(source=source, split_seed=seed)
-    return read_task(FinetuneConfig(**vars(settings) | {"kind": kind}), data)
+    return read_task(replace(settings, kind=kind), data)
 
 
 def prompts(examples: list[Example], group: str) -> list[str]:
@@ -107,6 +107,6 @@ def test_a_part_that_is_not_there_is_named(files: tuple[Path, Path]) -> None:
 def test_only_completions_are_mixed(files: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"^data\.source=.*only training with finetune\.kind=completion"):
         read(f"files:{files[0]},{files[1]}", kind="classification")
-    named = replace(paper("rte").finetune or FinetuneConfig("rte"))
+    named = FinetuneConfig("rte")
     with pytest.raises(UserError, match="name one file or one directory"):
         read_task(named, DataConfig(source="files:x,y"))

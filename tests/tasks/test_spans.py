@@ -207,6 +207,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HuggingFace
     [
         ("Mme  Curie, née   Skłodowska, vécut à Paris.", "née   Skłodowska"),
         ("Ame\u0301lie  ate a cre\u0300me bru\u0302le\u0301e", "cre\u0300me bru\u0302le\u0301e"),
+        ("(Ame\u0301lie), he\u0301?", "Ame\u0301lie"),
         ("हिन्दी भाषा  है", "भाषा"),
         ("\n\tIt cost\u00a0 $3.50  (about €3)!", "$3.50"),
         ("In 東京 it rains 😀 often", "東京"),
