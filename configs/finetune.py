@@ -2,9 +2,17 @@
 
     python -m gpt1_jax.main --config=configs/finetune.py:TASK --config.init_from=RUN --workdir=RUN2
 
-RUN is a pre-trained run, which supplies architecture and tokenizer. TASK is cola, sst2, mrpc, qqp, stsb, mnli, qnli,
-rte, snli, scitail, race, race_middle, race_high, story_cloze, custom, or, of the demo text, demo_genre,
-demo_entailment, demo_same_verse, demo_next_verse. Any key can be set after it: --config.data.source=files:DIR.
+RUN is a pre-trained run, which supplies architecture and tokenizer. Any key can be set after these flags, as in
+--config.data.source=files:DIR. TASK is one of
+
+    classification: cola, sst2, demo_genre
+    entailment: mnli, qnli, rte, snli, scitail, demo_entailment
+    similarity: mrpc, qqp, stsb, demo_same_verse
+    multiple choice: race, race_middle, race_high, story_cloze, demo_next_verse
+    tagging: conll2003, wnut17, ud_pos
+    span: squad, squad2
+    custom: your own files of the kind that --config.finetune.kind names: classification, entailment, similarity,
+        choice, tagging, span or completion
 """
 
 import dataclasses

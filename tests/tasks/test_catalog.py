@@ -1,12 +1,14 @@
 """The catalog: every task of the paper by name, with the kind, metrics and labels of its benchmark."""
 
 import json
+import re
 
 import pytest
 
+from configs import finetune
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import CATALOG, find_task
-from gpt1_jax.tasks.task import Task
+from gpt1_jax.tasks.task import ROLES, Task
 
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
 PAPER = (*GLUE, "snli", "scitail", "race", "race_middle", "race_high", "story_cloze", "dprd")
@@ -17,6 +19,11 @@ DEMO = ("demo_genre", "demo_entailment", "demo_same_verse", "demo_next_verse")
 def test_the_catalog_has_the_papers_tasks_the_users_own_and_the_embedded_ones() -> None:
     assert sorted(CATALOG) == sorted([*PAPER, *BEYOND, "custom", *DEMO])
     assert all(find_task(name).name == name for name in CATALOG)
+
+
+def test_the_fine_tuning_config_lists_every_task_and_every_kind() -> None:
+    listed = set(re.findall(r"\w+", finetune.__doc__ or ""))
+    assert {*CATALOG} - {"dprd"} <= listed and {*ROLES} <= listed
 
 
 @pytest.mark.parametrize(
