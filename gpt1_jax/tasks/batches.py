@@ -167,7 +167,9 @@ def assemble(
             ids = examples.sequence(number, s)
             tokens[row, s, : len(ids)] = ids
             first = examples.first_target(number)
-            weights[row, s, first : len(ids) - 1] = 1 / ((len(ids) - 1 - first) * sequences * len(batch))
+            # A sequence of one token has none.
+            count = max(len(ids) - 1 - first, 0)
+            weights[row, s, first : first + count] = 1 / (max(count, 1) * sequences * len(batch))
     types = groups = None
     if examples.both_ways:
         types, groups = _types_and_groups(examples, numbers, rows, width)

@@ -69,7 +69,7 @@ def encode_queries(
         The sequences; `labels`, float32 [N, S], is the number of tokens to score at the end of each.
 
     Raises:
-        UserError: an answer has no token that can be scored after another.
+        UserError: of an example, no answer has a token that can be scored after another.
     """
     texts = [text for query in queries for pair in query for text in pair]
     begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
@@ -80,14 +80,14 @@ def encode_queries(
         ids = whole[-context_length:]
         tokens.append(ids.astype(np.int32))
         counts.append(min(len(scored), len(ids) - 1))
-        if counts[-1] < 1:
-            number = 2 * (len(counts) - 1)
-            raise UserError(
-                f"The answer {texts[number + 1]!r:.60} after {texts[number][-60:]!r} has no token that can be scored "
-                "after another; correct the example, or write a text before {answer} in --prompt_template."
-            )
         cut.append(len(whole) - len(ids))
-    labels = np.array(counts, np.float32).reshape(len(queries), -1)
+    labels = np.maximum(np.array(counts, np.float32).reshape(len(queries), -1), 0)
+    if nothing := np.flatnonzero(labels.max(-1) == 0).tolist():
+        given, scored = queries[nothing[0]][0]
+        raise UserError(
+            f"The answer {scored!r:.60} after {given[-60:]!r} has no token that can be scored after "
+            "another; correct the example, or write a text before {answer} in --prompt_template."
+        )
     longest_cut = np.array(cut, np.int64).reshape(labels.shape).max(-1)
     return EncodedExamples(np.concatenate(tokens), np.cumsum([0, *map(len, tokens[1:])]), labels, longest_cut)
 
@@ -103,13 +103,15 @@ def _cut_at_word(sentence: str, word: str) -> tuple[str, str]:
 def choose_answers(task: Task, log_probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Returns the likeliest answers, [N], by mean log-probability per scored token, or for sst2 by the sum.
 
+    An answer without a scored token, such as an empty choice, is never the likeliest.
+
     Args:
         task: any task but cola, which has no answers to choose from.
         log_probabilities: [N, S], the sum over the scored tokens.
         counts: [N, S], the number of scored tokens.
     """
-    scores = log_probabilities if task.name == "sst2" else log_probabilities / counts
-    return scores.argmax(-1)
+    scores = log_probabilities if task.name == "sst2" else log_probabilities / np.maximum(counts, 1)
+    return np.where(counts > 0, scores, -np.inf).argmax(-1)
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.batches import assemble
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.tasks.zero_shot import best_threshold, check_plain, choose_answers, encode_queries, plain_ask
@@ -83,9 +84,16 @@ def test_what_is_too_long_loses_its_beginning() -> None:
 
 def test_an_answer_of_which_no_token_can_be_scored_is_told() -> None:
     with pytest.raises(UserError, match="The answer '' after 'I say' has no token"):
-        encode_queries([[("I say", " yes"), ("I say", "")]], Characters(), 100)  # pyright: ignore[reportArgumentType]
+        encode_queries([[("I say", ""), ("I say", "")]], Characters(), 100)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="The answer 'I' after '' has no token"):
         queries(find_task("cola"), Example(("I",), 1), end=False)
+
+
+def test_an_empty_answer_is_never_the_likeliest() -> None:
+    encoded = encode_queries([[("I", ""), ("I", " y"), ("", "y")]], Characters(), 9)  # pyright: ignore
+    assert encoded.labels.tolist() == [[0, 2, 1]]
+    assert choose_answers(CHOICES, np.array([[0.0, -5.0, -2.6]]), encoded.labels) == [1]
+    assert assemble(encoded, np.arange(1), 1, 8, np.arange(1)).weights[0, 0].sum() == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("name", ["rte", "mrpc", "stsb"])
