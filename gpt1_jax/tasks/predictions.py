@@ -187,7 +187,9 @@ def write_predictions(
 def _columns(task: Task, chosen: Sequence[tuple[Sequence[int], Example]]) -> str:
     sentences = []
     for tags, example in chosen:
-        columns = [example.texts, [task.labels[tag] for tag in tags]]
+        # Tabs and line breaks are what cells and words are told apart by.
+        words = [" ".join(word.split()) or "_" for word in example.texts]
+        columns = [words, [task.labels[tag] for tag in tags]]
         if isinstance(example.label, tuple):
             columns.insert(1, [task.labels[cast(int, tag)] for tag in example.label])
         sentences.append("".join("\t".join(cells) + "\n" for cells in zip(*columns, strict=True)))

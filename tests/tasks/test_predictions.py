@@ -1,4 +1,4 @@
-"""Predictions as files: GLUE's submission format to the character."""
+"""Predictions as files: GLUE's submission format to the character, CoNLL's columns and SQuAD's JSON."""
 
 import csv
 import io
@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from gpt1_jax.tasks.predictions import named, write_predictions
+from gpt1_jax.tasks.predictions import describe_tags, named, write_predictions
+from gpt1_jax.tasks.spans import Answer
+from gpt1_jax.tasks.structured import read_sentence
+from gpt1_jax.tasks.tagged_files import read_conll
 from gpt1_jax.tasks.task import Example, Task
 
 ENTAILMENT = Task("pairs", "entailment", ("accuracy",), labels=("entailment", "not_entailment"))
@@ -73,3 +76,47 @@ def test_predictions_and_examples_must_be_as_many(tmp_path: Path) -> None:
 )
 def test_one_prediction_is_named(task: Task, prediction: float, name: str) -> None:
     assert named(task, prediction) == name
+
+
+# ── Tags, answers and texts ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tags_are_columns_that_read_back_whatever_words_are(tmp_path: Path) -> None:
+    task = Task("any", "tagging", ("f1",), labels=("O", "B-X"))
+    examples = [Example(("a", "b\tc\nd"), (1, 0)), Example(("", "New York"), (0, 1))]
+    write_predictions(epath.Path(tmp_path), "validation", task, [(1, 1), (0, 0)], examples)
+    sentences = [row.fields for row in read_conll(tmp_path / "validation.tsv")]
+    assert sentences == [
+        {"words": ["a", "b c d"], "tags": ["B-X", "B-X"]},
+        {"words": ["_", "New York"], "tags": ["O", "O"]},
+    ]
+    assert (tmp_path / "validation.tsv").read_text().splitlines()[0] == "a\tB-X\tB-X"
+
+
+def test_tags_without_right_ones_have_two_columns(tmp_path: Path) -> None:
+    task = Task("any", "tagging", ("f1",), labels=("O", "B-X"))
+    write_predictions(epath.Path(tmp_path), "test", task, [(1,)], [Example(("a",), None)])
+    assert (tmp_path / "test.tsv").read_text() == "a\tB-X\n"
+
+
+def test_answers_are_what_squads_script_reads(tmp_path: Path) -> None:
+    """By their ids, or by their numbers where they have none."""
+    task = Task("any", "span", ("f1",))
+    examples = [Example(("?", "né"), (), id="q1"), Example(("?", "b"), None)]
+    said = [Answer("né", 0, 2, 0.5), Answer("", 0, 0, 0.5)]
+    write_predictions(epath.Path(tmp_path), "validation", task, said, examples)
+    assert (tmp_path / "validation.json").read_text(encoding="utf-8") == '{"q1": "né", "1": ""}\n'
+
+
+def test_entities_have_the_characters_of_the_text() -> None:
+    task = Task("any", "tagging", ("f1",), labels=("O", "B-X", "I-X"))
+    text = "Then  Ann\u00a0Lee, née Roe."
+    sentence = read_sentence({"text": text}, {})
+    assert [word.text for word in sentence.words] == ["Then", "Ann", "Lee", ",", "née", "Roe", "."]
+    found = describe_tags(task, (0, 1, 2, 0, 0, 1, 0), sentence)
+    assert found["entities"] == [
+        {"label": "X", "text": "Ann\u00a0Lee", "start": 6, "end": 13},
+        {"label": "X", "text": "Roe", "start": 19, "end": 22},
+    ]
+    listed = read_sentence({"words": ["Ann", "Lee"]}, {})
+    assert describe_tags(task, (1, 2), listed)["entities"][0]["text"] == "Ann Lee"
