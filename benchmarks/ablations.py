@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 from matplotlib.figure import Figure
 
-from benchmarks.baselines import baseline_scores
+from benchmarks.baselines import BASELINES, baseline_scores
 from benchmarks.comparing import compare_runs
 from configs.finetune import paper
 from gpt1_jax.door import door
@@ -148,7 +148,7 @@ def zero_shot(place: Path, task: str, source: str, start: str) -> None:
 
 def baselines(place: Path, task: str, source: str) -> None:
     """Scores the baselines of benchmarks.baselines on the same examples as the fine-tunings."""
-    if (place / "majority" / "results.json").exists():
+    if any((place / name / "results.json").exists() for name in BASELINES):
         return
     config = paper(task)
     assert config.finetune is not None
@@ -231,7 +231,7 @@ def _write(place: Path, scores: dict[str, float]) -> None:
 
 
 def _order(variant: str) -> tuple[int, str]:
-    known = [*VARIANTS, "zero_shot", "tfidf+cosine", "tfidf", "majority"]
+    known = [*VARIANTS, "zero_shot", *BASELINES]
     return (known.index(variant) if variant in known else len(known), variant)
 
 

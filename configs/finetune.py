@@ -9,8 +9,8 @@ RUN is a pre-trained run, which supplies architecture and tokenizer. Any key can
     entailment: mnli, qnli, rte, snli, scitail, demo_entailment
     similarity: mrpc, qqp, stsb, demo_same_verse
     multiple choice: race, race_middle, race_high, story_cloze, demo_next_verse
-    tagging: conll2003, wnut17, ud_pos
-    span: squad, squad2
+    tagging: conll2003, wnut17, ud_pos, demo_names
+    span: squad, squad2, demo_span
     custom: your own files of the kind that --config.finetune.kind names: classification, entailment, similarity,
         choice, tagging, span or completion
 """

@@ -39,6 +39,35 @@ def test_the_majority_of_choices_is_a_place() -> None:
     assert scores(CHOICES, train, validation)["majority"] == 3 / 4
 
 
+def test_each_word_has_its_most_frequent_tag_and_a_new_word_none() -> None:
+    task = Task("names", "tagging", ("f1", "accuracy"), labels=("O", "B-NAME", "I-NAME"))
+    sentences = [("lot went", (1, 0)), ("The lot", (0, 0)), ("lot the", (1, 0))]
+    train = [Example(tuple(words.split()), tags) for words, tags in sentences]
+    validation = [Example(("the", "Lot", "of", "moab"), (0, 1, 0, 1)), Example(("lot",), (0,))]
+    (name, found), *more = baseline_scores(task, train, validation).items()
+    # One of the two names is found, beside one that is none.
+    assert (name, found["f1"], found["accuracy"], more) == ("word_majority", 1 / 2, 3 / 5, [])
+
+
+def test_a_new_word_has_the_most_frequent_tag_if_there_is_no_o() -> None:
+    task = Task("speech", "tagging", ("accuracy",), labels=("DET", "NOUN"))
+    train = [Example(("the", "sun", "moon"), (0, 1, 1))]
+    assert scores(task, train, [Example(("the", "star"), (0, 1))]) == {"word_majority": 1.0}
+
+
+def test_an_answer_is_the_longest_run_of_words_of_question_and_context() -> None:
+    task = Task("verses", "span", ("f1", "exact_match"))
+    context = "The sun rose. And the MOON, it is said, was dark."
+    answers = {"the moon, it is gone": "the MOON, it is", "stars": "the MOON"}
+    validation = []
+    for question, answer in answers.items():
+        start = context.index(answer)
+        validation.append(Example((question, context), ((start, start + len(answer)),)))
+    assert baseline_scores(task, [], validation) == {
+        "common_words": {"f1": 0.5, "exact_match": 0.5, "examples": 2}
+    }
+
+
 # ── What TF-IDF can see ──────────────────────────────────────────────────────────────────────────────────────
 
 

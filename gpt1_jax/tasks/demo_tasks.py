@@ -1,4 +1,4 @@
-"""The four embedded tasks, one for each transformation, made from aligned translations of the demo text.
+"""The embedded tasks, one for each kind but completion, made from aligned translations of the demo text.
 
 Validation examples come from the books that pre-training holds out in every translation, training examples from the
 other books.
@@ -11,11 +11,12 @@ in the book reveal nothing.
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, permutations
+from itertools import chain, groupby, permutations
 from typing import NamedTuple
 
 from gpt1_jax.data.demo import HELD_OUT_BOOKS, TRANSLATIONS, read_verses
 from gpt1_jax.data.splits import SplitName
+from gpt1_jax.tasks.demo_names import NAME_TAGS, read_names, tag_names
 from gpt1_jax.tasks.task import Example, Task
 
 # The books of each genre, one of them held out. The other books are left out: none of the law (1 to 5) and Acts (44) is
@@ -35,10 +36,12 @@ DEMO_TASKS = {
         Task("demo_entailment", "entailment", ("accuracy",), labels=("entailment", "not_entailment")),
         Task("demo_same_verse", "similarity", ("accuracy", "f1"), labels=("different", "same")),
         Task("demo_next_verse", "choice", ("accuracy",), choices=2),
+        Task("demo_names", "tagging", ("f1", "accuracy"), labels=NAME_TAGS),
+        Task("demo_span", "span", ("f1", "exact_match")),
     )
 }
 
-# Multiples of every group's size, small enough for a CPU to fine-tune on them in minutes.
+# The most examples, small enough for a CPU to fine-tune on them in minutes.
 SIZES = {"train": 4000, "validation": 800}
 
 # The lengths of texts in bytes; a token is about four. A passage ends with the verse that reaches its range's start.
@@ -46,6 +49,10 @@ SIZES = {"train": 4000, "validation": 800}
 _GENRE_PASSAGE = range(150, 251)
 _PASSAGE = range(90, 211)
 _VERSE = range(40, 111)
+# A passage of the task of spans has so many verses. Each is an answer once, so all have an answer's length, which is
+# nearly always within the 30 tokens that an answer may have.
+_SPAN_VERSES = 3
+_SPAN_VERSE = range(30, 99)
 
 # A verse's number divided by these gives its book and its chapter.
 _BOOK, _CHAPTER = 1_000_000, 1_000
@@ -74,10 +81,12 @@ def read_demo_examples(name: str, split: SplitName) -> list[Example]:
         "demo_entailment": _entailment_groups,
         "demo_same_verse": _same_verse_groups,
         "demo_next_verse": _next_verse_groups,
+        "demo_names": _names_groups,
+        "demo_span": _span_groups,
     }[name]
     groups = list(make_groups(split, generator))
     generator.shuffle(groups)
-    examples = [example for group in groups for example in group][: SIZES[split]]
+    examples = list(chain.from_iterable(groups[: SIZES[split] // len(groups[0])]))
     generator.shuffle(examples)
     return examples
 
@@ -143,6 +152,32 @@ def _next_verse_groups(split: SplitName, generator: random.Random) -> Iterator[l
             ]
 
 
+def _names_groups(split: SplitName, generator: random.Random) -> Iterator[list[Example]]:
+    """Yields verses of which each word is a name or not, one at a time."""
+    verses = {translation: _read(split, translation) for translation in TRANSLATIONS}
+    # A set would have its own order in every process.
+    for verse in dict.fromkeys(chain.from_iterable(verses.values())):
+        translation = generator.choice(TRANSLATIONS)
+        if _size(verses[translation], verse) in _VERSE:
+            yield [tag_names(verses[translation][verse], read_names(translation))]
+
+
+def _span_groups(split: SplitName, generator: random.Random) -> Iterator[list[Example]]:
+    """Yields a passage with each of its verses in another translation, which asks for that verse."""
+    for one, other in permutations(TRANSLATIONS, 2):
+        verses, others = _read(split, one), _read(split, other)
+        for passage in _short_verses(verses):
+            items = [Item(verse, others.get(verse, ""), verses[verse]) for verse in passage]
+            if all(_size(others, verse) in _VERSE for verse in passage) and all(
+                _share(a, b.second) < _SAME for a, b in permutations(items, 2)
+            ):
+                ends = [len(_join(verses, passage[: number + 1])) for number in range(len(passage))]
+                yield [
+                    Example((item.first, _join(verses, passage)), ((end - len(item.second), end),))
+                    for item, end in zip(items, ends, strict=True)
+                ]
+
+
 def _pair_groups(items: Sequence[Item], labels: tuple[int, int]) -> Iterator[list[Example]]:
     """Yields the four pairs of two rivals' texts; `labels` are those of a wrong pair and of a right one."""
     for rivals in _rivals(items):
@@ -179,6 +214,17 @@ def _passages(verses: Verses, sizes: range) -> Iterator[list[int]]:
             if size >= sizes.start:
                 if size in sizes:
                     yield passage
+                passage = []
+
+
+def _short_verses(verses: Verses) -> Iterator[list[int]]:
+    """Yields runs of a few verses of one chapter that all have the lengths of answers."""
+    for _, chapter in groupby(verses, lambda verse: verse // _CHAPTER):
+        passage = []
+        for verse in chapter:
+            passage = [*passage, verse] if _size(verses, verse) in _SPAN_VERSE else []
+            if len(passage) == _SPAN_VERSES:
+                yield passage
                 passage = []
 
 

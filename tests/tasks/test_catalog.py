@@ -13,7 +13,7 @@ from gpt1_jax.tasks.task import ROLES, Task
 GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
 PAPER = (*GLUE, "snli", "scitail", "race", "race_middle", "race_high", "story_cloze", "dprd")
 BEYOND = ("conll2003", "wnut17", "ud_pos", "squad", "squad2")
-DEMO = ("demo_genre", "demo_entailment", "demo_same_verse", "demo_next_verse")
+DEMO = ("demo_genre", "demo_entailment", "demo_same_verse", "demo_next_verse", "demo_names", "demo_span")
 
 
 def test_the_catalog_has_the_papers_tasks_the_users_own_and_the_embedded_ones() -> None:
@@ -49,6 +49,8 @@ def test_the_fine_tuning_config_lists_every_task_and_every_kind() -> None:
         ("ud_pos", "tagging", ("accuracy",)),
         ("squad", "span", ("f1", "exact_match")),
         ("squad2", "span", ("f1", "exact_match")),
+        ("demo_names", "tagging", ("f1", "accuracy")),
+        ("demo_span", "span", ("f1", "exact_match")),
     ],
 )
 def test_each_task_has_the_kind_and_metrics_of_its_benchmark(

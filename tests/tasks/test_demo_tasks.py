@@ -15,10 +15,17 @@ from gpt1_jax.data.demo import HELD_OUT_BOOKS, TRANSLATIONS, read_verses
 from gpt1_jax.data.splits import SplitName
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks import demo_tasks
+from gpt1_jax.tasks.demo_names import read_names, tag_names
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS, GENRES, SIZES
+from gpt1_jax.tasks.tagging import find_entities
 from gpt1_jax.tasks.task import ROLES, Example
+from gpt1_jax.tasks.units import split_words
 
 EVERY_TASK = pytest.mark.parametrize("name", DEMO_TASKS)
+# Those whose texts are whole verses as they are written; words to be tagged are not.
+WRITTEN = [name for name, task in DEMO_TASKS.items() if task.kind != "tagging"]
+EVERY_WRITTEN_TASK = pytest.mark.parametrize("name", WRITTEN)
+EVERY_WHOLE_TASK = pytest.mark.parametrize("name", [name for name, task in DEMO_TASKS.items() if task.whole])
 EVERY_SPLIT = pytest.mark.parametrize("split", ["train", "validation"])
 
 read_demo_examples = cache(demo_tasks.read_demo_examples)
@@ -67,7 +74,7 @@ def locate(text: str) -> set[Place]:
 # ── Splits ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@EVERY_TASK
+@EVERY_WRITTEN_TASK
 @EVERY_SPLIT
 def test_every_text_is_whole_verses_of_the_books_of_its_split(name: str, split: SplitName) -> None:
     for example in read_demo_examples(name, split):
@@ -78,12 +85,15 @@ def test_every_text_is_whole_verses_of_the_books_of_its_split(name: str, split: 
 
 @EVERY_TASK
 def test_nothing_of_validation_is_found_in_training(name: str) -> None:
-    seen = {text for example in read_demo_examples(name, "train") for text in example.texts if text}
+    def texts(example: Example) -> set[str]:
+        return set(example.texts) - {""} if name in WRITTEN else {" ".join(example.texts)}
+
+    seen = set().union(*map(texts, read_demo_examples(name, "train")))
     for example in read_demo_examples(name, "validation"):
-        assert not seen & set(example.texts)
+        assert not seen & texts(example)
 
 
-@EVERY_TASK
+@EVERY_WHOLE_TASK
 @EVERY_SPLIT
 def test_labels_are_balanced_and_mixed(name: str, split: SplitName) -> None:
     examples, task = read_demo_examples(name, split), DEMO_TASKS[name]
@@ -115,7 +125,7 @@ def test_examples_are_the_same_in_every_process() -> None:
 # ── The labels are true ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@EVERY_TASK
+@EVERY_WRITTEN_TASK
 @EVERY_SPLIT
 def test_an_example_has_the_texts_of_its_kind(name: str, split: SplitName) -> None:
     task = DEMO_TASKS[name]
@@ -165,6 +175,87 @@ def test_only_the_right_choice_follows_the_context(split: SplitName) -> None:
         assert [i for i, right in enumerate(follows) if right] == [example.label]
 
 
+@cache
+def find_compact() -> dict[str, list[tuple[str, int]]]:
+    """The translations and numbers of verses by their text in lower case and without spaces."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for translation in TRANSLATIONS:
+        for verse, text in read_verses(translation).items():
+            found.setdefault("".join(text.lower().split()), []).append((translation, verse))
+    return found
+
+
+def find_words(words: tuple[str, ...]) -> list[tuple[str, int]]:
+    """The translations and numbers of the verses that consist of some words, written in lower case."""
+    return [
+        (translation, verse)
+        for translation, verse in find_compact()["".join(words)]
+        if words == tuple(word.text.lower() for word in split_words(read_verses(translation)[verse]))
+    ]
+
+
+@EVERY_SPLIT
+def test_words_are_those_of_a_lower_cased_verse_of_the_split(split: SplitName) -> None:
+    examples = read_demo_examples("demo_names", split)
+    assert len(examples) == SIZES[split]
+    for example in examples:
+        held_out = {verse // 1_000_000 in HELD_OUT_BOOKS for _, verse in find_words(example.texts)}
+        assert (split == "validation") in held_out, example.texts
+
+
+@EVERY_SPLIT
+def test_names_are_capitalized_and_tagged_in_iob2(split: SplitName) -> None:
+    task = DEMO_TASKS["demo_names"]
+    for example in read_demo_examples("demo_names", split):
+        tags = [task.labels[tag] for tag in example.label]
+        assert all(before != "O" for before, tag in zip(["O", *tags], tags, strict=False) if tag == "I-NAME")
+        translations = find_words(example.texts)
+        # In one of the translations with these words, each name has a capital there.
+        assert any(
+            all(
+                word.text[0].isupper()
+                for word, tag in zip(split_words(read_verses(translation)[verse]), tags, strict=True)
+                if tag == "B-NAME"
+            )
+            for translation, verse in translations
+        )
+
+
+@pytest.mark.parametrize(
+    ("verse", "names"),
+    [
+        ('Then Jesus said to them, "Let us go to Kadesh-barnea."', ["Jesus", "Kadesh - barnea"]),
+        ("Behold, the God of gods is in Zion: God is no god of wood.", ["God", "Zion", "God"]),
+        ("Jesus Christ came; Simon Peter, and Andrew, saw him.", ["Jesus Christ", "Simon Peter", "Andrew"]),
+        ("And I said, O man, Thou art David's son.", ["David"]),
+    ],
+)
+def test_what_is_capitalized_only_where_a_sentence_or_speech_begins_is_no_name(
+    verse: str, names: list[str]
+) -> None:
+    example = tag_names(verse, read_names("asv"))
+    assert example.texts == tuple(word.text.lower() for word in split_words(verse))
+    tags = [DEMO_TASKS["demo_names"].labels[tag] for tag in example.label]
+    found = [" ".join(example.texts[start:stop]) for _, start, stop in find_entities(tags)]
+    assert found == [name.lower() for name in names]
+
+
+@EVERY_SPLIT
+def test_an_answer_is_the_verse_of_the_question_in_another_translation(split: SplitName) -> None:
+    for example in read_demo_examples("demo_span", split):
+        question, context = example.texts
+        ((start, end),) = example.label
+        contexts, answers = locate(context), locate(context[start:end])
+        assert any(
+            asked.translation != answer.translation == passage.translation
+            and asked.first == answer.first == answer.last
+            and passage.first <= answer.first <= passage.last
+            for asked in locate(question)
+            for answer in answers
+            for passage in contexts
+        )
+
+
 # ── Nothing but the labels tells ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -188,6 +279,22 @@ def test_each_choice_is_right_as_often_as_wrong(split: SplitName) -> None:
         right[choices[example.label]] += 1
         all_choices.update(choices)
     assert {choice: 2 * count for choice, count in right.items()} == all_choices
+
+
+@EVERY_SPLIT
+def test_each_verse_of_a_passage_is_the_answer_equally_often(split: SplitName) -> None:
+    examples = read_demo_examples("demo_span", split)
+    assert len(examples) == SIZES[split] - SIZES[split] % 3
+    counts = Counter((example.texts[1], example.label) for example in examples)
+    passages: dict[str, list[int]] = {}
+    for (context, (span,)), count in sorted(counts.items()):
+        # The answers are the whole passage, one after the other.
+        whole = passages.setdefault(context, [])
+        assert span[0] == (whole[-1] if whole else 0), context
+        whole += [span[1] + 1] * count
+    for context, ends in passages.items():
+        assert ends[-1] == len(context) + 1
+        assert set(Counter(ends).values()) == {len(ends) // 3}
 
 
 @EVERY_SPLIT
@@ -220,8 +327,8 @@ def test_sequences_are_short(name: str, split: SplitName) -> None:
         return [example.texts[0] + choice for choice in example.texts[2:]]
 
     lengths = [len(text.encode()) for e in read_demo_examples(name, split) for text in sequences(e)]
-    assert max(lengths) < 380  # 125 tokens
-    assert sum(lengths) / len(lengths) < 250
+    assert max(lengths) < 410  # 140 tokens; most are within the 128 of `tiny`
+    assert sum(lengths) / len(lengths) < 320
 
 
 def test_a_missing_demo_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
