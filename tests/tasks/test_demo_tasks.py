@@ -227,7 +227,9 @@ def test_names_are_capitalized_and_tagged_in_iob2(split: SplitName) -> None:
         ('Then Jesus said to them, "Let us go to Kadesh-barnea."', ["Jesus", "Kadesh - barnea"]),
         ("Behold, the God of gods is in Zion: God is no god of wood.", ["God", "Zion", "God"]),
         ("Jesus Christ came; Simon Peter, and Andrew, saw him.", ["Jesus Christ", "Simon Peter", "Andrew"]),
-        ("And I said, O man, Thou art David's son.", ["David"]),
+        # Meshach stands only behind commas.
+        ("But Shadrach, Meshach, and Abed-nego went.", ["Shadrach", "Meshach", "Abed - nego"]),
+        ("And I said, O man, Nay: Oh, Thou art David's son.", ["David"]),
     ],
 )
 def test_what_is_capitalized_only_where_a_sentence_or_speech_begins_is_no_name(
