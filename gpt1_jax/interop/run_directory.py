@@ -52,7 +52,8 @@ def read_run(directory: str, step: Step | None = None) -> LanguageModel:
     trained = TrainedRun(directory, step)
     trunk, rows = jax.device_get(trained.trunk_params), trained.tokenizer.vocab_size
     head, settings = None, trained.config.finetune
-    if trained.task is not None and settings is not None:
+    # A task that is text has no head.
+    if trained.task is not None and settings is not None and "head" in trained.params:
         kernel, bias = (np.asarray(trained.params["head"][name]) for name in ("kernel", "bias"))
         specials = trunk["tokens"][list(special_ids(rows))]
         head = TaskHead(trained.task, specials, kernel, bias, settings.classifier_dropout)

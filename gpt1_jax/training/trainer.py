@@ -153,7 +153,8 @@ class Trainer:
 
         # Interleaved splitting lets every device keep its own rows, so nothing moves.
         def split(x: jax.Array) -> jax.Array:
-            return x.reshape(-1, self.accumulation, *x.shape[1:]).swapaxes(0, 1)
+            # The labels of tasks without a head are empty, so no size can be left open.
+            return x.reshape(len(x) // self.accumulation, self.accumulation, *x.shape[1:]).swapaxes(0, 1)
 
         def add(total: Any, micro_batch: Any) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, gradient(params, micro_batch)), None
