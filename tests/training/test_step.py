@@ -7,6 +7,7 @@ import re
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -209,3 +210,18 @@ def test_a_batch_is_a_named_tuple_the_step_can_take_apart() -> None:
         batch = make_batch(config, mesh, 0)
     assert isinstance(batch, Batch) and batch.tokens.shape == (8, 1, 16)
     np.testing.assert_allclose(np.array(batch.weights).sum(), 1, rtol=1e-6)
+
+
+def test_micro_batches_may_have_empty_labels_as_tasks_without_a_head_do() -> None:
+    """The gradient of a mean is the same in one batch and in four."""
+    rows = {"x": jnp.arange(8.0), "labels": jnp.zeros((8, 0, 0))}
+
+    def objective(params: jax.Array, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return (params * batch["x"]).sum() / 8, {}
+
+    found = []
+    for accumulation in (1, 4):
+        trainer: Any = SimpleNamespace(objective=objective, accumulation=accumulation)
+        (loss, _), gradient = Trainer._gradients(trainer, jnp.float32(2), rows)
+        found.append((float(loss), float(gradient)))
+    assert found == [(7.0, 3.5)] * 2
