@@ -15,7 +15,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training.finetuning import _open_tokenizer
 from gpt1_jax.training.kept import open_corpus
-from gpt1_jax.usage.measuring import _own_corpus
+from gpt1_jax.usage.measuring import own_corpus
 
 WORDS = [f"Document {i} has a few lines like the others\n" * 9 for i in range(25)]
 
@@ -147,11 +147,11 @@ def test_evaluation_finds_the_tokens_of_a_text_that_moved_or_changed(place: Path
     other.mkdir()
     (other / "manifest.json").write_text("[")
     (place / "texts" / "07.txt").write_text("another text\n" * 30)
-    assert _own_corpus(config.data, run, config.init_from).fingerprint == corpus.fingerprint
+    assert own_corpus(config.data, run, config.init_from).fingerprint == corpus.fingerprint
     (place / "texts").rename(place / "moved")
-    assert _own_corpus(config.data, run, config.init_from).fingerprint == corpus.fingerprint
+    assert own_corpus(config.data, run, config.init_from).fingerprint == corpus.fingerprint
     shutil.rmtree(place / "cache")
     with pytest.raises(UserError, match=r"cannot be read .*texts.* bring it back .* with --source"):
-        _own_corpus(config.data, run, config.init_from)
+        own_corpus(config.data, run, config.init_from)
     with pytest.raises(UserError, match=r"is no longer what .* was trained on; bring it back"):
-        _own_corpus(config_of(place, texts="moved").data, run, None)
+        own_corpus(config_of(place, texts="moved").data, run, None)
