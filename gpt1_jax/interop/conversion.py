@@ -144,5 +144,6 @@ def _settle_head(model: LanguageModel, target_format: str) -> LanguageModel:
         reason = f"the format {target_format} holds language models"
     if reason is None:
         return model
-    tell(f"The head of task {task.name} is left out: {reason}.")
+    what = "head of task {} is" if model.head.bias.size else "special tokens of task {} are"
+    tell(f"The {what.format(task.name)} left out: {reason}.")
     return dataclasses.replace(model, head=None)

@@ -23,8 +23,9 @@ class TaskHead:
 
     Attributes:
         task: the task, whose labels the outputs stand for.
-        specials: float32 [3, D], the embeddings of start, delimiter and extract.
-        kernel, bias: float32 [D, N] and [N].
+        specials: float32 [3, D], the embeddings of start, delimiter and extract; [0, D] of a model that reads both
+            ways, around whose texts stand pieces of its tokenizer.
+        kernel, bias: float32 [D, N] and [N]; N is 0 for completion, which has no head but its specials.
         dropout_rate: the rate of dropout on the state that the head reads.
     """
 

@@ -21,7 +21,7 @@ from gpt1_jax.interop.families import family_of
 from gpt1_jax.interop.family import BLOCKS, weight_key
 from gpt1_jax.interop.published import LanguageModel, TaskHead
 from gpt1_jax.model.embedding import table_rows
-from gpt1_jax.model.specials import special_ids
+from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.overrides import from_dict, to_dict
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -52,10 +52,12 @@ def read_run(directory: str, step: Step | None = None) -> LanguageModel:
     trained = TrainedRun(directory, step)
     trunk, rows = jax.device_get(trained.trunk_params), trained.tokenizer.vocab_size
     head, settings = None, trained.config.finetune
-    # A task that is text has no head.
-    if trained.task is not None and settings is not None and "head" in trained.params:
-        kernel, bias = (np.asarray(trained.params["head"][name]) for name in ("kernel", "bias"))
-        specials = trunk["tokens"][list(special_ids(rows))]
+    if trained.task is not None and settings is not None:
+        # A task that is text has only its specials.
+        none = {"kernel": np.zeros((config.d_model, 0), np.float32), "bias": np.zeros(0, np.float32)}
+        layer = trained.params.get("head", none)
+        kernel, bias = (np.asarray(layer[name]) for name in ("kernel", "bias"))
+        specials = trunk["tokens"][rows : rows + (SPECIALS if config.causal else 0)]
         head = TaskHead(trained.task, specials, kernel, bias, settings.classifier_dropout)
     return LanguageModel(config, _unstack(config, trunk, rows), trained.tokenizer, head)
 

@@ -24,6 +24,7 @@ from gpt1_jax.data.tokenizers.sentencepiece_model import (
     parse,
 )
 from gpt1_jax.model.specials import Specials, special_ids
+from gpt1_jax.tasks.task import Kind
 
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
@@ -62,7 +63,7 @@ def why_not(model: bytes) -> str | None:
 
 
 def write_tokenizer_json(
-    tokenizer: SentencePieceTokenizer, directory: Path, context_length: int, with_specials: bool
+    tokenizer: SentencePieceTokenizer, directory: Path, context_length: int, kind: Kind | None
 ) -> None:
     """Writes tokenizer.json and tokenizer_config.json for a model that `why_not` does not object to.
 
@@ -70,8 +71,8 @@ def write_tokenizer_json(
         tokenizer: the tokenizer to write.
         directory: where to write.
         context_length: the most ids that the model reads.
-        with_specials: whether fine-tuning's three specials follow the pieces; if so, they are put around texts in the
-            way a classifier expects.
+        kind: of the task that the model was fine-tuned on; then three specials follow the pieces, and are put around
+            texts as the task has them. None of a language model, which has no specials.
     """
     pieces = parse(tokenizer.model).pieces
     vocabulary = _vocabulary(pieces)
@@ -86,7 +87,7 @@ def write_tokenizer_json(
     }
     if tokenizer.end_id is not None:
         config["eos_token"] = pieces[tokenizer.end_id].piece
-    if with_specials:
+    if kind is not None:
         vocabulary |= zip(_SPECIALS, special_ids(len(pieces)), strict=True)
         config["pad_token"] = pieces[0].piece
     described = {
@@ -100,7 +101,7 @@ def write_tokenizer_json(
         ],
         "normalizer": None if describe(tokenizer.model).exact else _replace("String", "▁", " "),
         "pre_tokenizer": None,
-        "post_processor": _surround(vocabulary) if with_specials else None,
+        "post_processor": None if kind is None else _surround(vocabulary, kind),
         "decoder": {
             "type": "Sequence",
             "decoders": [
@@ -161,13 +162,13 @@ def _replace(form: str, pattern: str, content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": {form: pattern}, "content": content}
 
 
-def _surround(vocabulary: dict[str, int]) -> dict[str, Any]:
-    """Returns the rule that puts the specials around a text, or around and between two."""
+def _surround(vocabulary: dict[str, int], kind: Kind) -> dict[str, Any]:
+    """Returns the rule that puts the specials around a text, or around and between two; a prompt has no end."""
     start, delimiter, extract = ({"SpecialToken": {"id": name, "type_id": 0}} for name in _SPECIALS)
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {
         "type": "TemplateProcessing",
-        "single": [start, first, extract],
+        "single": [start, first, delimiter if kind == "completion" else extract],
         "pair": [start, first, delimiter, second, extract],
         "special_tokens": {
             name: {"id": name, "ids": [vocabulary[name]], "tokens": [name]} for name in _SPECIALS

@@ -106,11 +106,12 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, names: tuple[str, str
 
 def write_for_transformers(model: LanguageModel, directory: Path, tell: Callable[[str], None]) -> None:
     """Writes what AutoTokenizer needs beside the tokenizer's own files, or a file that makes AutoTokenizer fail."""
-    tokenizer, context, with_specials = model.tokenizer, model.config.context_length, model.head is not None
+    tokenizer, context = model.tokenizer, model.config.context_length
+    kind = model.head.task.kind if model.head is not None and model.config.causal else None
     if isinstance(tokenizer, HuggingFaceTokenizer):
         if TOKENIZER_CONFIG not in tokenizer.files:
             (directory / TOKENIZER_CONFIG).write_bytes(auto_config(tokenizer, context))
-        if with_specials and model.config.causal:
+        if kind is not None:
             tell("AutoTokenizer gives the ids of texts; put <s>, $ and <e> around them.")
         return
     if isinstance(tokenizer, OpenAITokenizer) and model.family is GPT1:
@@ -122,8 +123,10 @@ def write_for_transformers(model: LanguageModel, directory: Path, tell: Callable
     if isinstance(tokenizer, SentencePieceTokenizer):
         reason = why_not(tokenizer.model)
         if reason is None:
-            write_tokenizer_json(tokenizer, directory, context, with_specials)
-            if with_specials:
+            write_tokenizer_json(tokenizer, directory, context, kind)
+            if kind == "completion":
+                tell("AutoTokenizer puts <s> and $ around a prompt by itself.")
+            elif kind is not None:
                 tell("AutoTokenizer puts <s>, $ and <e> around a text, or two, by itself.")
             return
         tell(
