@@ -104,6 +104,8 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
                 task = {
                     "finetune.task": "custom",
                     "finetune.kind": stage,
+                    # Groups so few examples by length, so that there are two widths.
+                    "finetune.batching": "pools",
                     "train.num_steps": 0,
                     "train.num_epochs": 5.0,
                 }
