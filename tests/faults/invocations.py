@@ -216,7 +216,9 @@ def _of_keys() -> list[Invocation]:
             found += wrong(f"main {{TINY}} --config.{key}=nosuch → --config.{key}='nosuch' is not one of")
             continue
         if about.kind is bool:
-            found += wrong(f"main {{TINY}} --config.{key}=maybe → --config.{key}='maybe' is not true or false")
+            found += wrong(
+                f"main {{TINY}} --config.{key}=maybe → --config.{key}='maybe' is not true or false"
+            )
             continue
         for text, word in (
             ("x", f"--config.{key}='x' is not a"),
