@@ -46,6 +46,8 @@ _BATCH = flags.DEFINE_integer("batch", 0, "examples a batch; by default 32, and 
 _BATCHES = flags.DEFINE_integer("batches", 4, "batches in a round", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of timing", 1)
 
+# The fields that only our dropout reads.
+_SEEDS = ("noise", "update")
 _CHECKED_STEPS = 3
 _TOLERANCE = 1e-3
 
@@ -185,10 +187,8 @@ def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step
         return float(metrics["loss"])
 
     def theirs(batch: TaskBatch) -> float:
-        seeds = ("noise", "update")
-        return update(
-            peer({name: torch.tensor(x) for name, x in batch._asdict().items() if name not in seeds})
-        )
+        arrays = {name: x for name, x in batch._asdict().items() if x is not None}
+        return update(peer({name: torch.tensor(x) for name, x in arrays.items() if name not in _SEEDS}))
 
     return ours, theirs
 
