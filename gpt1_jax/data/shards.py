@@ -12,7 +12,7 @@ import threading
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
@@ -23,14 +23,15 @@ from etils import epath
 
 from gpt1_jax.data.sources import Source, open_source
 from gpt1_jax.data.splits import HELD_OUT, SplitName, select_split
+from gpt1_jax.data.tokenizers.groups import grouped
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 
 # Decoding is compared with this many characters of the training text, and with a share of the text beyond them.
 _COMPARED_CHARACTERS = 2_000_000
 _COMPARED_OF = 16
-# Documents are tokenized in groups of about this length.
-_BATCH_CHARACTERS = 4_000_000
+# Documents are tokenized in groups of about this length, which keeps all threads busy.
+_GROUP_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _write_shard(
         if part.number == 0:
             # With an end piece in front, the first real token is predicted too.
             append(end)
-        for texts in _group(documents):
+        for texts in grouped(documents, _GROUP_CHARACTERS):
             for text, ids in zip(texts, tokenizer.encode_batch(texts, threads), strict=True):
                 append(ids)
                 append(end)
@@ -222,20 +223,6 @@ def _write_at_once(job: Job, path: epath.Path, write: Callable[[IO[bytes]], obje
     with half.open("wb") as file:
         write(file)
     half.replace(path)
-
-
-def _group(documents: Iterator[str]) -> Iterator[list[str]]:
-    """Groups documents until a group keeps all threads busy, and no further, to save memory."""
-    group: list[str] = []
-    characters = 0
-    for document in documents:
-        group.append(document)
-        characters += len(document)
-        if characters >= _BATCH_CHARACTERS:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group
 
 
 @lru_cache(maxsize=1)

@@ -123,12 +123,15 @@ class Prompting(NamedTuple):
     shots: int = 0
 
 
+NO_PROMPTING = Prompting()
+
+
 def zero_shot(
     workdir: str,
     task_name: str,
     source: str | None,
     step: Step | None,
-    prompting: Prompting = Prompting(),  # noqa: B008
+    prompting: Prompting = NO_PROMPTING,
 ) -> dict[str, float]:
     """Scores a task whose labels the language model has never seen (the paper's section 5).
 
@@ -153,7 +156,7 @@ def zero_shot(
         trained.config.data, source=source or ("demo" if task_name in DEMO_TASKS else "tfds")
     )
     if task_name == lambada.NAME:
-        if prompting != Prompting():
+        if prompting != NO_PROMPTING:
             raise UserError(
                 "--zero_shot=lambada continues passages as they are; leave out --prompt_template and --shots."
             )

@@ -95,7 +95,7 @@ def test_any_cut_into_parts_and_batches_gives_the_same_stream(
     shutil.rmtree(whole.directory)
     monkeypatch.setattr(text_files, "PART_BYTES", part_bytes)
     shards._open.cache_clear()
-    monkeypatch.setattr(shards, "_BATCH_CHARACTERS", 300)
+    monkeypatch.setattr(shards, "_GROUP_CHARACTERS", 300)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # all in this process
     corpus = prepare_texts(texts)
     train = corpus.train

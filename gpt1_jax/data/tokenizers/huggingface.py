@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,7 @@ import tokenizers
 from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from gpt1_jax.data.tokenizers.groups import grouped
 from gpt1_jax.disk.inputs import read_bytes
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.disk.whole_files import write_whole
@@ -124,7 +125,7 @@ class HuggingFaceTokenizer:
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
         """Returns the ids of each text, int32 [N], found by at most `threads` threads."""
         chunks_of_texts = [self._cut(text) for text in texts]
-        groups = [*_group(chunk for chunks in chunks_of_texts for chunk in chunks)]
+        groups = [*grouped((chunk for chunks in chunks_of_texts for chunk in chunks), _GROUP_CHARACTERS)]
         workers = min(threads, os.cpu_count() or 1, len(groups))
         if workers > 1:
             with ThreadPoolExecutor(workers) as pool:
@@ -332,17 +333,3 @@ def _is_bert(library: tokenizers.Tokenizer) -> bool:
         and isinstance(library.normalizer, normalizers.BertNormalizer)
         and isinstance(library.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
     )
-
-
-def _group(chunks: Iterator[str]) -> Iterator[list[str]]:
-    """Groups texts into portions of work for a thread."""
-    group: list[str] = []
-    characters = 0
-    for chunk in chunks:
-        group.append(chunk)
-        characters += len(chunk)
-        if characters >= _GROUP_CHARACTERS:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group
