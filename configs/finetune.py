@@ -6,7 +6,7 @@ RUN is a pre-trained run, which supplies architecture and tokenizer. Any key can
 --config.data.source=files:DIR. TASK is one of
 
     classification: cola, sst2, demo_genre
-    entailment: mnli, qnli, rte, snli, scitail, demo_entailment
+    entailment: mnli, qnli, rte, wnli, snli, scitail, demo_entailment
     similarity: mrpc, qqp, stsb, demo_same_verse
     multiple choice: race, race_middle, race_high, story_cloze, demo_next_verse
     tagging: conll2003, wnut17, ud_pos, demo_names

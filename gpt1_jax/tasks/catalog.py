@@ -70,6 +70,9 @@ CATALOG: dict[str, Task] = {
             columns={"premise": "question", "hypothesis": "sentence"},
         ),
         Task("rte", "entailment", ("accuracy",), labels=_TWO_WAY, columns=_PAIR),
+        Task("wnli", "entailment", ("accuracy",), labels=_BINARY, columns=_PAIR),
+        # GLUE's diagnostics have nothing to train on: a run that was fine-tuned on mnli predicts them.
+        Task("ax", "entailment", ("matthews_correlation", "accuracy"), labels=_THREE_WAY, columns=_PAIR),
         Task(
             "snli",
             "entailment",

@@ -153,6 +153,11 @@ _read_qqp = partial(read_tsv, spare=True)
 _read_scitail = partial(read_tsv, header=("premise", "hypothesis", "label"))
 _SAMPLE = File("ppft_subset_train.json", _read_numbered, {"premise": "text_a", "hypothesis": "text_b"})
 _BY_ROLE: Columns = {}
+# The diagnostics with their labels; without these, GLUE distributes them as diagnostic.tsv or AX.tsv.
+_DIAGNOSTICS = File(
+    "diagnostic-full.tsv",
+    columns={"premise": "Premise", "hypothesis": "Hypothesis", "label": "Label"},
+)
 
 
 def _scitail(split: str) -> tuple[File, ...]:
@@ -237,6 +242,12 @@ LAYOUTS: dict[str, Layout] = {
     },
     "qnli": {**_GLUE, "train": (File("train.tsv"), _SAMPLE)},
     "rte": _GLUE,
+    "wnli": _GLUE,
+    "ax": {
+        "train": (),
+        "validation": (_DIAGNOSTICS,),
+        "test": (File("diagnostic.tsv"), File("AX.tsv"), File("test.tsv"), _DIAGNOSTICS),
+    },
     "snli": {
         "train": (File("snli_1.0_train.jsonl", _read_snli), _SAMPLE),
         "validation": (File("snli_1.0_dev.jsonl", _read_snli), File("dev.jsonl", read_jsonl, _BY_ROLE)),

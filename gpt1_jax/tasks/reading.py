@@ -52,9 +52,11 @@ def read_task(finetune: FinetuneConfig, data: DataConfig, begun: Task | None = N
             or damaged; a row is not an example of the task.
     """
     task = find_task(finetune.task)
-    if task.name == "dprd":
+    if task.name in ("dprd", "ax"):
+        run = "a run fine-tuned on mnli" if task.name == "ax" else "a pre-trained run"
         raise UserError(
-            "finetune.task='dprd' is zero-shot only; run gpt1_jax.evaluate with --zero_shot=dprd."
+            f"finetune.task={task.name!r} is zero-shot only; run gpt1_jax.evaluate with "
+            f"--zero_shot={task.name} on {run}."
         )
     if task.name == "custom":
         task, splits = _read_custom(finetune, data, begun)
@@ -126,7 +128,7 @@ def is_training_file(data: DataConfig, source: str) -> bool:
 def read_split(task: Task, data: DataConfig, split: TaskSplit) -> list[Example]:
     """Reads one split of any task but `custom`; a test split that does not exist is empty.
 
-    `dprd` can be read too; its validation split is its test split.
+    `dprd` can be read too; its validation split is its test split. So can `ax`, whose validation split has the labels.
 
     Raises:
         UserError: as in `read_task`.

@@ -155,6 +155,8 @@ SETS: dict[str, TfdsTask] = {
     ),
     "qnli": TfdsTask(_parts("glue/qnli"), ("QNLIv2.zip",), {"premise": "question", "hypothesis": "sentence"}),
     "rte": TfdsTask(_parts("glue/rte"), ("RTE.zip",), {"premise": "sentence1", "hypothesis": "sentence2"}),
+    "wnli": TfdsTask(_parts("glue/wnli"), ("WNLI.zip",), {"premise": "sentence1", "hypothesis": "sentence2"}),
+    "ax": TfdsTask({"test": (SetSplit("glue/ax", "test"),)}, ("tsvsWithoutLabels_AX.tsv",)),
     "snli": TfdsTask(_parts("snli"), ("snli_1.0.zip",)),
     "scitail": TfdsTask(_parts("sci_tail"), ("SciTailV1.1.zip",)),
     "race": _race("middle", "high"),

@@ -133,13 +133,14 @@ def zero_shot(
     step: Step | None,
     prompting: Prompting = NO_PROMPTING,
 ) -> dict[str, float]:
-    """Scores a task whose labels the language model has never seen (the paper's section 5).
+    """Scores a task whose labels the language model has never seen (the paper's section 5), or GLUE's diagnostics.
 
     Only the threshold of cola is fitted, on its training split, and only where there is no template.
 
     Args:
         workdir: the run directory.
-        task_name: cola, sst2, dprd, lambada or a multiple-choice task; with a template any task with classes too.
+        task_name: cola, sst2, dprd, lambada or a multiple-choice task; with a template any task with classes too; or
+            ax, which the head of a run that was fine-tuned on mnli predicts.
         source: `tfds` or `files:DIR`; None means `tfds`, or `demo` for an embedded task.
         step: the checkpoint, as `load` takes it.
         prompting: how it is asked.
@@ -151,10 +152,12 @@ def zero_shot(
         UserError: there is no run or no checkpoint, the task has no zero-shot form, or the source has no data.
     """
     trained = TrainedRun(workdir, step)
-    check_continues(trained.config.model, f"--zero_shot={task_name}")
     data = dataclasses.replace(
         trained.config.data, source=source or ("demo" if task_name in DEMO_TASKS else "tfds")
     )
+    if task_name == "ax" and prompting == NO_PROMPTING:
+        return {"step": trained.step, **_diagnose(trained, data)}
+    check_continues(trained.config.model, f"--zero_shot={task_name}")
     if task_name == lambada.NAME:
         if prompting != NO_PROMPTING:
             raise UserError(
@@ -170,13 +173,7 @@ def zero_shot(
         with trained.on_mesh():
             return rank(trained.trunk_params, queries, EXAMPLES_AT_ONCE), queries.labels
 
-    validation = read_split(task, data, "validation")
-    if not validation:
-        raise UserError(
-            f"--source={data.source} has no example of {task.name} to score; name a source that has one."
-        )
-    for line in describe_judged(task, validation, "scored examples"):
-        warn_once(line)
+    validation = _read_judged(task, data)
     found, counts = measure(validation)
     if task.name == "cola" and prompting.template is None:
         train = read_split(task, data, "train")
@@ -186,6 +183,31 @@ def zero_shot(
     else:
         predictions = choose_answers(task, found, counts)
     return {"step": trained.step, **score_predictions(task, predictions, validation)}
+
+
+def _diagnose(trained: TrainedRun, data: DataConfig) -> dict[str, float]:
+    """Returns the scores of GLUE's diagnostics, as the head of a run with mnli's classes predicts them."""
+    task, own = find_task("ax"), trained.task
+    if own is None or (own.kind, own.labels) != (task.kind, task.labels):
+        of = "not fine-tuned" if own is None else f"fine-tuned on {own.name}"
+        raise UserError(
+            f"--zero_shot=ax is predicted by a run fine-tuned on mnli, and {trained.run.directory} was {of}; name "
+            "another with --workdir."
+        )
+    examples = _read_judged(task, data)
+    return score_predictions(task, predict_examples(trained, examples), examples)
+
+
+def _read_judged(task: Task, data: DataConfig) -> list[Example]:
+    """Returns the validation split, and warns of what is odd about it."""
+    examples = read_split(task, data, "validation")
+    if not examples:
+        raise UserError(
+            f"--source={data.source} has no labeled example of {task.name} to score; name a source that has one."
+        )
+    for line in describe_judged(task, examples, "scored examples"):
+        warn_once(line)
+    return examples
 
 
 def _make_ask(task: Task, data: DataConfig, prompting: Prompting) -> Ask:

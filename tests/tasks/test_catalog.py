@@ -10,7 +10,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import CATALOG, find_task
 from gpt1_jax.tasks.task import ROLES, Task
 
-GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
+GLUE = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli", "ax")
 PAPER = (*GLUE, "snli", "scitail", "race", "race_middle", "race_high", "story_cloze", "dprd")
 BEYOND = ("conll2003", "wnut17", "ud_pos", "squad", "squad2")
 DEMO = ("demo_genre", "demo_entailment", "demo_same_verse", "demo_next_verse", "demo_names", "demo_span")
@@ -23,7 +23,7 @@ def test_the_catalog_has_the_papers_tasks_the_users_own_and_the_embedded_ones() 
 
 def test_the_fine_tuning_config_lists_every_task_and_every_kind() -> None:
     listed = set(re.findall(r"\w+", finetune.__doc__ or ""))
-    assert {*CATALOG} - {"dprd"} <= listed and {*ROLES} <= listed
+    assert {*CATALOG} - {"dprd", "ax"} <= listed and {*ROLES} <= listed
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,8 @@ def test_the_fine_tuning_config_lists_every_task_and_every_kind() -> None:
         ("mnli", "entailment", ("accuracy",)),
         ("qnli", "entailment", ("accuracy",)),
         ("rte", "entailment", ("accuracy",)),
+        ("wnli", "entailment", ("accuracy",)),
+        ("ax", "entailment", ("matthews_correlation", "accuracy")),
         ("snli", "entailment", ("accuracy",)),
         ("scitail", "entailment", ("accuracy",)),
         ("race", "choice", ("accuracy",)),
@@ -62,9 +64,9 @@ def test_each_task_has_the_kind_and_metrics_of_its_benchmark(
 
 def test_labels_are_the_names_of_the_official_files() -> None:
     assert {name: find_task(name).labels for name in PAPER if find_task(name).labels} == {
-        **dict.fromkeys(("cola", "sst2", "mrpc", "qqp"), ("0", "1")),
+        **dict.fromkeys(("cola", "sst2", "mrpc", "qqp", "wnli"), ("0", "1")),
         **dict.fromkeys(("qnli", "rte"), ("entailment", "not_entailment")),
-        **dict.fromkeys(("mnli", "snli"), ("entailment", "neutral", "contradiction")),
+        **dict.fromkeys(("mnli", "ax", "snli"), ("entailment", "neutral", "contradiction")),
         "scitail": ("entails", "neutral"),
     }
     assert find_task("stsb").score_range == (0, 5)

@@ -75,6 +75,13 @@ def test_cola_has_a_header_in_its_test_file_only(tmp_path: Path) -> None:
             ("It rains.", "It is wet."),
             0,
         ),
+        (
+            "wnli",
+            "index\tsentence1\tsentence2\tlabel\n0\tJo hit Al; he fell.\tAl fell.\t1",
+            "index\tsentence1\tsentence2\n0\tJo hit Al; he fell.\tAl fell.",
+            ("Jo hit Al; he fell.", "Al fell."),
+            1,
+        ),
     ],
 )
 def test_glue_is_read_by_the_names_of_its_columns(
@@ -114,6 +121,18 @@ def test_mnli_test_files_have_no_labels(tmp_path: Path) -> None:
     write(tmp_path, test_matched_tsv=table, test_mismatched_tsv=table)
     groups = [(example.label, example.group) for example in read(tmp_path, "mnli", "test")]
     assert groups == [(None, "matched"), (None, "mismatched")]
+
+
+def test_diagnostics_are_read_with_their_labels_or_without(tmp_path: Path) -> None:
+    """Those with labels are distributed with columns of other names."""
+    write(tmp_path, AX_tsv="index\tsentence1\tsentence2\n0\tA cat sat.\tIt sat.\n")
+    assert read(tmp_path, "ax", "test") == [Example(("A cat sat.", "It sat."), None)]
+    assert read(tmp_path, "ax", "train") == read(tmp_path, "ax", "validation") == []
+    full = "Logic\tKnowledge\tDomain\tPremise\tHypothesis\tLabel\nNegation\t\tNews\tA cat sat.\tIt sat.\tneutral\n"
+    (tmp_path / "diagnostic-full.tsv").write_text(full)
+    assert read(tmp_path, "ax", "validation") == [Example(("A cat sat.", "It sat."), 1)]
+    (tmp_path / "AX.tsv").unlink()
+    assert read(tmp_path, "ax", "test") == [Example(("A cat sat.", "It sat."), 1)]
 
 
 def test_the_official_file_comes_before_a_sample_of_it(tmp_path: Path) -> None:

@@ -226,6 +226,11 @@ def test_dprd_is_for_zero_shot_only(tmp_path: Path) -> None:
     assert read_split(task, data, "validation") == read_split(task, data, "test") == test
 
 
+def test_the_diagnostics_are_for_a_run_of_mnli() -> None:
+    with pytest.raises(UserError, match=r"finetune.task='ax' .*--zero_shot=ax on a run fine-tuned on mnli"):
+        read("ax", "tfds")
+
+
 @pytest.mark.parametrize("source", ["demo", "files:", "text:*.txt", "tfds:glue/rte", ""])
 @pytest.mark.parametrize("task", ["rte", "custom"])
 def test_another_form_of_source_is_refused_with_the_forms_told(task: str, source: str) -> None:

@@ -73,6 +73,15 @@ def test_labels_have_the_order_of_the_official_names(tmp_path: Path, manual: Pat
     assert read(tmp_path, "rte") == [Example(("a", "b"), 1), Example(("c", "d"), 0)]
 
 
+def test_glues_other_pairs_are_prepared_too(tmp_path: Path, manual: Path) -> None:
+    table = "index\tsentence1\tsentence2\tlabel\n0\ta\tb\t1\n1\tc\td\t0"
+    make_zip(manual / "WNLI.zip", WNLI__train_tsv=table, WNLI__dev_tsv=table, WNLI__test_tsv=table)
+    assert read(tmp_path, "wnli") == [Example(("a", "b"), 1), Example(("c", "d"), 0)]
+    (manual / "tsvsWithoutLabels_AX.tsv").write_text("index\tsentence1\tsentence2\n0\ta\tb\n")
+    assert read(tmp_path, "ax", "test") == [Example(("a", "b"), None)]
+    assert read(tmp_path, "ax") == read(tmp_path, "ax", "validation") == []
+
+
 def test_scores_are_kept(tmp_path: Path, manual: Path) -> None:
     table = "index\tsentence1\tsentence2\tscore\n0\ta\tb\t3.75\n1\tc\td\t0.000"
     test = "index\tsentence1\tsentence2\n0\ta\tb"
