@@ -15,7 +15,7 @@ _SOURCE = flags.DEFINE_string(
 _ZERO_SHOT = flags.DEFINE_string(
     "zero_shot",
     None,
-    "a task to score without fine-tuning on it: cola, sst2, dprd, lambada, or any multiple choice; ax with a run of mnli",
+    "a task to score without fine-tuning on it: cola, sst2, dprd, lambada, any multiple choice; ax by a run of mnli",
 )
 _TEMPLATE = flags.DEFINE_string(
     "prompt_template",

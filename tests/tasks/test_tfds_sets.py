@@ -196,7 +196,7 @@ def test_dprd_is_prepared_from_its_files(tmp_path: Path, manual: Path) -> None:
 def test_without_archives_and_network_the_way_out_is_told(tmp_path: Path, manual: Path, task: str) -> None:
     files = " and ".join(SETS[task].archives)
     with pytest.raises(UserError, match=f"put {files} into {manual}, or .*data.source=files:DIR"):
-        read(tmp_path, task)
+        read(tmp_path, task, next(iter(SETS[task].parts)))
 
 
 def test_an_archive_that_is_not_the_published_one_is_told(tmp_path: Path) -> None:
