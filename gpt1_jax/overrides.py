@@ -7,7 +7,7 @@ import typing
 from dataclasses import MISSING
 from typing import Any
 
-from gpt1_jax.config import Config, ModelConfig, schema
+from gpt1_jax.config import Config, FinetuneConfig, ModelConfig, TrainConfig, schema
 from gpt1_jax.errors import UserError
 from gpt1_jax.keys import Key, sections
 
@@ -105,7 +105,20 @@ def check(config: Config) -> Config:
     Raises:
         UserError: some fields do not fit; the error names them.
     """
-    model, train, mesh = config.model, config.train, config.mesh
+    _check_model(config.model)
+    _check_train(config.train)
+    if config.data.whole_words and config.model.causal:
+        raise UserError(
+            "data.whole_words=True is for models that fill masks, and model.causal=True predicts next tokens; set one "
+            "of them to False."
+        )
+    if config.finetune:
+        _check_finetune(config.finetune, config.model, config.init_from)
+    _check_mesh({"data": config.mesh.data, "fsdp": config.mesh.fsdp, "tensor": config.mesh.tensor})
+    return config
+
+
+def _check_model(model: ModelConfig) -> None:
     if model.kind == "transformer" and model.d_model % model.num_heads:
         raise UserError(
             f"model.d_model={model.d_model} does not divide into model.num_heads={model.num_heads} heads; "
@@ -116,16 +129,29 @@ def check(config: Config) -> Config:
             f"model.num_heads={model.num_heads} times the square of model.context_length={model.context_length} is "
             "more than 2**32, the attention weights that dropout tells apart; shorten the context."
         )
-    if config.data.whole_words and model.causal:
-        raise UserError(
-            "data.whole_words=True is for models that fill masks, and model.causal=True predicts next tokens; set one "
-            "of them to False."
-        )
     if not model.causal and model.context_length < 3:
         raise UserError(
             f"model.context_length={model.context_length} leaves no room for a text between [CLS] and [SEP]; set 3 or "
             "more."
         )
+    if model.kind == "lstm" and model.num_layers != 1:
+        raise UserError(
+            f"model.num_layers={model.num_layers} does not go with model.kind=lstm, the paper's single layer; set 1."
+        )
+    if model.kind == "lstm":
+        for name, value in {
+            "norm": "post",
+            "causal": True,
+            "token_types": 0,
+            "embedding_norm": False,
+        }.items():
+            if (given := getattr(model, name)) != value:
+                raise UserError(
+                    f"model.{name}={given} does not go with model.kind=lstm, the paper's ablation; set {value}."
+                )
+
+
+def _check_train(train: TrainConfig) -> None:
     if train.batch_size % train.accumulation:
         raise UserError(
             f"train.batch_size={train.batch_size} does not divide into train.accumulation="
@@ -140,49 +166,48 @@ def check(config: Config) -> Config:
             f"train.num_steps={train.num_steps} and train.num_epochs={train.num_epochs:g} both say how long; "
             "set one of them to 0."
         )
-    if model.kind == "lstm" and model.num_layers != 1:
-        raise UserError(
-            f"model.num_layers={model.num_layers} does not go with model.kind=lstm, the paper's single layer; set 1."
-        )
-    if model.kind == "lstm":
-        _check_lstm(model)
-    if not model.causal and config.finetune and config.finetune.softmax == "authors":
-        raise UserError(
-            "finetune.softmax=authors does not go with model.causal=False, which has no auxiliary language model; set "
-            "tokens."
-        )
-    if model.kind == "lstm" and config.finetune and config.finetune.softmax == "authors":
-        raise UserError(
-            "finetune.softmax=authors does not go with model.kind=lstm, which has no rows of positions; set tokens."
-        )
-    if config.finetune and config.finetune.kind == "completion":
-        for name, value in {"kind": "transformer", "causal": True}.items():
-            if (given := getattr(model, name)) != value:
-                raise UserError(
-                    f"finetune.kind=completion needs a model that continues text, and model.{name}={given} does not; "
-                    "name a run of a causal Transformer with init_from."
-                )
-    if config.finetune and config.init_from is None:
-        raise UserError(
-            "config.init_from is missing; fine-tuning takes the run directory of a pre-trained model."
-        )
-    if config.finetune and model.context_length < 8:
-        raise UserError(
-            f"model.context_length={model.context_length} leaves no room for a text beside the three special tokens; "
-            "fine-tune a model with a context of 8 or more."
-        )
-    if config.finetune and (config.finetune.num_transfer_layers or 0) > model.num_layers:
-        raise UserError(
-            f"finetune.num_transfer_layers={config.finetune.num_transfer_layers} is more than the "
-            f"{model.num_layers} blocks of the model; set at most {model.num_layers}."
-        )
     if train.profile_steps:
         match = re.fullmatch(r"([1-9][0-9]{,17}):([0-9]{1,18})", train.profile_steps)
         if match is None or int(match[1]) > int(match[2]):
             raise UserError(
                 f"train.profile_steps={train.profile_steps} is not a range of steps; write FIRST:LAST such as 10:15."
             )
-    axes = {"data": mesh.data, "fsdp": mesh.fsdp, "tensor": mesh.tensor}
+
+
+def _check_finetune(finetune: FinetuneConfig, model: ModelConfig, init_from: str | None) -> None:
+    if finetune.softmax == "authors" and not model.causal:
+        raise UserError(
+            "finetune.softmax=authors does not go with model.causal=False, which has no auxiliary language model; set "
+            "tokens."
+        )
+    if finetune.softmax == "authors" and model.kind == "lstm":
+        raise UserError(
+            "finetune.softmax=authors does not go with model.kind=lstm, which has no rows of positions; set tokens."
+        )
+    if finetune.kind == "completion":
+        for name, value in {"kind": "transformer", "causal": True}.items():
+            if (given := getattr(model, name)) != value:
+                raise UserError(
+                    f"finetune.kind=completion needs a model that continues text, and model.{name}={given} does not; "
+                    "name a run of a causal Transformer with init_from."
+                )
+    if init_from is None:
+        raise UserError(
+            "config.init_from is missing; fine-tuning takes the run directory of a pre-trained model."
+        )
+    if model.context_length < 8:
+        raise UserError(
+            f"model.context_length={model.context_length} leaves no room for a text beside the three special tokens; "
+            "fine-tune a model with a context of 8 or more."
+        )
+    if (finetune.num_transfer_layers or 0) > model.num_layers:
+        raise UserError(
+            f"finetune.num_transfer_layers={finetune.num_transfer_layers} is more than the "
+            f"{model.num_layers} blocks of the model; set at most {model.num_layers}."
+        )
+
+
+def _check_mesh(axes: dict[str, int]) -> None:
     for name, size in axes.items():
         if size == 0:
             raise UserError(
@@ -192,16 +217,6 @@ def check(config: Config) -> Config:
         raise UserError(
             f"mesh={axes} has more than one axis of -1; only one can take the devices that remain, so set the others."
         )
-    return config
-
-
-def _check_lstm(model: ModelConfig) -> None:
-    """Refuses what only a Transformer can be."""
-    for name, value in {"norm": "post", "causal": True, "token_types": 0, "embedding_norm": False}.items():
-        if (given := getattr(model, name)) != value:
-            raise UserError(
-                f"model.{name}={given} does not go with model.kind=lstm, the paper's ablation; set {value}."
-            )
 
 
 def _checked(value: Any, key: Key) -> Any:

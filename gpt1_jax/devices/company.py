@@ -38,7 +38,7 @@ _AGAIN = "Start all processes again with the same command: the run goes on from 
 _LONGEST = 65536
 
 
-class Line:
+class Connection:
     """A connection that carries messages, each a line of JSON.
 
     Attributes:
@@ -95,7 +95,7 @@ class Company:
     Its context is the training. A process that leaves it by an error tells the others why; a lost process ends them.
     """
 
-    def __init__(self, place: Place, lines: Iterable[Line]) -> None:
+    def __init__(self, place: Place, lines: Iterable[Connection]) -> None:
         """Takes process 0's connections to all others, or another process's connection to process 0."""
         self._number, self._lines = place.number, list(lines)
         self._failed, self._deserted, self._ending = threading.Event(), threading.Event(), threading.Event()

@@ -14,7 +14,7 @@ import time
 from typing import Any, cast
 
 from gpt1_jax.devices import places
-from gpt1_jax.devices.company import Company, Line
+from gpt1_jax.devices.company import Company, Connection
 from gpt1_jax.devices.places import Place
 from gpt1_jax.errors import Fault, UserError
 
@@ -109,9 +109,9 @@ def _listen(place: Place) -> socket.socket:
         ) from error
 
 
-def _gather(place: Place) -> list[Line]:
+def _gather(place: Place) -> list[Connection]:
     """Answers, as process 0, until all the others have come; any other connection is closed."""
-    callers: set[Line] = set()
+    callers: set[Connection] = set()
     try:
         there = _await_all(place, callers)
         callers.difference_update(there.values())
@@ -123,10 +123,10 @@ def _gather(place: Place) -> list[Line]:
     return [there[i] for i in sorted(there)]
 
 
-def _await_all(place: Place, callers: set[Line]) -> dict[int, Line]:
+def _await_all(place: Place, callers: set[Connection]) -> dict[int, Connection]:
     """Returns the connections to the other processes by their numbers; all that were opened are added to `callers`."""
     waiting = _Waiting(places.PATIENCE)
-    there: dict[int, Line] = {}
+    there: dict[int, Connection] = {}
     with _listen(place) as server, selectors.DefaultSelector() as selector:
         selector.register(server, selectors.EVENT_READ)
         while len(there) < place.count - 1:
@@ -134,10 +134,10 @@ def _await_all(place: Place, callers: set[Line]) -> dict[int, Line]:
                 if key.fileobj is server:
                     # The caller may have gone already.
                     with contextlib.suppress(OSError):
-                        callers.add(line := Line(server.accept()[0]))
+                        callers.add(line := Connection(server.accept()[0]))
                         selector.register(line, selectors.EVENT_READ)
                     continue
-                line = cast(Line, key.fileobj)
+                line = cast(Connection, key.fileobj)
                 messages = line.receive()
                 if messages and line.number < 0 and (refused := _greet(line, messages[0], place, there)):
                     line.send(refused=refused)
@@ -165,7 +165,7 @@ def _await_all(place: Place, callers: set[Line]) -> dict[int, Line]:
     return there
 
 
-def _greet(line: Line, greeting: dict[str, Any], place: Place, there: dict[int, Line]) -> str:
+def _greet(line: Connection, greeting: dict[str, Any], place: Place, there: dict[int, Connection]) -> str:
     """Admits a process that has come; returns why not, or ""."""
     number, count = greeting.get("process"), greeting.get("processes")
     if not isinstance(number, int) or not isinstance(greeting.get("host"), str):
@@ -180,13 +180,13 @@ def _greet(line: Line, greeting: dict[str, Any], place: Place, there: dict[int, 
     return ""
 
 
-def _report(place: Place) -> Line:
+def _report(place: Place) -> Connection:
     """Goes to process 0, as another process, and waits there until all have come."""
     waiting = _Waiting(places.PATIENCE)
     while True:
         reason = "it does not answer"
         try:
-            line = Line(socket.create_connection((place.host, place.port), timeout=2))
+            line = Connection(socket.create_connection((place.host, place.port), timeout=2))
         except OSError as error:
             reason = error.strerror or "it does not answer"
         else:
@@ -211,7 +211,7 @@ def _report(place: Place) -> Line:
         time.sleep(0.5)
 
 
-def _admitted(line: Line, place: Place) -> bool:
+def _admitted(line: Connection, place: Place) -> bool:
     """Returns whether process 0 is at the other end and all have come; False if the connection ends before."""
     with selectors.DefaultSelector() as selector:
         selector.register(line, selectors.EVENT_READ)

@@ -17,7 +17,7 @@ _THEIRS = {"tie_word_embeddings": True, "pruned_heads": {}, "quantization_config
 _RATE = 0.1
 
 
-class Described(NamedTuple):
+class ModelDescription(NamedTuple):
     """What a config.json says.
 
     Attributes:
@@ -33,7 +33,7 @@ class Described(NamedTuple):
     hidden: int
 
 
-def read_config(path: Path) -> Described:
+def read_config(path: Path) -> ModelDescription:
     """Reads what a model is.
 
     Raises:
@@ -86,7 +86,7 @@ def read_config(path: Path) -> Described:
     for key, several in family.rates.items():
         rest |= dict.fromkeys(several, number(key, _RATE, "a number from 0 to below 1", low=0))
     config = imported(ModelConfig(**family.ours, **sizes, **rest))
-    return Described(family, config, size("vocab_size"), hidden)
+    return ModelDescription(family, config, size("vocab_size"), hidden)
 
 
 def config_values(config: ModelConfig, rows: int, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -4,14 +4,14 @@ The layouts are transformers'. A matrix of GPT-1 and GPT-2 is [in, out], and one
 """
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.interop.family import Family, Part, Weight
+from gpt1_jax.interop.family import Family, Projection, Weight
 
 
 def _norm(name: str, ours: str) -> list[Weight]:
     return [Weight(f"{name}.weight", f"{ours}_scale"), Weight(f"{name}.bias", f"{ours}_bias")]
 
 
-def _dense(name: str, ours: str, part: Part | None = None, transposed: bool = False) -> list[Weight]:
+def _dense(name: str, ours: str, part: Projection | None = None, transposed: bool = False) -> list[Weight]:
     return [
         Weight(f"{name}.weight", f"{ours}_kernel", part, transposed),
         Weight(f"{name}.bias", f"{ours}_bias", part, transposed),

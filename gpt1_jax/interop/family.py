@@ -16,8 +16,8 @@ from gpt1_jax.config import ModelConfig, schema
 HIDDEN_FACTOR = 4
 # Stands before the names of parameters that each layer has.
 BLOCKS = "blocks."
-Part = Literal["query", "key", "value"]
-_PARTS: tuple[Part, ...] = ("query", "key", "value")
+Projection = Literal["query", "key", "value"]
+_PARTS: tuple[Projection, ...] = ("query", "key", "value")
 
 # The axes of each parameter; a space divides what a published matrix multiplies from what comes of it. Those of blocks
 # are told for one layer.
@@ -63,7 +63,7 @@ class Weight(NamedTuple):
 
     name: str
     ours: str
-    part: Part | None = None
+    part: Projection | None = None
     transposed: bool = False
 
     @property
@@ -98,7 +98,7 @@ class Weight(NamedTuple):
         return tuple(math.prod(sizes[letter] for letter in axes) for axes in self._axes().split())
 
 
-class Place(NamedTuple):
+class TensorPlace(NamedTuple):
     """A tensor of a certain model.
 
     Attributes:
@@ -169,7 +169,7 @@ class Family:
     optional: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bare: tuple[str, ...] = ()
 
-    def places(self, config: ModelConfig, rows: int) -> Iterator[Place]:
+    def places(self, config: ModelConfig, rows: int) -> Iterator[TensorPlace]:
         """Yields the tensors of a model in the published order.
 
         They come one at a time, so that a search for them in a file ends at the first that is missing, however many
@@ -177,11 +177,11 @@ class Family:
         """
         sizes = axis_sizes(config, rows)
         for weight in self.outer:
-            yield Place(weight.name, weight, None, weight.shape(sizes))
+            yield TensorPlace(weight.name, weight, None, weight.shape(sizes))
         shapes = [weight.shape(sizes) for weight in self.block]
         for layer in range(config.num_layers):
             for weight, shape in zip(self.block, shapes, strict=True):
-                yield Place(weight.name.format(layer), weight, layer, shape)
+                yield TensorPlace(weight.name.format(layer), weight, layer, shape)
 
     def name_of(self, ours: str) -> str:
         """Returns the published name of a parameter outside the blocks."""

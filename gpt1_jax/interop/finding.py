@@ -10,8 +10,8 @@ import numpy as np
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.interop.config_json import Described
-from gpt1_jax.interop.family import Family, Place
+from gpt1_jax.interop.config_json import ModelDescription
+from gpt1_jax.interop.family import Family, TensorPlace
 from gpt1_jax.interop.json_files import shown
 from gpt1_jax.interop.tensors import DTYPES, Tensor, open_safetensors, open_tensors
 from gpt1_jax.model.layers import starting
@@ -27,7 +27,9 @@ _BUFFERS = re.compile(
 _HEADS = ("score.", "multiple_choice_head.", "classifier.", "qa_outputs.", "cls.seq_relationship.")
 
 
-def find_tensors(directory: Path, described: Described, tell: Callable[[str], None]) -> dict[str, Tensor]:
+def find_tensors(
+    directory: Path, described: ModelDescription, tell: Callable[[str], None]
+) -> dict[str, Tensor]:
     """Returns the model's tensors by their published names, with the copies that the files have of some.
 
     Args:
@@ -101,7 +103,7 @@ def _new_tensors(
     return new
 
 
-def _starting(config: ModelConfig, place: Place) -> Tensor:
+def _starting(config: ModelConfig, place: TensorPlace) -> Tensor:
     """Returns a tensor outside the blocks as it is when a training starts."""
 
     def read() -> np.ndarray:

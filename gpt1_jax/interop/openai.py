@@ -17,7 +17,7 @@ from gpt1_jax.data.tokenizers.gpt1 import OPENAI_FILES
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.families import GPT1
-from gpt1_jax.interop.family import Place, axis_sizes
+from gpt1_jax.interop.family import TensorPlace, axis_sizes
 from gpt1_jax.interop.json_files import is_size, read_json, shown
 from gpt1_jax.interop.published import LanguageModel, imported
 from gpt1_jax.interop.tokenizers import find_tokenizer, write_tokenizer
@@ -95,7 +95,7 @@ def write_openai(model: LanguageModel, directory: Path) -> None:
     write_tokenizer(model.tokenizer, directory, OPENAI_FILES)
 
 
-def _as_listed(place: Place) -> tuple[int, ...]:
+def _as_listed(place: TensorPlace) -> tuple[int, ...]:
     return (1, *place.shape) if place.layer is not None and len(place.shape) == 2 else place.shape
 
 

@@ -13,7 +13,7 @@ from gpt1_jax.config import ModelConfig
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.families import family_of
-from gpt1_jax.interop.family import Family, Place
+from gpt1_jax.interop.family import Family, TensorPlace
 from gpt1_jax.tasks.task import Task
 
 
@@ -42,7 +42,7 @@ class LanguageModel:
 
     Attributes:
         config: the sizes and dropout rates.
-        weights: float32, our parameters by the keys of `family.Place`, without the padding of a trunk.
+        weights: float32, our parameters by the keys of `family.TensorPlace`, without the padding of a trunk.
         tokenizer: says what the rows of the token table mean; a NoTokenizer if the files came without one.
         head: the head of a fine-tuned run.
         added: the names of added tokens, whose rows of the token table come after those of the tokenizer's pieces.
@@ -64,7 +64,7 @@ class LanguageModel:
         """The rows of the token table."""
         return len(self.weights["tokens"])
 
-    def published(self) -> Iterator[tuple[Place, np.ndarray]]:
+    def published(self) -> Iterator[tuple[TensorPlace, np.ndarray]]:
         """Yields the tensors as the family publishes them, in its order."""
         for place in self.family.places(self.config, self.rows):
             yield place, place.weight.published(self.weights[place.key])

@@ -27,14 +27,14 @@ class Series(NamedTuple):
     dashed: bool = False
 
 
-class Line(NamedTuple):
+class Level(NamedTuple):
     """A horizontal line for comparison: its name and its value."""
 
     name: str
     value: float
 
 
-def chart(title: str, series: Sequence[Series], lines: Sequence[Line] = (), scatter: bool = False) -> str:
+def chart(title: str, series: Sequence[Series], lines: Sequence[Level] = (), scatter: bool = False) -> str:
     """Returns a figure of curves against the step, or of single points."""
     drawn = [s._replace(points=s.points if scatter else _thinned(s.points)) for s in series if s.points]
     if not drawn:

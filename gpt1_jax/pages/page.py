@@ -18,7 +18,7 @@ from etils import epath
 from gpt1_jax.config import Config, schema
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.overrides import flatten, to_dict
-from gpt1_jax.pages.charts import Line, Series, chart, confusion, number, table
+from gpt1_jax.pages.charts import Level, Series, chart, confusion, number, table
 from gpt1_jax.pages.facts import KEPT_BEGIN, KEPT_END, PAGE, Facts, read_facts
 from gpt1_jax.pages.judged import Judged, Mistake
 from gpt1_jax.pages.paper import SCORES
@@ -214,8 +214,8 @@ def _charts(runs: Sequence[Facts]) -> str:
         lines = []
         for facts in runs:
             for metric, score in _paper(facts).values():
-                if metrics == ((f"validation {metric}", True),) and Line("the paper's", score) not in lines:
-                    lines.append(Line("the paper's", score))
+                if metrics == ((f"validation {metric}", True),) and Level("the paper's", score) not in lines:
+                    lines.append(Level("the paper's", score))
         figures.append(chart(title, series, lines))
     return "".join(figures)
 

@@ -18,7 +18,7 @@ _WEIGHT = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 _MOST = 1000.0
 
 
-class Part(NamedTuple):
+class Share(NamedTuple):
     """A file or a directory of a mixture, the name of its examples' group, and its weight."""
 
     path: Path
@@ -33,13 +33,13 @@ def is_mixture(source: str) -> bool:
     return source.startswith("files:") and several and not os.path.lexists(path)
 
 
-def read_parts(source: str) -> list[Part]:
-    """Returns the parts of a mixture such as files:news.jsonl*2,questions.jsonl*0.5; a weight not given is 1.
+def read_shares(source: str) -> list[Share]:
+    """Returns the shares of a mixture such as files:news.jsonl*2,questions.jsonl*0.5; a weight not given is 1.
 
     Raises:
         UserError: an entry is no path with a weight above 0, or two have the same name.
     """
-    parts: list[Part] = []
+    shares: list[Share] = []
     for entry in source.removeprefix("files:").split(","):
         name, star, given = entry.strip().partition("*")
         weight = float(given) if _WEIGHT.fullmatch(given) else float(not star)
@@ -49,13 +49,13 @@ def read_parts(source: str) -> list[Part]:
                 f"WEIGHT above 0 and at most {_MOST:g}, the passes over the file in an epoch."
             )
         path = expand_local(name, "data.source=files")
-        parts.append(Part(path, path.name.partition(".")[0], weight))
-    names = [part.name for part in parts]
+        shares.append(Share(path, path.name.partition(".")[0], weight))
+    names = [share.name for share in shares]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(
             f"data.source={source!r:.200} names {twice!r} twice, but scores are told apart by these names; rename one."
         )
-    return parts
+    return shares
 
 
 def repeat(examples: Sequence[Example], weight: float, seed: int) -> list[Example]:

@@ -12,7 +12,7 @@ from gpt1_jax.tasks.custom import read_custom, read_custom_validation
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS, read_demo_examples
 from gpt1_jax.tasks.examples import hold_out
 from gpt1_jax.tasks.labels import find_class
-from gpt1_jax.tasks.mixing import is_mixture, read_parts, repeat
+from gpt1_jax.tasks.mixing import is_mixture, read_shares, repeat
 from gpt1_jax.tasks.official_files import read_official_files
 from gpt1_jax.tasks.task import Example, Task, TaskSplit
 from gpt1_jax.tasks.tfds_sets import read_tfds
@@ -110,7 +110,7 @@ def _read_custom(
         return read_custom(finetune, _directory(data), data.split_seed, begun)
     task = begun
     mixed: dict[TaskSplit, list[Example]] = {"train": [], "validation": [], "test": []}
-    for part in read_parts(data.source):
+    for part in read_shares(data.source):
         task, splits = read_custom(finetune, part.path, data.split_seed, begun)
         for split, examples in splits.items():
             named = [example._replace(group=part.name) for example in examples]

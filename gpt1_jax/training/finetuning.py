@@ -39,7 +39,7 @@ from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.outlook import look_ahead
-from gpt1_jax.training.session import check_table, early_evaluations, open_run, open_session, settle
+from gpt1_jax.training.session import Session, check_table, early_evaluations, open_run, open_session, settle
 from gpt1_jax.training.showing import Showing
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
@@ -65,24 +65,8 @@ def finetune(config: Config, workdir: str) -> None:
     run, mesh = session.run, session.mesh
 
     # ── Data ─────────────────────────────────────────────────────────────────────────────────────────────────
-    def read() -> tuple[Tokenizer, TaskData]:
-        tokenizer = _open_tokenizer(config.data.tokenizer, run, init_from)
-        if not Checkpoints(run.checkpoints).steps():
-            check_start(config, init_from, tokenizer)
-        check_table(tokenizer, mesh)
-        return tokenizer, read_task(settings, config.data, kept_task(run))
-
-    tokenizer, data = hosts.first_then_others(read)
+    tokenizer, data, encoded = _read(config, settings, init_from, session)
     task, length = data.task, config.model.context_length
-    data = dataclasses.replace(data, train=draw_examples(data.train, settings.max_examples, config.seed))
-
-    def encode() -> dict[str, EncodedExamples]:
-        return {
-            split: encode_examples(task, examples, tokenizer, length, settings.scores, config.model.causal)
-            for split, examples in data.splits().items()
-        }
-
-    encoded = hosts.together(encode)
     grouping = Grouping(settings.batching, settings.remainder, config.train.batch_size)
     batches = TaskBatches(encoded["train"], grouping, seed=config.seed)
     early = early_evaluations(config.train, batches.steps_per_epoch)
@@ -99,14 +83,9 @@ def finetune(config: Config, workdir: str) -> None:
     trainer = Trainer.make(model, objective, mesh, config.optimizer, config.train)
 
     def start() -> State:
-        state = trainer.init(config.seed)
-        if settings.num_transfer_layers == -1:
-            return state
-        fresh, like = state.params["trunk"], trainer.abstract.params["trunk"]
-        trained = load_trunk(Run(init_from, "init_from"), like, tell)
-        trunk = transfer(fresh, trained, tokenizer.vocab_size, settings.num_transfer_layers)
-        trunk = jax.device_put(trunk, jax.tree.map(lambda leaf: leaf.sharding, like))
-        return state._replace(params={**state.params, "trunk": trunk})
+        return _start(
+            trainer, config.seed, settings.num_transfer_layers, Run(init_from, "init_from"), tokenizer
+        )
 
     outputs, generate, rows = make_predict(model, mesh), make_generate(model, mesh), config.train.rows
 
@@ -149,6 +128,44 @@ def finetune(config: Config, workdir: str) -> None:
                 _conclude(run, step, task, predictions, data.validation)
                 judged = judge(step, task, settings.scores, logits, data.validation)
                 Showing("the page report.html")(lambda judged=judged: write_page(run, judged))
+
+
+def _read(
+    config: Config, settings: FinetuneConfig, init_from: str, session: Session
+) -> tuple[Tokenizer, TaskData, dict[str, EncodedExamples]]:
+    """Returns the tokenizer, the task's examples and, by split, the same as tokens."""
+
+    def read() -> tuple[Tokenizer, TaskData]:
+        tokenizer = _open_tokenizer(config.data.tokenizer, session.run, init_from)
+        if not Checkpoints(session.run.checkpoints).steps():
+            check_start(config, init_from, tokenizer)
+        check_table(tokenizer, session.mesh)
+        return tokenizer, read_task(settings, config.data, kept_task(session.run))
+
+    tokenizer, data = hosts.first_then_others(read)
+    data = dataclasses.replace(data, train=draw_examples(data.train, settings.max_examples, config.seed))
+    task, model = data.task, config.model
+
+    def encode() -> dict[str, EncodedExamples]:
+        return {
+            split: encode_examples(
+                task, examples, tokenizer, model.context_length, settings.scores, model.causal
+            )
+            for split, examples in data.splits().items()
+        }
+
+    return tokenizer, data, hosts.together(encode)
+
+
+def _start(trainer: Trainer, seed: int, blocks: int | None, init_from: Run, tokenizer: Tokenizer) -> State:
+    """Returns a new state whose trunk has the lowest `blocks` blocks of another run, see `num_transfer_layers`."""
+    state = trainer.init(seed)
+    if blocks == -1:
+        return state
+    fresh, like = state.params["trunk"], trainer.abstract.params["trunk"]
+    trunk = transfer(fresh, load_trunk(init_from, like, tell), tokenizer.vocab_size, blocks)
+    trunk = jax.device_put(trunk, jax.tree.map(lambda leaf: leaf.sharding, like))
+    return state._replace(params={**state.params, "trunk": trunk})
 
 
 def _conclude(run: Run, step: int, task: Task, predictions: Any, examples: list[Example]) -> None:

@@ -5,7 +5,7 @@ from typing import IO
 
 from gpt1_jax.disk.inputs import parse_object, text_lines
 from gpt1_jax.errors import UserError
-from gpt1_jax.usage.passages import Request, check_request
+from gpt1_jax.usage.windows import Request, check_request
 
 
 def read_requests(file: IO[bytes], name: str) -> Iterator[Request]:

@@ -21,7 +21,7 @@ from gpt1_jax.model.losses import CHUNK_ROWS
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.training import stopping
 from gpt1_jax.usage.notices import check_finite
-from gpt1_jax.usage.passages import Passage, Request, check_request, cut, encode, group, make_batches
+from gpt1_jax.usage.windows import Passage, Request, check_request, cut, encode, group, make_batches
 from gpt1_jax.usage.words import find_words
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ _SOMETHING = "\N{REPLACEMENT CHARACTER}"
 _UNKNOWN = ("<unk>", "[UNK]")
 
 
-class Word(NamedTuple):
+class WordPieces(NamedTuple):
     """A word of a text.
 
     Attributes:
@@ -38,7 +38,7 @@ class Word(NamedTuple):
     last: int
 
 
-def find_words(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[Word]:
+def find_words(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[WordPieces]:
     """Returns the words of a text with the pieces of each.
 
     A piece belongs to the word of its first character that is not white space, even if it goes on into the next word.
@@ -59,7 +59,7 @@ def find_words(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[Word
             word += 1
             firsts.append(piece)
     firsts += [len(ids)] * (len(spans) + 1 - len(firsts))
-    return [Word(*span, *pieces) for span, pieces in zip(spans, pairwise(firsts), strict=True)]
+    return [WordPieces(*span, *pieces) for span, pieces in zip(spans, pairwise(firsts), strict=True)]
 
 
 def _place_pieces(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[int]:

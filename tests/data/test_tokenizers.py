@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from gpt1_jax.data.tokenizers import sampling
 from gpt1_jax.data.tokenizers import sentencepiece as ours
+from gpt1_jax.data.tokenizers import training_lines
 from gpt1_jax.data.tokenizers.opening import load_tokenizer, open_tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
@@ -128,9 +128,9 @@ def test_long_lines_are_trained_on_too() -> None:
 
 
 def test_the_sample_is_bounded_even_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "_TRAINING_CHARACTERS", 10_000)
+    monkeypatch.setattr(training_lines, "_TRAINING_CHARACTERS", 10_000)
     lines = [f"{i:010}" for i in range(20_000)]
-    sample = sampling.sample_lines(iter("\n".join(lines[i : i + 10]) for i in range(0, len(lines), 10)))
+    sample = training_lines.sample_lines(iter("\n".join(lines[i : i + 10]) for i in range(0, len(lines), 10)))
     assert len(sample) == 1000
     assert sample == sorted(sample) and set(sample) <= set(lines)
     quarters = np.histogram([int(line) for line in sample], bins=4, range=(0, 20_000))[0]

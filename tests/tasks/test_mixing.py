@@ -10,7 +10,7 @@ import pytest
 from configs.finetune import paper
 from gpt1_jax.config import DataConfig, FinetuneConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.mixing import is_mixture, read_parts, repeat
+from gpt1_jax.tasks.mixing import is_mixture, read_shares, repeat
 from gpt1_jax.tasks.reading import TaskData, read_task
 from gpt1_jax.tasks.task import Example
 
@@ -80,7 +80,7 @@ def test_a_file_whose_name_has_a_comma_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_weight_not_given_is_1() -> None:
-    assert [part[1:] for part in read_parts("files:x/a.jsonl,b.csv.gz*.25,c*3.")] == [
+    assert [part[1:] for part in read_shares("files:x/a.jsonl,b.csv.gz*.25,c*3.")] == [
         ("a", 1.0),
         ("b", 0.25),
         ("c", 3.0),
@@ -90,13 +90,13 @@ def test_a_weight_not_given_is_1() -> None:
 @pytest.mark.parametrize("entry", ["", "*2", "a*", "a*0", "a*-1", "a*nan", "a*1e3", "a*1001", "a*2*2", "a*x"])
 def test_what_is_no_weight_is_named(entry: str) -> None:
     with pytest.raises(UserError, match=r"^data\.source=.* has the entry .*; set a WEIGHT above 0") as error:
-        read_parts(f"files:b.jsonl,{entry}")
+        read_shares(f"files:b.jsonl,{entry}")
     assert repr(entry) in str(error.value)
 
 
 def test_two_files_of_one_name_are_refused() -> None:
     with pytest.raises(UserError, match=r"names 'a' twice.*rename one"):
-        read_parts("files:x/a.jsonl,y/a.csv")
+        read_shares("files:x/a.jsonl,y/a.csv")
 
 
 def test_a_part_that_is_not_there_is_named(files: tuple[Path, Path]) -> None:

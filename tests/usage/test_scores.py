@@ -18,8 +18,8 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.usage.measuring import evaluate
-from gpt1_jax.usage.passages import cut, encode, make_batches
 from gpt1_jax.usage.trained import TrainedRun
+from gpt1_jax.usage.windows import cut, encode, make_batches
 from gpt1_jax.usage.words import find_words
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from gpt1_jax.data.tokenizers.huggingface import BERT_PIECES, GPT2_END, UNKNOWN, HuggingFaceTokenizer
-from gpt1_jax.data.tokenizers.sampling import sample_lines
+from gpt1_jax.data.tokenizers.training_lines import sample_lines
 from gpt1_jax.errors import UserError
 
 # As in BERT's vocabularies. A word with a rarer character is unknown.

@@ -10,8 +10,8 @@ import numpy as np
 import sentencepiece
 from etils import epath
 
-from gpt1_jax.data.tokenizers.sampling import sample_lines
 from gpt1_jax.data.tokenizers.sentencepiece_model import describe
+from gpt1_jax.data.tokenizers.training_lines import sample_lines
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
 

@@ -36,7 +36,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, str]]] = {
 
 
 @dataclass(frozen=True)
-class Described:
+class ModelFile:
     """What a model file says about itself.
 
     Attributes:
@@ -49,7 +49,7 @@ class Described:
     exact: bool
 
 
-def describe(model: bytes) -> Described:
+def describe(model: bytes) -> ModelFile:
     """Reads the content of a .model file.
 
     Raises:
@@ -57,7 +57,7 @@ def describe(model: bytes) -> Described:
     """
     parsed = parse(model)
     normalizer = parsed.normalizer
-    return Described(
+    return ModelFile(
         pieces=len(parsed.pieces),
         exact=normalizer.name == "identity"
         and not normalizer.add_dummy_prefix

@@ -54,7 +54,7 @@ class Prompts(NamedTuple):
     seen: jax.Array | None
 
 
-class State(NamedTuple):
+class Sequences(NamedTuple):
     """Sequences in progress.
 
     Attributes:
@@ -137,12 +137,12 @@ def advance(
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def begin(model: Transformer, weights: Weights, prompts: Prompts, sampling: Sampling, size: int) -> State:
+def begin(model: Transformer, weights: Weights, prompts: Prompts, sampling: Sampling, size: int) -> Sequences:
     """Reads the prompts and chooses the first new token of each; `size` is N."""
     batch, width = prompts.tokens.shape
     caches = empty_caches(model, batch, width + size)
     logits, caches = advance(model, weights, prompts.tokens, caches, jnp.int32(0), prompts.first)
-    nothing = State(
+    nothing = Sequences(
         caches=caches,
         slot=jnp.int32(width - 1),
         last=prompts.tokens[:, -1],
@@ -160,31 +160,31 @@ def begin(model: Transformer, weights: Weights, prompts: Prompts, sampling: Samp
 def proceed(
     model: Transformer,
     weights: Weights,
-    state: State,
+    state: Sequences,
     prompts: Prompts,
     sampling: Sampling,
     until: jax.Array,
-) -> State:
+) -> Sequences:
     """Continues until every sequence has `until` new tokens (at most N) or is done."""
 
-    def more(state: State) -> jax.Array:
+    def more(state: Sequences) -> jax.Array:
         return (state.step < until) & ~state.done.all()
 
-    def step(state: State) -> State:
+    def step(state: Sequences) -> Sequences:
         logits, caches = advance(model, weights, state.last[:, None], state.caches, state.slot, prompts.first)
         return _append(state._replace(caches=caches), logits, prompts, sampling)
 
     return jax.lax.while_loop(more, step, state)
 
 
-def _append(state: State, logits: jax.Array, prompts: Prompts, sampling: Sampling) -> State:
+def _append(state: Sequences, logits: jax.Array, prompts: Prompts, sampling: Sampling) -> Sequences:
     """Adds one token to each sequence that is not done."""
     tokens, log_probabilities = choose(logits, prompts.keys, prompts.drawn + state.step, sampling, state.seen)
     counts = state.counts + ~state.done
     seen = state.seen
     if seen is not None:
         seen = seen.at[jnp.arange(len(tokens)), tokens].set(True)
-    return State(
+    return Sequences(
         caches=state.caches,
         slot=state.slot + 1,
         last=tokens,

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec
 from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout, stream
 from gpt1_jax.model.kernels import flash_kernels
-from gpt1_jax.model.kernels.flash_kernels import Settings, head_stride
+from gpt1_jax.model.kernels.flash_kernels import KernelSettings, head_stride
 
 # Positions a kernel takes at a time, at most; they come in 128 lanes. The paper's T is one block, whose masked half the
 # compiler leaves out by itself (docs/design.md).
@@ -89,7 +89,7 @@ def _forward(query, key, value, stream, settings):
     """Keeps the output [B, T, H, K] and the log-sum-exp of the scores, float32 [B, H, T]."""
     q, k, v = (_enter(x, settings) for x in (query, key, value))
     row = jax.ShapeDtypeStruct((*q.shape[:2], 1, q.shape[3]), jnp.float32)
-    inputs, outputs = [Block(q), Whole(k), Whole(v)], [Block(q), Block(row)]
+    inputs, outputs = [OwnBlock(q), Whole(k), Whole(v)], [OwnBlock(q), OwnBlock(row)]
     output, logsumexp = _call(flash_kernels.forward, stream, inputs, outputs, settings)
     output, logsumexp = _leave(output, query), logsumexp[:, :, 0, : query.shape[1]]
     return output, (query, key, value, stream, output, logsumexp)
@@ -102,8 +102,8 @@ def _backward(settings, residuals, cotangent):
     products = output.astype(jnp.float32) * cotangent.astype(jnp.float32)
     delta = (1 - settings.rate) * products.sum(-1).swapaxes(1, 2)
     rows = [Whole(_pad(x, settings)[:, :, None]) for x in (logsumexp, delta)]
-    inputs = [Whole(q), Block(k), Block(v), Whole(do), *rows]
-    outputs = [Block(k), Block(v), Whole(q)]
+    inputs = [Whole(q), OwnBlock(k), OwnBlock(v), Whole(do), *rows]
+    outputs = [OwnBlock(k), OwnBlock(v), Whole(q)]
     total = pltpu.VMEM(q.shape[2:], jnp.float32)
     d_key, d_value, d_query = _call(flash_kernels.backward, stream, inputs, outputs, settings, total)
     return _leave(d_query, query), _leave(d_key, key), _leave(d_value, value), None
@@ -112,7 +112,7 @@ def _backward(settings, residuals, cotangent):
 _attention.defvjp(_forward, _backward)
 
 
-class Block(NamedTuple):
+class OwnBlock(NamedTuple):
     """Returns the spec of an array [B, H, K or 1, T] of which each program sees its own block of T."""
 
     array: Any
@@ -127,14 +127,14 @@ class Whole(NamedTuple):
 def _call(
     kernel: Callable[..., None],
     stream: jax.Array,
-    inputs: Sequence[Block | Whole],
-    outputs: Sequence[Block | Whole],
-    settings: Settings,
+    inputs: Sequence[OwnBlock | Whole],
+    outputs: Sequence[OwnBlock | Whole],
+    settings: KernelSettings,
     *scratch: Any,
 ) -> list[jax.Array]:
     """Returns the outputs of a kernel, with one program for each sequence, head and block."""
 
-    def spec(x: Block | Whole) -> pl.BlockSpec:
+    def spec(x: OwnBlock | Whole) -> pl.BlockSpec:
         *_, rows, length = x.array.shape
         if isinstance(x, Whole):
             return pl.BlockSpec((None, None, rows, length), lambda b, h, i: (b, h, 0, 0))
@@ -153,21 +153,21 @@ def _call(
     )(stream, *(x.array for x in inputs))
 
 
-def _settings(length: int, dropout: Dropout, interpret: bool) -> Settings:
+def _settings(length: int, dropout: Dropout, interpret: bool) -> KernelSettings:
     """Returns the fewest blocks that hold T, no longer than necessary."""
     blocks = -(-length // BLOCK)
     block = -(-length // (blocks * LANES)) * LANES
     rate = dropout.rate if dropout.active else 0.0
-    return Settings(block, blocks, rate, dropout.context_length, interpret)
+    return KernelSettings(block, blocks, rate, dropout.context_length, interpret)
 
 
-def _pad(x: jax.Array, settings: Settings) -> jax.Array:
+def _pad(x: jax.Array, settings: KernelSettings) -> jax.Array:
     """Pads x [..., T] to whole blocks; the padding lies in the future of every position and adds nothing."""
     fill = settings.block * settings.blocks - x.shape[-1]
     return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, fill),))
 
 
-def _enter(x: jax.Array, settings: Settings) -> jax.Array:
+def _enter(x: jax.Array, settings: KernelSettings) -> jax.Array:
     """Returns an array [B, T, H, K] as the kernels store it, [B, H, K, T]."""
     return _pad(x.transpose(0, 2, 3, 1), settings)
 

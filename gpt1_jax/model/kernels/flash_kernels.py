@@ -23,7 +23,7 @@ FEATURES, POSITIONS = 0, 1
 KEYS, QUERIES = 0, 1
 
 
-class Settings(NamedTuple):
+class KernelSettings(NamedTuple):
     """What is fixed when a kernel is compiled.
 
     Attributes:
@@ -51,7 +51,7 @@ def head_stride(context_length: int) -> jax.Array:
 
 
 def forward(
-    stream: Any, query: Any, key: Any, value: Any, output: Any, logsumexp: Any, *, settings: Settings
+    stream: Any, query: Any, key: Any, value: Any, output: Any, logsumexp: Any, *, settings: KernelSettings
 ) -> None:
     """Computes the attention of one block of queries to all keys before and in it, by the running softmax.
 
@@ -97,7 +97,7 @@ def backward(
     d_query: Any,
     total: Any,
     *,
-    settings: Settings,
+    settings: KernelSettings,
 ) -> None:
     """Computes the gradients of one block of keys and values, from all queries in and after it.
 
@@ -141,7 +141,7 @@ def backward(
         d_query[...] = (total[...] * scale).astype(d_query.dtype)
 
 
-def _loop(first: Any, stop: Any, step: Any, start: Any, settings: Settings) -> Any:
+def _loop(first: Any, stop: Any, step: Any, start: Any, settings: KernelSettings) -> Any:
     """Runs the steps from first up to stop; a head of one block has only the diagonal, which is done already."""
     return start if settings.blocks == 1 else jax.lax.fori_loop(first, stop, step, start)
 
@@ -166,7 +166,7 @@ def _iota(axis: int, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.broadcasted_iota(jnp.int32, shape, axis)
 
 
-def _mask(stream: Any, settings: Settings) -> Callable[[Any, Any, bool], jax.Array]:
+def _mask(stream: Any, settings: KernelSettings) -> Callable[[Any, Any, bool], jax.Array]:
     """Returns `dropout.keep_mask` of the program's head: (query block, key block) → the weights [keys, queries] kept.
 
     The hash takes index · multiplier + offset modulo 2³², the sum of a number of the query and a number of the key.

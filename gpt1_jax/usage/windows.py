@@ -129,7 +129,7 @@ def cut(number: int, passage: Passage, context: int, stride: int) -> Iterator[Wi
         start += stride
 
 
-class Batch(NamedTuple):
+class WindowBatch(NamedTuple):
     """Windows of similar length.
 
     Attributes:
@@ -151,7 +151,7 @@ class Batch(NamedTuple):
         return tokens, targets
 
 
-def make_batches(windows: Iterable[Window], context: int, multiple: int) -> Iterator[Batch]:
+def make_batches(windows: Iterable[Window], context: int, multiple: int) -> Iterator[WindowBatch]:
     """Yields batches, of few shapes in all, whose rows are a multiple of a number."""
     widths = sorted({-(-context // parts) for parts in _WIDTHS})
     by_width: dict[int, list[Window]] = {width: [] for width in widths}
@@ -160,4 +160,4 @@ def make_batches(windows: Iterable[Window], context: int, multiple: int) -> Iter
     for width, members in by_width.items():
         rows = _ROWS if len(members) > _FEW else 1
         for start in range(0, len(members), rows):
-            yield Batch(members[start : start + rows], -(-rows // multiple) * multiple, width)
+            yield WindowBatch(members[start : start + rows], -(-rows // multiple) * multiple, width)
