@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from gpt1_jax.ahead.hlo import SLICES, Program
 from gpt1_jax.config import Config, MeshConfig, ModelConfig
 from gpt1_jax.data.batches import Batch
+from gpt1_jax.data.masked import most_chosen
 from gpt1_jax.data.tokenizers.opening import open_tokenizer
 from gpt1_jax.devices.chips import TPUS, Chip
 from gpt1_jax.devices.mesh import check_divisible, make_mesh
@@ -177,7 +178,10 @@ def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
     )
     ids = np.zeros((1, 1, config.model.context_length), np.int32)
     noise = np.zeros((1, 1), np.uint32)
-    return trainer.lower(Batch(ids, ids, ids.astype(np.float32), noise, noise[0]), config.train.batch_size)
+    alone = not (config.model.causal or config.data.whole_words)
+    places = ids[..., : most_chosen(ids.shape[-1])] if alone else None
+    batch = Batch(ids, ids, ids.astype(np.float32), noise, noise[0], places=places)
+    return trainer.lower(batch, config.train.batch_size)
 
 
 def _estimate(

@@ -1,6 +1,6 @@
 """Batches as a function of seed and step: without iterator state, any host can make its own rows of any step.
 
-Shapes: B batch, S sequences per example (1 here), T positions.
+Shapes: B batch, S sequences per example (1 here), T positions, M of these.
 """
 
 import math
@@ -25,6 +25,8 @@ class Batch(NamedTuple):
         update: uint32 [B], in each row the same, the seed of masks that all sequences share.
         types: int32 [B, S, T], the token type of each input; None is 0 for all.
         groups: int32 [B, S, T], each input attends to those of its own group only; None is one group of all.
+        places: int32 [B, S, M], the positions of all targets with a weight, each once, and of some without; None is all
+            positions.
     """
 
     tokens: np.ndarray
@@ -34,6 +36,7 @@ class Batch(NamedTuple):
     update: np.ndarray
     types: np.ndarray | None = None
     groups: np.ndarray | None = None
+    places: np.ndarray | None = None
 
 
 class PretrainingBatches:

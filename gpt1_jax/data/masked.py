@@ -3,7 +3,8 @@
 A window is [CLS], T − 2 tokens of the stream, [SEP]. Of its pieces 15 % are chosen; of these 80 % become [MASK], 10 %
 another piece, and 10 % stay. Like all batches, they are a function of (seed, step).
 
-Letters: B batch, S sequences per example (1 here), T positions, N = T − 2 tokens of the stream, V pieces.
+Letters: B batch, S sequences per example (1 here), T positions, N = T − 2 tokens of the stream, M chosen pieces at
+most, V pieces.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ AROUND = 2
 _REAL, _PADDING = 0, -1
 # What a hash is for, as its last number.
 _ORDER, _FATE, _PIECE = range(3)
+
+
+def most_chosen(context_length: int) -> int:
+    """Returns how many pieces are chosen at most, each alone, of a window of `context_length` positions: M."""
+    return _share(context_length - AROUND)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +99,7 @@ class Masking:
         # Where each word ends: where the next begins.
         firsts = np.flatnonzero(begins)
         words = np.stack([firsts, np.append(firsts, len(text))[1:]], 1)[may[firsts]]
-        most, count = max(1, round(CHOSEN * np.count_nonzero(may))), 0
+        most, count = _share(np.count_nonzero(may)), 0
         for first, end in words[np.argsort(order[words[:, 0]], kind="stable")].tolist():
             # As in BERT's program, a word that is too long for what is left is passed over, unless it is the first.
             if count and count + end - first > most:
@@ -125,6 +131,8 @@ class Masking:
         tokens = np.full((rows, size + AROUND), self.pad, np.int32)
         tokens[:, 0] = self.cls
         targets, weights = tokens.copy(), np.zeros(tokens.shape, np.float32)
+        # Places that are left over are [CLS], whose weight is 0. A whole word may be longer than the share.
+        places = np.zeros((rows, most_chosen(size + AROUND)), np.int32) if self.continues is None else None
         groups = np.full(tokens.shape, _PADDING, np.int32)
         for row, length in enumerate(lengths.tolist()):
             own = text[row, :length]
@@ -134,11 +142,24 @@ class Masking:
             targets[row, 1 : length + 1] = own
             tokens[row, length + 1] = targets[row, length + 1] = self.sep
             weights[row, 1 : length + 1] = chosen
+            if places is not None:
+                places[row, : np.count_nonzero(chosen)] = 1 + np.flatnonzero(chosen)
             groups[row, : length + AROUND] = _REAL
         noise = np.zeros((rows, 1), np.uint32)
         return Batch(
-            tokens[:, None], targets[:, None], weights[:, None], noise, noise[:, 0], groups=groups[:, None]
+            tokens[:, None],
+            targets[:, None],
+            weights[:, None],
+            noise,
+            noise[:, 0],
+            groups=groups[:, None],
+            places=None if places is None else places[:, None],
         )
+
+
+def _share(pieces: int) -> int:
+    """Returns how many of some pieces are chosen."""
+    return max(1, round(CHOSEN * pieces))
 
 
 class MaskedBatches:

@@ -36,7 +36,9 @@ def language_model_loss(model: Trunk, dropout: bool) -> Objective:
         if dropout:
             params = drop_tables(params, batch.update[0], model.config)
         noise = batch.noise.reshape(-1) if dropout else None
-        hidden = model.apply({"params": params}, tokens, noise, types, groups)
+        hidden: Any = model.apply({"params": params}, tokens, noise, types, groups)
+        if batch.places is not None:
+            hidden, batch = _at_places(hidden, batch)
         return _next_tokens(model, params, hidden, batch), {}
 
     return loss
@@ -87,6 +89,13 @@ def finetuning_loss(
 def flat(x: jax.Array | None) -> jax.Array | None:
     """Returns a batch's array [B, S, T] as a trunk takes it, [B · S, T]; None stays None."""
     return None if x is None else x.reshape(-1, x.shape[-1])
+
+
+def _at_places(hidden: jax.Array, batch: Any) -> tuple[jax.Array, Any]:
+    """Returns the states, targets and weights at a batch's places only: no others need to meet the token table."""
+    targets, weights = (jnp.take_along_axis(x, batch.places, -1) for x in (batch.targets, batch.weights))
+    hidden = jnp.take_along_axis(hidden, flat(batch.places)[..., None], 1)
+    return hidden, batch._replace(targets=targets, weights=weights)
 
 
 def _next_tokens(model: Trunk, params: Any, hidden: Any, batch: Any, positions: bool = False) -> jax.Array:

@@ -5,6 +5,7 @@ import time
 import jax
 
 from gpt1_jax.config import ModelConfig
+from gpt1_jax.data.masked import most_chosen
 from gpt1_jax.devices.chips import PEAK_FLOPS
 
 
@@ -12,7 +13,8 @@ def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
     """Returns the FLOPs of forward and backward per token: 6 per weight, and 6·L·T·D for causal attention.
 
     That is 725 MFLOP for GPT-1 at T = 512. Attention both ways takes twice as much. Look-ups of embeddings and
-    positions multiply nothing and do not count, nor does the pooler, which only heads for classes read.
+    positions multiply nothing and do not count, nor does the pooler, which only heads for classes read. Where masks are
+    filled, only the hidden tokens meet the output.
 
     An LSTM has no attention; each of its U units has four gates that read D + U numbers, and is read by D outputs.
     """
@@ -25,6 +27,7 @@ def training_flops_per_token(model: ModelConfig, vocab_size: int) -> float:
     output = vocab_size * width
     if not model.causal:
         output += vocab_size + width * width + 3 * width
+        output *= most_chosen(model.context_length) / model.context_length
     return 6 * (model.num_layers * block + attention + norms + output)
 
 

@@ -10,7 +10,7 @@ from vocabulary_support import golden
 from gpt1_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.data.corpus import Split
-from gpt1_jax.data.masked import MaskedBatches, MaskedEvaluationBatches, Masking
+from gpt1_jax.data.masked import MaskedBatches, MaskedEvaluationBatches, Masking, most_chosen
 from gpt1_jax.data.text_batches import evaluation_batches, training_batches
 from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer
 from gpt1_jax.data.tokenizers.library_training import train_byte_bpe, train_wordpiece
@@ -85,6 +85,21 @@ def test_fifteen_percent_are_chosen_and_fare_as_in_the_paper(
     # Every place of a window is as likely as any other.
     share = chosen.mean(0)[1:-1] / (~special).mean(0)[1:-1]
     assert abs(share - 0.15).max() < 6 * math.sqrt(0.15 * 0.85 / len(tokens))
+
+
+def test_the_places_of_a_batch_are_those_of_its_weights_in_training_and_validation(
+    tokenizer: HuggingFaceTokenizer, split: Split
+) -> None:
+    """A place that is left over is the first position, which is never hidden."""
+    masking = Masking.of(tokenizer, whole_words=False)
+    short = Split((split.read(0, 64 * 3 + 20),), 1, 1)
+    held_out = MaskedEvaluationBatches(short, masking, batch_size=4, context_length=LENGTH)
+    for batch in (training(tokenizer, split).rows(2, 0, 8), held_out.rows(0, 0, 4)):
+        assert batch.places is not None and batch.places.shape[1:] == (1, most_chosen(LENGTH)) == (1, 10)
+        for places, weights in zip(batch.places[:, 0], batch.weights[:, 0], strict=True):
+            count = np.count_nonzero(weights)
+            np.testing.assert_array_equal(places[:count], np.flatnonzero(weights))
+            assert not places[count:].any() and weights[0] == 0
 
 
 def test_the_weights_of_a_global_batch_sum_to_one_and_windows_share_it_equally(

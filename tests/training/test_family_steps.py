@@ -80,3 +80,26 @@ def test_bfloat16_is_close_to_float32(family: str) -> None:
             loss = jax.jit(language_model_loss(trunk, dropout=True))
             found.append(float(loss(random_params(model), batch)[0]))
     assert found[1] == pytest.approx(found[0], rel=0.02)
+
+
+@pytest.mark.parametrize("axes", [(1, 1, 1), (2, 2, 2)])
+def test_the_loss_at_the_places_with_a_weight_is_the_whole_one(axes: Axes) -> None:
+    """And so are its gradients; the places stand in any order, with some of weight 0 among them."""
+    model = bert(unroll=1)
+    trunk, batch = Transformer(model, VOCAB), random_batch(model)
+    most = int((batch.weights > 0).sum(-1).max()) + 2
+    places = np.argsort(batch.weights == 0, axis=-1, kind="stable")[..., :most][..., ::-1].astype(np.int32)
+    found = []
+    with use_mesh(*axes) as mesh:
+        step = jax.jit(jax.value_and_grad(language_model_loss(trunk, dropout=True), has_aux=True))
+        for at in (None, places):
+            rows = place_rows(
+                lambda start, stop, at=at: jax.tree.map(lambda x: x[start:stop], batch._replace(places=at)),
+                8,
+                mesh,
+            )
+            found.append(step(random_params(model), rows))
+    ((whole, _), gradients), ((loss, _), others) = found
+    assert float(loss) == pytest.approx(float(whole), rel=1e-6)
+    for name, array in to_host(gradients).items():
+        np.testing.assert_allclose(to_host(others)[name], array, atol=1e-6, err_msg=name)
