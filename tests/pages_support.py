@@ -1,12 +1,15 @@
 """Run directories as trainings leave them, made up, for the tests of pages."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epath
 from support import tiny_config
 
+from gpt1_jax.pages.explained import Reading, WordBits
 from gpt1_jax.pages.judged import Judged, judge_classes
 from gpt1_jax.run import Run
 from gpt1_jax.training.showing import Board
@@ -84,3 +87,35 @@ def judged(names: tuple[str, str] = ("bad", "good"), text: str = "An example.") 
     """Judges four examples, of which one is wrong with 0.9 and one with 0.6."""
     chances = [[0.8, 0.2], [0.1, 0.9], [0.6, 0.4], [0.1, 0.9]]
     return judge_classes(10, names, [0, 0, 1, 1], chances, [(f"{text} {i}",) for i in range(4)])
+
+
+def make_reading(
+    pieces: Sequence[str],
+    run: str = "runs/books",
+    causal: bool = True,
+    shape: tuple[int, int] = (2, 3),
+    seed: int = 0,
+) -> Reading:
+    """Makes up what a model of so many layers and heads makes of these pieces."""
+    generator, length = np.random.default_rng(seed), len(pieces)
+    attention = generator.random((*shape, length, length)).astype(np.float32) ** 4
+    if causal:
+        attention = np.tril(attention)
+    ids = [*range(1, length + 1)]
+    bits = [None, *generator.uniform(0, 20, length - 1).tolist()]
+    guesses = [[(id, 0.5), (0, 0.25)] for id in ids]
+    return Reading(
+        run=run,
+        step=1500,
+        causal=causal,
+        ids=ids,
+        pieces=pieces,
+        names={0: " other", **dict(zip(ids, pieces, strict=True))},
+        tokens=length + 1000,
+        bits=bits,
+        guesses=guesses,
+        lens=[guesses] * (shape[0] + 1),
+        follows=[[None if x is None else 0.125 for x in bits]] * (shape[0] + 1),
+        attention=attention / attention.sum(-1, keepdims=True),
+        words=[WordBits(0, 1, 3.0), WordBits(2, 5, None), WordBits(6, 7, 4.0 + seed)],
+    )

@@ -7,9 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
-from functools import cache
 from html import escape
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +17,7 @@ from gpt1_jax.config import Config, schema
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.overrides import flatten, to_dict
 from gpt1_jax.pages.charts import Level, Series, chart, confusion, number, table
+from gpt1_jax.pages.document import make_document
 from gpt1_jax.pages.facts import KEPT_BEGIN, KEPT_END, PAGE, Facts, read_facts
 from gpt1_jax.pages.judged import Judged, Mistake
 from gpt1_jax.pages.paper import SCORES
@@ -83,12 +82,7 @@ def make_page(runs: Sequence[Facts]) -> str:
         # No text may end the block.
         content = json.dumps(one.judged.to_json()).replace("<", "\\u003c")
         kept = f"{KEPT_BEGIN}{content}{KEPT_END}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_style()}</style></head><body>{''.join(parts)}{kept}</body></html>\n"
-    )
+    return make_document(title, "".join(parts) + kept)
 
 
 def describe_score(facts: Facts) -> str:
@@ -99,11 +93,6 @@ def describe_score(facts: Facts) -> str:
     further = best.get("bits_per_byte")
     told = f"{name} {best[name]:.4g}" + (f", {further:.4g} bits per byte" if further else "")
     return f"{told} at step {best.get('step')}"
-
-
-@cache
-def _style() -> str:
-    return Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
 
 def _section(title: str, content: str) -> str:

@@ -44,7 +44,7 @@ def read_ids(trained: "TrainedRun", given: object) -> list[int]:
     """
     tokenizer = trained.tokenizer
     if isinstance(given, str):
-        ids = _surrounded(trained, tokenizer.encode(check_text(given, "text")))
+        ids = surround(trained, tokenizer.encode(check_text(given, "text")))
     else:
         ids = check_ids(given, "text", tokenizer.vocab_size)
     return _check_length(trained, ids)
@@ -53,14 +53,14 @@ def read_ids(trained: "TrainedRun", given: object) -> list[int]:
 def logits(trained: "TrainedRun", ids: object) -> np.ndarray:
     """Returns the logits at each id, see `TrainedRun.logits`."""
     checked = _check_length(trained, check_ids(ids, "ids", trained.tokenizer.vocab_size))
-    rows = np.zeros((_rows(trained), len(checked)), np.int32) + np.array(checked, np.int32)
+    rows = np.zeros((rows_at_least(trained), len(checked)), np.int32) + np.array(checked, np.int32)
     with trained.on_mesh():
         return check_finite(np.array(trained.compiled(_make_logits)(trained.trunk_params, rows)))
 
 
 def states(trained: "TrainedRun", text: object, layer: object) -> np.ndarray:
     """Returns the states behind a layer, see `TrainedRun.states`."""
-    layers = _transformer(trained, "The states of a layer").config.num_layers
+    layers = check_transformer(trained, "The states of a layer").config.num_layers
     number = check_integer(layer, "layer")
     if not -layers - 1 <= number <= layers:
         raise UserError(
@@ -73,7 +73,7 @@ def states(trained: "TrainedRun", text: object, layer: object) -> np.ndarray:
 
 def attention(trained: "TrainedRun", text: object) -> np.ndarray:
     """Returns the weights of attention, see `TrainedRun.attention`."""
-    _transformer(trained, "Attention")
+    check_transformer(trained, "Attention")
     _, weights = _inside(trained, read_ids(trained, text))
     return check_finite(weights)
 
@@ -110,18 +110,18 @@ def embed(trained: "TrainedRun", texts: object) -> np.ndarray:
         for number, member in enumerate(check_several(texts, "texts", "a text or a list of texts"), start=1)
     ]
     length, model = trained.config.model.context_length, trained.config.model
-    sequences = [_surrounded(trained, ids) for ids in map(trained.tokenizer.encode, members)]
+    sequences = [surround(trained, ids) for ids in map(trained.tokenizer.encode, members)]
     if cut := sum(len(ids) > length for ids in sequences):
         warn_once(
             f"{cut} of {len(members)} texts are longer than the model's context of {length}, and were cut"
         )
-        sequences = [_surrounded(trained, ids, length) for ids in map(trained.tokenizer.encode, members)]
+        sequences = [surround(trained, ids, length) for ids in map(trained.tokenizer.encode, members)]
     vectors = np.zeros((len(members), model.d_model), np.float32)
     windows = [Window(number, 0, 0, len(ids)) for number, ids in enumerate(sequences) if ids]
-    for batch in make_batches(windows, length, _rows(trained)):
+    for batch in make_batches(windows, length, rows_at_least(trained)):
         stopping.check()
         numbers = [window.passage for window in batch.windows]
-        tokens, groups = _padded([sequences[number] for number in numbers], batch.rows, batch.width)
+        tokens, groups = pad([sequences[number] for number in numbers], batch.rows, batch.width)
         with trained.on_mesh():
             found = np.asarray(trained.compiled(_make_mean_states)(trained.trunk_params, tokens, groups))
         vectors[numbers] = found[: len(numbers)]
@@ -161,7 +161,7 @@ def _make_mean_states(trained: "TrainedRun") -> Any:
 
 def _make_inside(trained: "TrainedRun") -> Any:
     """Returns the compiled function (parameters, tokens, groups [B, T]) → what `read_inside` finds in row 0."""
-    trunk = _transformer(trained, "The inside of a model")
+    trunk = check_transformer(trained, "The inside of a model")
 
     @partial(jax.jit, out_shardings=replicated(trained.mesh))
     def inside(params: Any, tokens: jax.Array, groups: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -173,16 +173,16 @@ def _make_inside(trained: "TrainedRun") -> Any:
 
 def _inside(trained: "TrainedRun", ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the states [L + 1, T, D] and the weights of attention [L, H, T, T] of one sequence."""
-    rows, length = _rows(trained), len(ids)
+    rows, length = rows_at_least(trained), len(ids)
     # Few widths are compiled.
     (batch,) = make_batches([Window(0, 0, 0, length)], trained.config.model.context_length, rows)
-    tokens, groups = _padded([ids] * rows, rows, batch.width)
+    tokens, groups = pad([ids] * rows, rows, batch.width)
     with trained.on_mesh():
         found, weights = trained.compiled(_make_inside)(trained.trunk_params, tokens, groups)
         return np.array(found[:, :length]), np.array(weights[:, :, :length, :length])
 
 
-def _rows(trained: "TrainedRun") -> int:
+def rows_at_least(trained: "TrainedRun") -> int:
     """Returns the least number of rows of a batch."""
     return trained.mesh.shape["data"] * trained.mesh.shape["fsdp"]
 
@@ -194,7 +194,7 @@ def _check_length(trained: "TrainedRun", ids: list[int]) -> list[int]:
     return ids
 
 
-def _padded(sequences: Sequence[Sequence[int]], rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def pad(sequences: Sequence[Sequence[int]], rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns tokens and groups, int32 [rows, width], with padding behind each sequence."""
     tokens, groups = np.zeros((rows, width), np.int32), np.full((rows, width), _PADDING, np.int32)
     for row, ids in enumerate(sequences):
@@ -202,7 +202,7 @@ def _padded(sequences: Sequence[Sequence[int]], rows: int, width: int) -> tuple[
     return tokens, groups
 
 
-def _surrounded(trained: "TrainedRun", ids: Sequence[int], length: int | None = None) -> list[int]:
+def surround(trained: "TrainedRun", ids: Sequence[int], length: int | None = None) -> list[int]:
     """Returns the ids of a text as the model was trained on them; in a BERT behind [CLS] and before [SEP].
 
     Args:
@@ -228,7 +228,7 @@ def _guesses(trained: "TrainedRun", logits: np.ndarray, n: object) -> list[Guess
     return [{"token_id": id, "text": decode([id]), "probability": float(chances[id])} for id in best]
 
 
-def _transformer(trained: "TrainedRun", wish: str) -> Transformer:
+def check_transformer(trained: "TrainedRun", wish: str) -> Transformer:
     if not isinstance(trained.trunk, Transformer):
         raise UserError(f"{wish} needs a Transformer, and this model is an LSTM; name another run.")
     return trained.trunk

@@ -33,8 +33,9 @@ from gpt1_jax.tasks.task import Example
 from gpt1_jax.training.chosen import restore_chosen
 from gpt1_jax.training.kept import sound_tokenizer, task_of
 from gpt1_jax.training.state import abstract_state
-from gpt1_jax.usage import continuation, labeling, scores, states
+from gpt1_jax.usage import continuation, explaining, labeling, scores, states
 from gpt1_jax.usage.continuation import Continued
+from gpt1_jax.usage.explaining import Explanation
 from gpt1_jax.usage.scores import ContinuationScore, TextScore
 from gpt1_jax.usage.states import Guess
 
@@ -316,6 +317,21 @@ class TrainedRun:
             UserError: one of them is not a text.
         """
         return states.embed(self, texts)
+
+    def explain(self, text: str, beside: "TrainedRun | None" = None) -> Explanation:
+        """Returns what the model makes of a text, token by token, as an object that shows itself in a notebook.
+
+        It has surprisal, the most probable pieces, attention, and what the states behind each layer would predict;
+        `save(path)` writes it as a page that opens anywhere.
+
+        Args:
+            text: the text; of a long one the first tokens are shown.
+            beside: another run, whose log-probabilities of the same text are compared.
+
+        Raises:
+            UserError: the text is none, or a model is no Transformer.
+        """
+        return explaining.explain(self, text, beside)
 
     def compiled(self, make: Callable[..., Any], *settings: Any) -> Any:
         """Returns `make(run, *settings)`, a function that reads parameters, and makes it only once."""

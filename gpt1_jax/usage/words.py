@@ -65,7 +65,10 @@ def find_words(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[Word
 def _place_pieces(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[int]:
     """Returns the place in the text of the first visible character of each piece, or of a later one if it has none."""
     shown, places = _visible(text)
-    pieces = [None if part is None else _visible(part)[0] for part in _texts(tokenizer, ids)]
+    pieces = [
+        None if part is None else _SOMETHING if part.strip() in _UNKNOWN else _visible(part)[0]
+        for part in spell(tokenizer, ids)
+    ]
     matched = _align("".join(filter(None, pieces)), shown)
     found, begin = [], 0
     for piece in pieces:
@@ -78,7 +81,7 @@ def _place_pieces(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[i
     return found
 
 
-def _texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str | None]:
+def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str | None]:
     """Yields the text of each piece; where several spell a character, the first yields it, and the others None."""
     decode = cache(lambda *ids: tokenizer.decode(ids))
     start = 0
@@ -87,8 +90,7 @@ def _texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str | None]:
         last = min(start + _MOST_PIECES, len(ids))
         while stop < last and decode(*ids[start:stop]).endswith(_SOMETHING):
             stop += 1
-        text = decode(*ids[start:stop])
-        yield _SOMETHING if text.strip() in _UNKNOWN else text
+        yield decode(*ids[start:stop])
         yield from [None] * (stop - start - 1)
         start = stop
 
