@@ -49,7 +49,7 @@ def compare(text: str, readings: Sequence[Reading], names: Sequence[str]) -> str
         f'<span class="word less" style="--heat:1">red</span>, a lower one. The darkest are {_MOST_BITS} bits '
         f'or more apart.</p><p class="flow" dir="{find_direction(text)}">{flow}</p>'
         "<h3>The largest differences</h3>"
-        + table([what, *(f"{name}, bits" for name in names), "gain, bits"], cells)
+        + table([what, *(f"{name}, bits" for name in names), "gain, bits"], cells, kind="differences")
         + "</section>"
     )
 

@@ -220,6 +220,12 @@ def test_the_command_writes_pages_pictures_and_lists(tmp_path: Path) -> None:
         ([str(tmp_path / "nowhere")], 2, "holds no run directory"),
         (["--structure", str(one.directory), str(two.directory)], 2, "name one run"),
         ([str(one.directory), f"--output={tmp_path}"], 2, "is a directory; name a file in it"),
+        ([str(one.directory), "--prompt=a"], 2, "--prompt=a goes with --explain only"),
+        ([str(one.directory), "--step=5"], 2, "--step=5 goes with --explain only"),
+        (["--explain", str(one.directory)], 2, "--prompt is missing"),
+        (["--explain", str(one.directory), "--prompt=a", "--step=x"], 2, "--step='x' is not a checkpoint"),
+        (["--explain", "--structure", str(one.directory), "--prompt=a"], 2, "give one of them"),
+        (["--explain", *[str(one.directory)] * 3, "--prompt=a"], 2, "name one or two"),
     ]
     with Commands() as commands:
         for flags, code, words in cases:
