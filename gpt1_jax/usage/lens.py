@@ -17,8 +17,8 @@ from gpt1_jax.model.inside import read_inside
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training import stopping
 from gpt1_jax.usage.notices import check_finite
-from gpt1_jax.usage.passages import Window, make_batches
 from gpt1_jax.usage.states import pad, rows_at_least
+from gpt1_jax.usage.windows import Window, make_batches
 
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
