@@ -10,8 +10,6 @@ the number of transferred blocks.
 
 import json
 import statistics
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,18 @@ from matplotlib.figure import Figure
 
 from benchmarks.baselines import BASELINES, baseline_scores
 from benchmarks.comparing import compare_runs
+from benchmarks.run_flags import INIT_FROM, LSTM_FROM, OUTPUT, SEEDS, SET
+from benchmarks.variants import (
+    TRANSFER,
+    VARIANTS,
+    Setting,
+    call,
+    finetune,
+    is_finished,
+    read_results,
+    transfers,
+    write_scores,
+)
 from configs.finetune import paper
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
@@ -30,68 +40,39 @@ from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.training.finetuning import draw_examples
 
-# What each variant of a fine-tuning changes. `lstm` starts from another run; `transfer` is a variant for each number
-# of blocks.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "no_pretraining": {"finetune.num_transfer_layers": -1},
-    "no_auxiliary": {"finetune.auxiliary_weight": 0.0},
-    "lstm": {},
-    # The authors' way, switch by switch, and common errors of write-ups.
-    "authors": {
-        "model.embedding_dropout_form": "matrix",
-        "model.dtype": "float32",
-        "train.eval_every": -1,
-        "finetune.batching": "shuffled",
-        "finetune.remainder": "dropped",
-        "finetune.softmax": "authors",
-    },
-    "shuffled": {"finetune.batching": "shuffled"},
-    "pools": {"finetune.batching": "pools"},
-    "dropped": {"finetune.remainder": "dropped"},
-    "last": {"finetune.select": "last"},
-    "matrix": {"model.embedding_dropout_form": "matrix"},
-    "softmax_authors": {"finetune.softmax": "authors"},
-    "decay_all": {"optimizer.decayed": "all"},
-    "adamw": {"optimizer.name": "adamw"},
-    "warmup_cosine": {"optimizer.schedule": "warmup_cosine"},
-    "warmup_constant": {"optimizer.schedule": "warmup_constant"},
-    "no_clipping": {"optimizer.clip_norm": 0.0},
-    # λ on the loss of the task is 1/λ on the other, but for the scale of both, which Adam does not see.
-    "weighted_task": {"finetune.auxiliary_weight": 2.0},
-}
 CHOICES = (*VARIANTS, "transfer", "zero_shot", "baselines")
-TRANSFER = "transfer_"
 
-_INIT_FROM = flags.DEFINE_string("init_from", None, "the pre-trained run")
-_LSTM_FROM = flags.DEFINE_string(
-    "lstm_from", None, "a run pre-trained with model.kind=lstm, for the variant lstm"
+_VARIANT_FROM = flags.DEFINE_multi_string(
+    "variant_from",
+    [],
+    "NAME=RUN: a further variant, which differs in the pre-trained run, such as relu=runs/relu",
 )
-_OUTPUT = flags.DEFINE_string("output", None, "the directory of all runs")
 _TASKS = flags.DEFINE_list("tasks", [], "TASK or TASK:SOURCE, such as cola:files:data/CoLA")
 _VARIANTS = flags.DEFINE_list(
     "variants", "full,no_pretraining,no_auxiliary,baselines", f"of {', '.join(CHOICES)}"
 )
-_SEEDS = flags.DEFINE_list("seeds", "0", "seeds of each fine-tuning")
 _MAX_EXAMPLES = flags.DEFINE_integer("max_examples", 0, "examples of training, as finetune.max_examples")
-_SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE of the config, for every fine-tuning")
 
 
 def main(_: list[str]) -> None:
     """Makes the runs that are missing, then writes the table and the picture."""
-    start, directory = _INIT_FROM.value, _OUTPUT.value
+    start, directory = INIT_FROM.value, OUTPUT.value
     if start is None or directory is None:
         raise UserError("--init_from=RUN and --output=DIR are both needed.")
+    starts = {name: run for name, _, run in (pair.partition("=") for pair in _VARIANT_FROM.value)}
+    starts |= {"lstm": LSTM_FROM.value} if LSTM_FROM.value else {}
     for variant in _VARIANTS.value:
-        if variant not in CHOICES or (variant == "lstm" and _LSTM_FROM.value is None):
+        if variant not in (*CHOICES, *starts) or (variant == "lstm" and variant not in starts):
             raise UserError(
                 f"--variants={variant} is not possible; choose of {', '.join(CHOICES)}, and give "
-                "--lstm_from=RUN for lstm."
+                "--lstm_from=RUN for lstm, or --variant_from=NAME=RUN for others."
             )
     output = Path(directory)
+    settings = (*SET.value, f"finetune.max_examples={_MAX_EXAMPLES.value}")
     for spec in _TASKS.value:
         task, source = [*spec.split(":", 1), ""][:2]
         find_task(task)
+        setting = Setting(task, source, tuple(SEEDS.value or ["0"]), settings)
         for variant in _VARIANTS.value:
             place = output / task / variant
             if variant == "zero_shot":
@@ -99,12 +80,10 @@ def main(_: list[str]) -> None:
             elif variant == "baselines":
                 baselines(output / task, task, source)
             elif variant == "transfer":
-                for blocks in range(Run(start).config().model.num_layers + 1):
-                    changes = {"finetune.num_transfer_layers": blocks}
-                    finetune(output / task / f"{TRANSFER}{blocks}", task, source, start, changes)
+                for name, changes in transfers(Run(start).config().model.num_layers).items():
+                    finetune(output / task / name, setting, start, changes)
             else:
-                begin = _LSTM_FROM.value if variant == "lstm" else start
-                finetune(place, task, source, begin, VARIANTS[variant])
+                finetune(place, setting, starts.get(variant, start), VARIANTS.get(variant, {}))
     scores = collect(output)
     table = make_table(scores)
     (output / "table.md").write_text(table)
@@ -117,33 +96,11 @@ def main(_: list[str]) -> None:
         draw_transfer(scores, output / "transfer.png")
 
 
-def finetune(place: Path, task: str, source: str, start: str | None, changes: dict[str, Any]) -> None:
-    """Fine-tunes once for each seed, by the command a user gives; finished runs are kept."""
-    settings = [f"{key}={value}" for key, value in changes.items()] + _SET.value
-    settings += [f"finetune.max_examples={_MAX_EXAMPLES.value}", f"init_from={start}"]
-    settings += [f"data.source={source}"] if source else []
-    for seed in _SEEDS.value:
-        workdir = place / seed
-        if (workdir / "predictions").exists():
-            continue
-        _run(
-            "main",
-            f"--config=configs/finetune.py:{task}",
-            f"--workdir={workdir}",
-            *(f"--config.{setting}" for setting in [*settings, f"seed={seed}"]),
-        )
-
-
 def zero_shot(place: Path, task: str, source: str, start: str) -> None:
     """Scores the pre-trained run itself."""
     if not (place / "results.json").exists():
-        out = _run(
-            "evaluate",
-            f"--workdir={start}",
-            f"--zero_shot={task}",
-            *([f"--source={source}"] if source else []),
-        )
-        _write(place, json.loads(out))
+        flags = [f"--workdir={start}", f"--zero_shot={task}", *([f"--source={source}"] if source else [])]
+        write_scores(place, json.loads("".join(call("evaluate", *flags))))
 
 
 def baselines(place: Path, task: str, source: str) -> None:
@@ -156,17 +113,17 @@ def baselines(place: Path, task: str, source: str) -> None:
     data = read_task(config.finetune, replace(config.data, source=source or default))
     train = draw_examples(data.train, _MAX_EXAMPLES.value or 0, seed=0)
     for name, found in baseline_scores(data.task, train, data.validation).items():
-        _write(place / name, found)
+        write_scores(place / name, found)
 
 
 def collect(output: Path) -> dict[tuple[str, str], list[float]]:
     """Returns (task, variant) → the task's first metric, one number a seed; unfinished fine-tunings are left out."""
     scores = defaultdict(list)
     for path in sorted(output.glob("*/*/**/results.json")):
-        if (path.parent / "config.json").exists() and not (path.parent / "predictions").exists():
+        if (path.parent / "config.json").exists() and not is_finished(path.parent):
             continue
         task, variant, *_ = path.relative_to(output).parts
-        found = json.loads(path.read_text())
+        found = read_results(path.parent)
         # Those of the predictions, which a fine-tuning makes with the parameters that finetune.select names.
         measured = found.get("predictions") or found["validation"]
         scores[task, variant].append(measured[find_task(task).metrics[0]])
@@ -214,20 +171,6 @@ def draw_transfer(scores: dict[tuple[str, str], list[float]], path: Path) -> Non
     axes.set(xlabel="blocks transferred from pre-training", ylabel="score · 100")
     axes.legend()
     figure.savefig(path)
-
-
-def _run(command: str, *arguments: str) -> str:
-    line = [sys.executable, "-m", f"gpt1_jax.{command}", *arguments]
-    print("+", *line[1:], file=sys.stderr, flush=True)
-    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError(f"The command above ended with {done.returncode}; correct that, and run this again.")
-    return done.stdout
-
-
-def _write(place: Path, scores: dict[str, float]) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "results.json").write_text(json.dumps({"validation": scores}) + "\n")
 
 
 def _order(variant: str) -> tuple[int, str]:

@@ -102,8 +102,12 @@ def compare_runs(reference: Path, variant: Path) -> Difference | None:
 
 def read_predictions(directory: Path, task: Task) -> list[float]:
     """Reads the predictions of validation, of the task's headline group, as numbers of classes or choices or scores."""
-    name = "_".join(filter(None, ("validation", task.headline)))
-    with (directory / f"{name}.tsv").open(newline="") as file:
+    return read_column(directory / ("_".join(filter(None, ("validation", task.headline))) + ".tsv"), task)
+
+
+def read_column(path: Path, task: Task) -> list[float]:
+    """Reads a file of predictions, as numbers of classes or choices or scores."""
+    with path.open(newline="") as file:
         _, *lines = csv.reader(file, csv.excel_tab)
     names: Sequence[str] = task.labels or task.answers
     return [names.index(value) if names else float(value) for _, value in lines]

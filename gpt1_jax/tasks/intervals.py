@@ -60,7 +60,7 @@ def weighted_scores(
     """Returns the scores [R] of examples that occur as often as R resamples say; see `scoring.compute_metrics`.
 
     Args:
-        metric: any but spearman.
+        metric: of a class, a choice or a score.
         predictions, labels: [N].
         weights: int [R, N].
         positive: the class whose F1 is meant.
@@ -78,12 +78,30 @@ def weighted_scores(
         total, right = weights.sum(1), weights @ (predictions == labels)
         spread = (total**2 - (found**2).sum(1)) * (total**2 - (real**2).sum(1))
         return _quotient(right * total - (found * real).sum(1), np.sqrt(spread))
+    if metric == "spearman":
+        return _correlation(_ranks(predictions, weights), _ranks(labels, weights), weights)
     assert metric == "pearson"
+    return _correlation(predictions, labels, weights)
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the ranks of values [N] that occur so often, [R, N]; equal ones share the mean of their ranks."""
+    order = np.argsort(values, kind="stable")
+    _, starts, places = np.unique(values[order], return_index=True, return_inverse=True)
+    totals = np.add.reduceat(weights[:, order], starts, axis=1)
+    ranks = np.cumsum(totals, axis=1) - totals / 2
+    found = np.empty_like(weights)
+    found[:, order] = ranks[:, places]
+    return found
+
+
+def _correlation(found: np.ndarray, real: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns Pearson's correlation [R] of two variables, [N] or [R, N], with weights [R, N]."""
     weights = weights / weights.sum(1, keepdims=True)
-    found, real = predictions - predictions.mean(), labels - labels.mean()
-    covariance = weights @ (found * real) - (weights @ found) * (weights @ real)
-    variances = [weights @ values**2 - (weights @ values) ** 2 for values in (found, real)]
-    return _quotient(covariance, np.sqrt(np.maximum(variances[0] * variances[1], 0)))
+    found, real = (values - (weights * values).sum(1, keepdims=True) for values in (found, real))
+    covariance = (weights * found * real).sum(1)
+    variances = [(weights * values**2).sum(1) for values in (found, real)]
+    return _quotient(covariance, np.sqrt(variances[0] * variances[1]))
 
 
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -119,7 +119,8 @@ def finetune(config: Config, workdir: str) -> None:
 
     # ── Predictions ──────────────────────────────────────────────────────────────────────────────────────────
     step, params = _selected(run, settings, trainer, final)
-    for split in ("validation", "test"):
+    # Those of validation come last: with their scores in results.json, everything is written.
+    for split in ("test", "validation"):
         with use(mesh):
             predictions, logits = answer(params, split)
         if hosts.first():
