@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt1_jax.config import schema
+from gpt1_jax.help import describe_values
 from gpt1_jax.keys import Key
 
 _ROOT = Path(__file__).parents[1]
-_CONFIG_FLAG = "  --config: the config file, :preset behind it; and --config.KEY=VALUE\n"
 _MARK = re.compile(r"^{{ (flags|keys) (\w+) }}$", re.MULTILINE)
 
 
@@ -25,31 +25,20 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def describe_flags(command: str) -> str:
-    """What `--help` of a command prints, without where its source lies and the config's keys, which have their page."""
+    """What `--help` of a command prints, without the config's keys and what follows them, which have their page."""
     call = [sys.executable, "-m", f"gpt1_jax.{command}", "--help"]
     text = subprocess.run(call, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
-    head, _, rest = text.partition("\nflags:\n")
-    flags = "\n".join(line for line in rest.splitlines() if line.startswith("  "))
-    flags = re.sub(r"^  --config: .*?(?=^  --)", _CONFIG_FLAG, flags, flags=re.MULTILINE | re.DOTALL)
-    return f"```\n{head}\n\n{flags}\n```"
+    return f"```\n{text.partition('Keys of the config')[0].strip()}\n```"
 
 
 def describe_keys(section: str) -> str:
     """The keys of a section of the config with type, default and meaning; "run" are those outside of sections."""
     rows = [
-        _row(f"`{key.name}`", _words(key), _default(key), key.help, key.source)
+        _row(f"`{key.name}`", describe_values(key), _default(key), key.help, key.source)
         for key in schema().values()
         if key.name.rpartition(".")[0] == ("" if section == "run" else section)
     ]
     return "\n".join([_row("key", "type", "default", "", "source"), "|---|---|---|---|---|", *rows])
-
-
-def _words(key: Key) -> str:
-    """What a key takes: a type and where it begins, or the values that may be chosen."""
-    words = ", ".join(key.choices) or key.kind.__name__
-    for limits in key.ranges:
-        words += f" ≥ {limits.minimum:g}" + (f", < {limits.below:g}" if limits.below <= 1 else "")
-    return f"{words} or None" if key.optional else words
 
 
 def _default(key: Key) -> str:

@@ -1,10 +1,8 @@
 """Runs a command by name, `gpt1 COMMAND` or `python -m gpt1_jax COMMAND`; without a name, lists what there is."""
 
-import ast
 import runpy
 import signal
 import sys
-from pathlib import Path
 
 from gpt1_jax.huge_pages import use_huge_pages
 
@@ -42,31 +40,20 @@ def main() -> None:
 
 def describe() -> str:
     """Returns the commands with a sentence each, the presets and the tasks."""
-    from gpt1_jax.config_flag import packaged
-    from gpt1_jax.tasks.catalog import CATALOG
+    from gpt1_jax.help import list_commands, list_presets, list_tasks
 
-    presets = runpy.run_path(str(packaged()["pretrain"]))["PRESETS"]
     return "\n".join(
         [
             "Commands (gpt1 COMMAND --help lists the flags of one):",
-            *(f"  {name:10} {_sentence(module)}" for name, module in COMMANDS.items()),
+            *list_commands(COMMANDS),
             "",
             "Presets of pre-training (gpt1 train --config=pretrain[:PRESET]):",
-            *(
-                f"  {name or '(none)':10} {preset.__doc__.splitlines()[0].rstrip('.')}"
-                for name, preset in presets.items()
-            ),
+            *list_presets(),
             "",
-            "Tasks (gpt1 train --config=finetune:TASK --config.init_from=RUN; finetune_authors:TASK: as the authors):",
-            f"  {' '.join(CATALOG)}",
+            "Tasks (gpt1 train --config=finetune:TASK --config.init_from=RUN):",
+            *list_tasks(),
         ]
     )
-
-
-def _sentence(module: str) -> str:
-    """Returns the first sentence of a command's module, without the command line behind it."""
-    source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition(": ")[0]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from absl import flags
 from gpt1_jax import config_flag
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.help import describe_settings
 from gpt1_jax.overrides import from_dict
 
 _CONFIG = config_flag.define()
@@ -80,4 +81,4 @@ def _ms(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    door(main)
+    door(main, more=describe_settings)

@@ -10,7 +10,6 @@ Everything is checked against the schema before absl and ml_collections see it, 
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -19,11 +18,13 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from gpt1_jax.config import schema
 from gpt1_jax.errors import UserError
 from gpt1_jax.overrides import parse_override
 
 NAME = "config"
+_HELP = (
+    "the config file, or the name of one that comes with the package; behind it, any of its keys can be set"
+)
 # With this, --help lists the flag under the command that defines it.
 flags.disclaim_key_flags()
 
@@ -33,23 +34,10 @@ _given: list[str] = []
 
 def define() -> flags.FlagHolder:
     """Defines the flag for the calling command."""
-    flag = config_flags.DEFINE_config_file(NAME, None, _help(), sys_argv=_given)
+    flag = config_flags.DEFINE_config_file(NAME, None, _HELP, sys_argv=_given)
     flags.FLAGS[NAME].parser = _FileParser()
     flags.FLAGS[NAME].default_as_str = None
     return flag
-
-
-def _help() -> str:
-    """Returns what --help says about the flag and about every key."""
-    lines = [
-        "the config file, optionally followed by :PRESET. Any key can be set after that; the keys with their defaults, "
-        "which in pre-training are the paper's:"
-    ]
-    for key in schema().values():
-        default = "" if key.default in (MISSING, None, "") else key.default
-        choices = f" ({', '.join(key.choices)})" if key.choices else ""
-        lines.append(f"--{NAME}.{key.name}={default}: {key.help}{choices}")
-    return "\n".join(lines)
 
 
 def defined() -> bool:

@@ -16,13 +16,17 @@ from absl import app, flags, logging
 from gpt1_jax import config_flag, signals
 from gpt1_jax.config import schema
 from gpt1_jax.errors import Stopped, UserError
+from gpt1_jax.help import describe_command
 from gpt1_jax.troubles import explain
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def door(
-    main: Callable[[list[str]], None], positional: Sequence[str] = (), fields: Mapping[str, str] = NONE
+    main: Callable[[list[str]], None],
+    positional: Sequence[str] = (),
+    fields: Mapping[str, str] = NONE,
+    more: Callable[[], str] = str,
 ) -> None:
     """Runs a command and exits: with 0 when it is done, 2 for a UserError, 1 for a fault, 128 + n after signal n.
 
@@ -30,6 +34,7 @@ def door(
         main: the command, which receives its own name and the positional arguments.
         positional: the names of the positional arguments; one that ends with … may be given more than once.
         fields: flags for settings that errors know by another name, such as {"data.source": "source"}.
+        more: what --help says after the flags.
     """
     _know_utf8()
     _fill_standard_descriptors()
@@ -42,6 +47,7 @@ def door(
     # jax is not imported yet; this package is made for 32 bits.
     os.environ.pop("JAX_ENABLE_X64", None)
     try:
+        _define_help(main.__globals__["__doc__"] or "", more)
         app.run(main, flags_parser=functools.partial(_parse, positional))
     except Stopped as stop:
         signals.say(str(stop))
@@ -94,15 +100,33 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
-class _ShortHelp(app.HelpshortFlag):
-    """The flag -h, which does the same as --help."""
+class _Help(flags.BooleanFlag):
+    """A flag that prints the command's help and ends it."""
 
-    NAME = "h"
+    def __init__(self, name: str, page: Callable[[], str]) -> None:
+        self._page = page
+        super().__init__(name, False, "prints this page", allow_override=True)
+
+    def parse(self, argument: Any) -> None:
+        """Prints the page if the flag is given."""
+        if self._parse(argument):
+            # `… --help | head` should end as other programs do.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            print(self._page())
+            sys.exit(0)
+
+
+def _define_help(about: str, more: Callable[[], str]) -> None:
+    """Defines --help and the other spellings that people try; --helpfull stays absl's, with the libraries' flags."""
+    app.define_help_flags()
+    for name in ("help", "helpshort", "h", "?"):
+        flags.DEFINE_flag(
+            _Help(name, lambda: describe_command(about, sys.argv[0], more())), module_name="absl.app"
+        )
 
 
 def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
     """Returns the command's name and its positional arguments."""
-    flags.DEFINE_flag(_ShortHelp())
     try:
         arguments = flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)
         if config_flag.defined():

@@ -6,6 +6,7 @@ from absl import flags
 
 from gpt1_jax import config_flag, signals
 from gpt1_jax.door import door
+from gpt1_jax.help import describe_settings, describe_tasks
 from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.overrides import from_dict
 from gpt1_jax.run import inherit
@@ -48,4 +49,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     use_huge_pages()
-    door(main)
+    door(main, more=lambda: f"{describe_settings()}\n\n{describe_tasks()}")

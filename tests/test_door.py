@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import pretrain
 from gpt1_jax.config import schema
 from gpt1_jax.main import default_workdir
+from gpt1_jax.tasks.catalog import CATALOG
 
 ROOT = Path(__file__).parents[1]
 TINY = f"--config={ROOT}/configs/pretrain.py:tiny"
@@ -209,6 +211,27 @@ def test_help_tells_every_key_with_its_meaning_and_does_not_wait_for_jax(
     told = " ".join(ended.stdout.split())
     for key in schema().values():
         assert f"--config.{key.name}=" in told and f": {key.help}" in told
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [("gpt1_jax",), ("gpt1_jax", "nosuch"), ("gpt1_jax.main", "--confg=x")])
+def test_lists_and_wrong_flags_do_not_wait_for_jax(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ended = start(tmp_path, "-X", "importtime", "-m", *arguments)
+    imported = set(re.findall(r"\| +([\w.]+)$", ended.stderr, re.MULTILINE))
+    assert "gpt1_jax" in imported and not imported & {"jax", "rich", "tensorboardX"}
+
+
+def test_help_of_training_lists_presets_and_tasks(tmp_path: Path) -> None:
+    told = start(tmp_path, "-m", "gpt1_jax.main", "--help").stdout
+    words = set(re.findall(r"\w+", told[told.index("Presets") :]))
+    assert words >= {*filter(None, pretrain.PRESETS), *CATALOG}
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "-?", "--helpshort"])
+def test_help_tells_the_flags_of_the_command_and_no_other(tmp_path: Path, flag: str) -> None:
+    ended = start(tmp_path, "-m", "gpt1_jax", "report", flag)
+    assert ended.returncode == 0 and ended.stdout.startswith("Shows runs as a page")
+    assert re.findall(r"^  (--\w+=)", ended.stdout, re.MULTILINE) == ["--output=", "--structure="]
 
 
 def test_overrides_reach_the_config(tmp_path: Path) -> None:
