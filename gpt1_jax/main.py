@@ -1,5 +1,8 @@
 """Trains a model: python -m gpt1_jax.main --config=FILE.py[:PRESET] [--workdir=RUN]."""
 
+import contextlib
+import json
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -16,6 +19,9 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0,
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "with --coordinator: the number of processes")
 _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "with --coordinator: the number of this process, from 0"
+)
+_CHECK = flags.DEFINE_bool(
+    "check", False, "checks config, data and devices, prints the plan as a JSON object, and trains nothing"
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory [runs/<config>-<preset or task>]")
 
@@ -38,13 +44,17 @@ def main(_: list[str]) -> None:
     with hosts.joined(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value):
         signals.listen_again()
         if config.finetune is None:
-            from gpt1_jax.training.pretraining import pretrain
-
-            pretrain(config, workdir)
+            from gpt1_jax.training.pretraining import pretrain as train
         else:
-            from gpt1_jax.training.finetuning import finetune
-
-            finetune(config, workdir)
+            from gpt1_jax.training.finetuning import finetune as train
+        if not _CHECK.value:
+            train(config, workdir)
+            return
+        # Standard output has the object alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            plan = train(config, workdir, check=True)
+        if hosts.first():
+            print(json.dumps(plan))
 
 
 if __name__ == "__main__":

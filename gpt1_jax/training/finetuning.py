@@ -39,7 +39,16 @@ from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.outlook import look_ahead
-from gpt1_jax.training.session import Session, check_table, early_evaluations, open_run, open_session, settle
+from gpt1_jax.training.plan import describe_model, expect_seconds, introduce, make_plan
+from gpt1_jax.training.session import (
+    Session,
+    check_run,
+    check_table,
+    early_evaluations,
+    open_run,
+    open_session,
+    settle,
+)
 from gpt1_jax.training.showing import Showing
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
@@ -48,10 +57,18 @@ from gpt1_jax.training.trainer import Trainer
 from gpt1_jax.training.transfer import check_start, load_trunk, transfer
 
 
-def finetune(config: Config, workdir: str) -> None:
+def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any]:
     """Fine-tunes in the run directory `workdir`, resuming from its newest checkpoint if it has one.
 
     Leaves scores, predictions and checkpoints behind.
+
+    Args:
+        config: the settings.
+        workdir: the run directory.
+        check: whether to end before the training begins; then nothing is written.
+
+    Returns:
+        What `make_plan` returns.
 
     Raises:
         Stopped: a signal asked for it; the state is saved.
@@ -74,10 +91,10 @@ def finetune(config: Config, workdir: str) -> None:
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
     model = make_classifier(config.model, settings, task, tokenizer.vocab_size)
-    check_memory(model, config.model, config.train, mesh, batches.widths[0])
+    positions = batches.widths[-1] * encoded["train"].sequences
+    memory = check_memory(model, config.model, config.train, mesh, positions)
     warnings = look_ahead(config.optimizer, config.train.num_steps, run)
     contents = {"text": _fingerprint(encoded["train"]), "validation": _fingerprint(encoded["validation"])}
-    opened = open_run(run, config, contents, tokenizer, {"task.json": task.to_dict()})
     regression = task.score_range is not None and settings.scores == "regression"
     objective = finetuning_loss(model, settings.auxiliary_weight, regression, settings.softmax)
     trainer = Trainer.make(model, objective, mesh, config.optimizer, config.train)
@@ -98,7 +115,9 @@ def finetune(config: Config, workdir: str) -> None:
         found = outputs(params, encoded[split], rows)
         return predict(task, examples, encoded[split], found, tokenizer, settings.scores), found
 
-    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
+    parameters = parameter_count(trainer.abstract.params, tokenizer.vocab_size + SPECIALS)
+    tokens_per_step = encoded["train"].tokens.size / batches.steps_per_epoch
+    flops_per_token = training_flops_per_token(config.model, tokenizer.vocab_size)
     stage = Stage(
         kind="finetune",
         task=task.name,
@@ -107,15 +126,29 @@ def finetune(config: Config, workdir: str) -> None:
         samples=[batches.sample(width) for width in batches.widths],
         evaluate=lambda params: score_predictions(task, answer(params, "validation")[0], data.validation),
         score=task.metrics[0],
-        record=opened.record,
-        parameters=parameter_count(trainer.abstract.params, tokenizer.vocab_size + SPECIALS),
-        tokens_per_step=encoded["train"].tokens.size / batches.steps_per_epoch,
-        flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
+        parameters=parameters,
+        tokens_per_step=tokens_per_step,
+        flops_per_token=flops_per_token,
+        data=f"{task.name}, {len(data.train):,} examples to train on, {len(data.validation):,} to validate on, "
+        f"{len(data.test):,} to test on",
+        model=describe_model(config.model, mesh, parameters, session.attention),
+        weights=_describe_weights(config),
+        seconds_per_step=expect_seconds(run, config.model, mesh, tokens_per_step * flops_per_token),
         early=early,
-        lines=[*_describe(data, encoded, tokenizer, length), *session.lines, *warnings, *opened.lines],
+        lines=[*_describe(data, encoded, tokenizer, length), *warnings],
         positive_label=task.counted_class,
     )
-    final = train(stage, trainer, config.train, run)
+    plan = make_plan(stage, trainer, config.train, run, memory, warnings)
+
+    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
+    if check:
+        check_run(run, config, contents, tokenizer)
+        for line in introduce(stage, trainer, config.train, run, plan["step"]):
+            tell(line)
+        return plan
+    opened = open_run(run, config, contents, tokenizer, {"task.json": task.to_dict()})
+    lines = [*stage.lines, *opened.lines]
+    final = train(dataclasses.replace(stage, record=opened.record, lines=lines), trainer, config.train, run)
 
     # ── Predictions ──────────────────────────────────────────────────────────────────────────────────────────
     step, params = _selected(run, settings, trainer, final)
@@ -129,6 +162,7 @@ def finetune(config: Config, workdir: str) -> None:
                 _conclude(run, step, task, predictions, data.validation)
                 judged = judge(step, task, settings.scores, logits, data.validation)
                 Showing("the page report.html")(lambda judged=judged: write_page(run, judged))
+    return plan
 
 
 def _read(
@@ -196,13 +230,21 @@ def _selected(run: Run, settings: FinetuneConfig, trainer: Trainer, final: State
     return int(restored["step"]), restored["params"]
 
 
+def _describe_weights(config: Config) -> str:
+    """Returns words on where the parameters of a new run come from."""
+    assert config.finetune is not None
+    taken = config.finetune.num_transfer_layers
+    if taken == -1:
+        return f"drawn at random, seed {config.seed}"
+    part = {None: "those", 0: "the embeddings"}.get(taken, f"the first {taken} layers")
+    return f"{part} of {config.init_from}; what is new is drawn at random, seed {config.seed}"
+
+
 def _describe(
     data: TaskData, encoded: Mapping[str, EncodedExamples], tokenizer: Tokenizer, length: int
 ) -> list[str]:
     """Returns sentences on the examples to train on, and on what is lost of them."""
     about = [
-        f"{len(data.train):,} examples to train on, {len(data.validation):,} to validate on, "
-        f"{len(data.test):,} to test on",
         *describe_labels(data.task, data.train, data.validation),
         *describe_loss(tokenizer, data.train),
     ]

@@ -11,12 +11,13 @@ from gpt1_jax.config import TrainConfig
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
 from gpt1_jax.devices.memory import peak_memory
-from gpt1_jax.devices.mesh import place_rows, placements, use
+from gpt1_jax.devices.mesh import place_rows, use
 from gpt1_jax.run import Run
 from gpt1_jax.training import divergence, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.entries import mend_results
 from gpt1_jax.training.log import MetricsLog
+from gpt1_jax.training.plan import introduce
 from gpt1_jax.training.profiling import Profiler
 from gpt1_jax.training.record import Record, lacks_evaluation
 from gpt1_jax.training.stage import Stage
@@ -64,7 +65,7 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
         # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────
         stage.record(step)
         with contextlib.closing(MetricsLog(run.directory, step, last, unevaluated)) as log:
-            for line in _introduce(stage, trainer, step):
+            for line in introduce(stage, trainer, config, run, step):
                 log.tell(line)
             program = trainer.compile(stage.samples, config.batch_size, log.tell)
 
@@ -103,14 +104,3 @@ def _turn(
             pending = None
             record.act(step, state, due)
     return state
-
-
-def _introduce(stage: Stage, trainer: Trainer, step: int) -> list[str]:
-    """Returns the lines that are printed before the first step."""
-    mesh = trainer.mesh
-    resuming = f"resuming at step {step}" if step else "from the beginning"
-    return [
-        f"{stage.parameters:,} parameters, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; {resuming}",
-        *(placements(trainer.abstract.params) if mesh.size > 1 else []),
-        *stage.lines,
-    ]

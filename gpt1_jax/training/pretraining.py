@@ -24,7 +24,15 @@ from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.outlook import count_readings, look_ahead
-from gpt1_jax.training.session import check_table, early_evaluations, open_run, open_session, settle
+from gpt1_jax.training.plan import describe_model, expect_seconds, introduce, make_plan
+from gpt1_jax.training.session import (
+    check_run,
+    check_table,
+    early_evaluations,
+    open_run,
+    open_session,
+    settle,
+)
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
@@ -32,8 +40,17 @@ from gpt1_jax.training.trainer import Trainer
 from gpt1_jax.training.transfer import check_start, load_trunk
 
 
-def pretrain(config: Config, workdir: str) -> None:
+def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any]:
     """Pre-trains in the run directory `workdir`, resuming from its newest checkpoint if it has one.
+
+    Args:
+        config: the settings.
+        workdir: the run directory.
+        check: whether to end before the training begins; then nothing is written but the tokens of the text, into
+            `data.cache_dir`.
+
+    Returns:
+        What `make_plan` returns.
 
     Raises:
         Stopped: a signal asked for it; the state is saved.
@@ -60,12 +77,11 @@ def pretrain(config: Config, workdir: str) -> None:
 
     # ── Model ────────────────────────────────────────────────────────────────────────────────────────────────
     model = make_trunk(config.model, tokenizer.vocab_size)
-    check_memory(model, config.model, config.train, mesh, length)
+    memory = check_memory(model, config.model, config.train, mesh, length)
     warnings = [
         *look_ahead(config.optimizer, config.train.num_steps, run),
         *count_readings(config.train, length, len(corpus.train)),
     ]
-    opened = open_run(run, config, {"text": corpus.fingerprint}, tokenizer)
     trainer = Trainer.make(
         model, language_model_loss(model, dropout=True), mesh, config.optimizer, config.train
     )
@@ -78,7 +94,9 @@ def pretrain(config: Config, workdir: str) -> None:
             params=load_trunk(Run(config.init_from, "init_from"), trainer.abstract.params, tell)
         )
 
-    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
+    parameters = parameter_count(trainer.abstract.params, tokenizer.vocab_size)
+    tokens_per_step = config.train.batch_size * length
+    flops_per_token = training_flops_per_token(config.model, tokenizer.vocab_size)
     stage = Stage(
         kind="pretrain",
         task=None,
@@ -87,17 +105,35 @@ def pretrain(config: Config, workdir: str) -> None:
         samples=[batches.rows(0, 0, 1)],
         evaluate=_make_evaluate(model, corpus, config, mesh),
         score="loss",
-        record=opened.record,
-        parameters=parameter_count(trainer.abstract.params, tokenizer.vocab_size),
-        tokens_per_step=config.train.batch_size * length,
-        flops_per_token=training_flops_per_token(config.model, tokenizer.vocab_size),
+        parameters=parameters,
+        tokens_per_step=tokens_per_step,
+        flops_per_token=flops_per_token,
+        data=f"{config.data.source}, {len(corpus.train):,} tokens to train on, {len(corpus.validation):,} held out",
+        model=describe_model(config.model, mesh, parameters, session.attention),
+        weights=f"drawn at random, seed {config.seed}"
+        if config.init_from is None
+        else f"those of {config.init_from}",
+        seconds_per_step=expect_seconds(run, config.model, mesh, tokens_per_step * flops_per_token),
         early=early,
-        lines=[f"{len(corpus.train):,} training tokens", *session.lines, *warnings, *opened.lines],
+        lines=warnings,
         sample=_make_sample(model, corpus, mesh)
         if isinstance(model, Transformer) and config.model.causal
         else None,
     )
-    train(stage, trainer, config.train, run)
+    plan = make_plan(stage, trainer, config.train, run, memory, warnings)
+
+    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
+    contents = {"text": corpus.fingerprint}
+    if check:
+        check_run(run, config, contents, tokenizer)
+        for line in introduce(stage, trainer, config.train, run, plan["step"]):
+            tell(line)
+        return plan
+    opened = open_run(run, config, contents, tokenizer)
+    train(
+        replace(stage, record=opened.record, lines=[*stage.lines, *opened.lines]), trainer, config.train, run
+    )
+    return plan
 
 
 def _make_evaluate(

@@ -62,12 +62,12 @@ class Session:
     Attributes:
         run: the run directory.
         mesh: the devices.
-        lines: sentences on what runs there, to be printed.
+        attention: the form of attention that was chosen; "" for a model without.
     """
 
     run: Run
     mesh: Mesh
-    lines: list[str]
+    attention: str
 
 
 def open_session(config: Config, workdir: str) -> Session:
@@ -80,10 +80,9 @@ def open_session(config: Config, workdir: str) -> Session:
     keep_compiled(config.data.cache_dir)
     mesh = make_mesh(config.mesh)
     check_divisible(config.model, config.train.rows, mesh)
-    lines = []
+    attention = ""
     if config.model.kind == "transformer":
-        form = choose_attention(config.model, mesh.devices.flat[0].platform, dropout=True)
-        lines.append(f"attention: {form}")
+        attention = choose_attention(config.model, mesh.devices.flat[0].platform, dropout=True)
     run = Run(workdir)
     if not hosts.alone():
         values = to_dict(config)
@@ -97,7 +96,7 @@ def open_session(config: Config, workdir: str) -> Session:
             run.changes(config)
 
     hosts.together(check)
-    return Session(run, mesh, lines)
+    return Session(run, mesh, attention)
 
 
 def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
@@ -112,6 +111,23 @@ def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
             f"mesh.tensor={parts} does not divide the {rows} rows of the token table (a multiple of 128); set a power "
             "of two."
         )
+
+
+def check_run(run: Run, config: Config, data: Mapping[str, str], tokenizer: Tokenizer) -> None:
+    """Checks that a run, if it was begun, can go on with this data and tokenizer; writes nothing.
+
+    Raises:
+        UserError: as in `Run.check`; or the processes differ in data.
+    """
+    identity = _identify(data, tokenizer)
+    hosts.on_first(lambda: run.check(config, identity) if run.exists() else None)
+
+
+def _identify(data: Mapping[str, str], tokenizer: Tokenizer) -> dict[str, str]:
+    """Returns the fingerprints of data and tokenizer, which all processes must share."""
+    identity = {**data, "tokenizer": tokenizer.fingerprint()}
+    hosts.check_same(**{"The data": data, "The tokenizer": identity["tokenizer"]})
+    return identity
 
 
 @dataclass(frozen=True)
@@ -147,8 +163,7 @@ def open_run(
     Raises:
         UserError: as in `Run.lock` and `Run.check`; or the processes differ in data, or do not share the directory.
     """
-    identity = {**data, "tokenizer": tokenizer.fingerprint()}
-    hosts.check_same(**{"The data": data, "The tokenizer": identity["tokenizer"]})
+    identity = _identify(data, tokenizer)
 
     def record(step: int) -> None:
         tokenizer.save(run.tokenizer)

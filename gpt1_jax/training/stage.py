@@ -21,6 +21,8 @@ class Stage:
         record: step → writes into the run directory what the steps after it are trained with.
         parameters: the number of parameters in use.
         tokens_per_step, flops_per_token: the mean costs of a step, for the speed figures.
+        data, model, weights: words on what is read, on what learns, and on where a new run's parameters come from.
+        seconds_per_step: what a step is expected to take, if that is known.
         early: steps that are evaluated besides those of `train.eval_every`.
         lines: printed before the first step.
         positive_label: the class whose F1 is reported, if there is one.
@@ -34,10 +36,14 @@ class Stage:
     samples: Sequence[Any]
     evaluate: Callable[[Any], dict[str, float]]
     score: str
-    record: Callable[[int], None]
     parameters: int
     tokens_per_step: float
     flops_per_token: float
+    record: Callable[[int], None] = lambda step: None
+    data: str = ""
+    model: str = ""
+    weights: str = ""
+    seconds_per_step: float | None = None
     early: Set[int] = frozenset()
     lines: Sequence[str] = ()
     positive_label: str | None = None

@@ -1,0 +1,151 @@
+"""What a training is going to do: told in plain lines before it begins, and as a record by --check."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from gpt1_jax.config import ModelConfig, TrainConfig
+from gpt1_jax.devices.mesh import placements
+from gpt1_jax.run import Run
+from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.entries import read_entries
+from gpt1_jax.training.stage import Stage
+from gpt1_jax.training.trainer import Trainer
+
+# The side of the square matrices whose product measures a device.
+_SIDE = 512
+# What a training step reaches of the speed of such products.
+_REACHED = {"cpu": 0.6}
+_REACHED_ELSEWHERE = 0.4
+
+
+def describe_model(model: ModelConfig, mesh: Mesh, parameters: int, attention: str) -> str:
+    """Returns a line on a model: its size, and how it is computed.
+
+    Args:
+        model: the sizes.
+        mesh: where it is trained.
+        parameters: their number.
+        attention: the form of attention that was chosen.
+    """
+    device = mesh.devices.flat[0].device_kind
+    if model.kind == "lstm":
+        shape = f"an LSTM of {model.d_ff:,} units"
+    else:
+        shape = f"a Transformer of {model.num_layers} layers, width {model.d_model:,}, {attention} attention"
+    return f"{parameters:,} parameters, {shape}; {model.dtype} on {device}"
+
+
+def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, step: int) -> list[str]:
+    """Returns the lines that are told before the first step.
+
+    Args:
+        stage: what is trained.
+        trainer: the step, and where it runs.
+        config: the settled settings.
+        run: the run directory.
+        step: the step at which the training begins.
+    """
+    mesh, steps = trainer.mesh, config.num_steps - step
+    begins = f"resuming at step {step}" if step else "a new run"
+    tokens = f"{stage.tokens_per_step:,.0f} tokens"
+    lasts = "" if stage.seconds_per_step is None else f", {spell_seconds(steps * stage.seconds_per_step)}"
+    lines = {
+        "run": f"{run.directory}, {begins}",
+        "data": stage.data,
+        "model": stage.model,
+        "weights": "those of the checkpoint" if step else stage.weights,
+        "steps": f"{steps:,} of {config.batch_size} rows each, {tokens}{lasts}",
+    }
+    told = [f"{name:8} {line}" for name, line in lines.items() if line]
+    if mesh.size > 1:
+        told += [f"{'mesh':8} {dict(mesh.shape)}", *placements(trainer.abstract.params)]
+    return told + list(stage.lines)
+
+
+def make_plan(
+    stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, memory: int, warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Returns what --check prints.
+
+    Args:
+        stage, trainer, config, run: as in `introduce`.
+        memory: the bytes that a step is expected to need on each device.
+        warnings: what a user should know.
+
+    Returns:
+        "workdir", "kind", "task"; "step", at which the training begins, and "steps" in all; "parameters", "batch_size",
+        "tokens" and "flops" of the whole training; "devices"; "memory_gb" of each, and "seconds_estimated" from the
+        beginning to the end, both roughly, the latter None if it is unknown; and "warnings".
+    """
+    step = max(Checkpoints(run.checkpoints).steps(), default=0)
+    tokens, seconds = config.num_steps * stage.tokens_per_step, stage.seconds_per_step
+    return {
+        "workdir": str(run.directory),
+        "kind": stage.kind,
+        "task": stage.task,
+        "step": step,
+        "steps": config.num_steps,
+        "parameters": stage.parameters,
+        "batch_size": config.batch_size,
+        "tokens": round(tokens),
+        "flops": stage.flops_per_token * tokens,
+        "devices": trainer.mesh.size,
+        "memory_gb": round(memory / 1e9, 3),
+        "seconds_estimated": None if seconds is None else round(max(config.num_steps - step, 0) * seconds, 1),
+        "warnings": list(warnings),
+    }
+
+
+def expect_seconds(run: Run, model: ModelConfig, mesh: Mesh, flops: float) -> float | None:
+    """Returns the seconds that a step is expected to take, or None for an LSTM, whose steps wait for each other.
+
+    They are those of the last step in the run's log or, for a new run, a guess from a product of matrices.
+
+    Args:
+        run: the run directory, begun or not.
+        model: its network, which decides the type of the matrices.
+        mesh: the devices.
+        flops: the FLOPs of a step.
+    """
+    entries, _ = read_entries(run.directory / "metrics.jsonl", 2**31)
+    logged = [entry.values.get("seconds_per_step") for entry in entries]
+    known = [seconds for seconds in logged if isinstance(seconds, float)]
+    if known:
+        return known[-1]
+    if model.kind == "lstm":
+        return None
+    reached = _REACHED.get(mesh.devices.flat[0].platform, _REACHED_ELSEWHERE)
+    return flops / (mesh.size * reached * _measure_speed(model.dtype, mesh))
+
+
+def _measure_speed(dtype: str, mesh: Mesh) -> float:
+    """Returns the FLOPs a second of a device."""
+    shared = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    with jax.default_device(jax.local_devices()[0]):
+        matrix = jnp.ones((_SIDE, _SIDE), dtype)
+        product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
+        product(matrix, matrix).block_until_ready()
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            product(matrix, matrix).block_until_ready()
+            times.append(time.perf_counter() - began)
+    speed = 2 * _SIDE**3 / sorted(times)[len(times) // 2]
+    # The devices of a CPU share its cores.
+    return speed / shared if mesh.devices.flat[0].platform == "cpu" else speed
+
+
+def spell_seconds(seconds: float) -> str:
+    """Returns a rough time in words: "about 40 seconds", "about 7 minutes", "about 3.5 hours"."""
+    for unit, length, most in (("second", 1, 90), ("minute", 60, 90), ("hour", 3600, 48)):
+        if seconds < most * length:
+            amount = seconds / length
+            shown = f"{amount:.1f}" if unit == "hour" and amount < 10 else f"{max(math.ceil(amount), 1)}"
+            return f"about {shown.removesuffix('.0')} {unit}{'' if shown in ('1', '1.0') else 's'}"
+    return f"about {seconds / 86400:,.0f} days"
