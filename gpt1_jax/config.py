@@ -176,6 +176,12 @@ class TrainConfig:
         "saves at the steps 1, 2, 4, 8, … too, and removes none of these checkpoints",
         before=False,
     )
+    tracker: Literal["none", "wandb", "mlflow"] = setting(
+        "none",
+        OURS,
+        "where the log is also sent: Weights & Biases or MLflow, each by its own environment variables",
+        before="none",
+    )
     profile_steps: str = setting("", OURS, "steps to trace into RUN/profile, such as 10:15", before="")
 
     @property
@@ -254,6 +260,13 @@ class FinetuneConfig:
         "the same, or dropped, as in the authors' program",
         fixed=True,
         before="spread",
+    )
+    widths: Annotated[int, Range(0, below=2**10)] = setting(
+        0,
+        OURS,
+        "lengths that batches are padded to, at most; the step is compiled for each; 0 chooses as many as pay, up to 4",
+        fixed=True,
+        before=4,
     )
     softmax: Literal["tokens", "authors"] = setting(
         "tokens",

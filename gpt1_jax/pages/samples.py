@@ -6,7 +6,8 @@ from typing import Any
 
 from etils import epath
 from google.protobuf.message import DecodeError
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+
+from gpt1_jax.disk.events import Event
 
 _SAMPLE = "sample"
 # Longer records are not ours.

@@ -15,6 +15,11 @@ from gpt1_jax.tasks.grouping import Grouping, find_strata
 
 # The training step is compiled for at most this many widths.
 NUM_WIDTHS = 4
+# Compiling for a width takes as long as about so many steps of the longest batches, on CPUs.
+_COMPILING = 40
+# A width pays if it saves as much within so many epochs, the paper's number. How long the run is to be does not count,
+# since a run that is prolonged goes on with its widths.
+_EPOCHS = 3
 # Evaluation is cheaper per batch, so compiling weighs more, and fewer widths are better.
 NUM_EVALUATION_WIDTHS = 2
 _WIDTH_MULTIPLE = 8
@@ -49,8 +54,10 @@ class TaskBatch(NamedTuple):
 class TaskBatches:
     """Batches of examples; every example weighs the same, unless `Grouping` leaves it out or says otherwise."""
 
-    def __init__(self, examples: EncodedExamples, grouping: Grouping, *, seed: int) -> None:
-        """Prepares batches of these examples, which are not copied."""
+    def __init__(
+        self, examples: EncodedExamples, grouping: Grouping, *, seed: int, num_widths: int = NUM_WIDTHS
+    ) -> None:
+        """Prepares batches of these examples, which are not copied, in at most `num_widths` widths; 0: what pays."""
         self.batch_size = grouping.batch_size
         self.steps_per_epoch = grouping.batches(len(examples))
         self._examples = examples
@@ -58,7 +65,7 @@ class TaskBatches:
         self._lengths, self._strata = examples.lengths(), find_strata(examples)
         self._seed = seed
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
-        self.widths = self._choose_widths()
+        self.widths = self._choose_widths(num_widths)
 
     def rows(self, step: int, start: int, stop: int) -> TaskBatch:
         """Returns rows start:stop of the global batch of `step`.
@@ -66,34 +73,48 @@ class TaskBatches:
         Both kinds of weights sum to 1 over a global batch or, where examples are spread, to the size of the batch
         divided by the mean size: a batch of one example less weighs that much less.
         """
-        epoch, index = divmod(step, self.steps_per_epoch)
-        batch = self._epoch(epoch)[index]
+        batch = self._batch(step)
         noise = hash_numbers(
             self._seed, step, np.arange(start, stop)[:, None], np.arange(self._examples.sequences)
         )
-        width = _smallest_width(self.widths, int(self._lengths[batch].max()))
         update = np.full(stop - start, hash_numbers(self._seed, step))
-        rows = assemble(self._examples, batch[start:stop], stop - start, width, batch)
+        rows = assemble(self._examples, batch[start:stop], stop - start, self._width(batch), batch)
         share = self._grouping.share(len(batch), len(self._examples))
         weights, label_weights = (part * np.float32(share) for part in (rows.weights, rows.label_weights))
         return rows._replace(noise=noise, update=update, weights=weights, label_weights=label_weights)
 
-    def sample(self, width: int) -> TaskBatch:
-        """Returns one empty row with the shape of batches of a width."""
+    def sample(self, step: int) -> TaskBatch:
+        """Returns one empty row with the shape of a step's batch."""
         none = np.zeros(0, np.int64)
-        return assemble(self._examples, none, 1, width, none)
+        return assemble(self._examples, none, 1, self._width(self._batch(step)), none)
+
+    def _batch(self, step: int) -> np.ndarray:
+        """Returns the numbers of the examples in a step's batch."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return self._epoch(epoch)[index]
+
+    def _width(self, batch: np.ndarray) -> int:
+        return _smallest_width(self.widths, int(self._lengths[batch].max()))
 
     def _make_epoch(self, epoch: int) -> list[np.ndarray]:
         """Returns the numbers of the examples in each batch."""
         return self._grouping.epoch(self._lengths, self._strata, np.random.default_rng((self._seed, epoch)))
 
-    def _choose_widths(self) -> list[int]:
+    def _choose_widths(self, num_widths: int) -> list[int]:
         if self._grouping.rule == "pools":
             return choose_widths(self._lengths)
         # An epoch that no seed changes, so that runs of several seeds share their compiled programs.
         batches = self._grouping.epoch(self._lengths, self._strata, np.random.default_rng(0))
         longest = [self._lengths[batch].max() for batch in batches]
-        return choose_widths(np.array([*longest, self._lengths.max()]))
+        lengths = np.array([*longest, self._lengths.max()])
+        if num_widths:
+            return choose_widths(lengths, num_widths)
+
+        def cost(widths: list[int]) -> int:
+            padded = sum(_smallest_width(widths, int(length)) for length in longest)
+            return _EPOCHS * padded + _COMPILING * len(widths) * widths[-1]
+
+        return min((choose_widths(lengths, count) for count in range(1, NUM_WIDTHS + 1)), key=cost)
 
 
 class TaskEvaluationBatches:

@@ -32,6 +32,7 @@ from gpt1_jax.tasks.summary import describe_labels, describe_loss
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.chosen import best_step, restore_chosen
+from gpt1_jax.training.ending import next_after_finetuning
 from gpt1_jax.training.evaluation import make_generate, make_predict
 from gpt1_jax.training.judging import judge
 from gpt1_jax.training.kept import kept_task, kept_tokenizer, sound_tokenizer
@@ -85,7 +86,7 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
     tokenizer, data, encoded = _read(config, settings, init_from, session)
     task, length = data.task, config.model.context_length
     grouping = Grouping(settings.batching, settings.remainder, config.train.batch_size)
-    batches = TaskBatches(encoded["train"], grouping, seed=config.seed)
+    batches = TaskBatches(encoded["train"], grouping, seed=config.seed, num_widths=settings.widths)
     early = early_evaluations(config.train, batches.steps_per_epoch)
     config = dataclasses.replace(config, train=settle(config.train, batches.steps_per_epoch))
 
@@ -123,7 +124,7 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
         task=task.name,
         start=start,
         rows=batches.rows,
-        samples=[batches.sample(width) for width in batches.widths],
+        sample_rows=batches.sample,
         evaluate=lambda params: score_predictions(task, answer(params, "validation")[0], data.validation),
         score=task.metrics[0],
         parameters=parameters,
@@ -162,6 +163,7 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
                 _conclude(run, step, task, predictions, data.validation)
                 judged = judge(step, task, settings.scores, logits, data.validation)
                 Showing("the page report.html")(lambda judged=judged: write_page(run, judged))
+    tell(next_after_finetuning(run))
     return plan
 
 
@@ -215,7 +217,7 @@ def _conclude(run: Run, step: int, task: Task, predictions: Any, examples: list[
     # A run that was stopped before its last evaluation may count as done, without results.
     if results := run.results():
         run.write_results(results | {"predictions": found})
-    tell(f"{task.name}, step {step}: {told}")
+    tell(f"{'score':8} {task.name}, step {step}: {told}")
 
 
 def _selected(run: Run, settings: FinetuneConfig, trainer: Trainer, final: State) -> tuple[int, Any]:

@@ -1,37 +1,45 @@
-"""The log of a run: metrics.jsonl, TensorBoard, and a progress bar on a terminal or plain lines elsewhere."""
+"""The log of a run: metrics.jsonl, the boards that draw its curves, and what the screen shows."""
 
 import json
 import math
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import jax
 from etils import epath
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt1_jax.disk.whole_files import write_whole
-from gpt1_jax.output import lose_output, print_line
 from gpt1_jax.training.entries import read_entries
+from gpt1_jax.training.screen import Screen, describe_metrics
 from gpt1_jax.training.showing import Board
+from gpt1_jax.training.writers import MlflowWriter, TensorBoardWriter, WandbWriter
+
+_SPEEDS = ("tokens_per_second", "mfu")
+# So many seconds the end of a training waits for what is written to a disk, or sent over a network.
+_DISK, _NETWORK = 10, 60
 
 
 class MetricsLog:
     """Writes metrics of a run that may be resumed; only process 0 writes."""
 
-    def __init__(self, directory: epath.Path, step: int, num_steps: int, unevaluated: bool = False) -> None:
-        """Opens the log of a run at `step`.
+    def __init__(
+        self,
+        directory: epath.Path,
+        step: int,
+        num_steps: int,
+        unevaluated: bool = False,
+        tracker: Literal["none", "wandb", "mlflow"] = "none",
+    ) -> None:
+        """Opens the log of a run at `step`, of which a `tracker` draws the curves too.
 
         Entries of later steps, from before a crash, are dropped, and so is the evaluation at `step` if it has to be
         made up.
         """
         self._writes = jax.process_index() == 0
         self._path = directory / "metrics.jsonl"
-        self._num_steps = num_steps
-        # A notebook asks for colours, and would get a bar, but it shows only plain lines.
-        self._console = Console(force_terminal=sys.stdout.isatty())
-        self._progress = None
+        self._speed: dict[str, float] = {}
         if not self._writes:
             return
         entries, damaged = read_entries(self._path, step)
@@ -41,18 +49,8 @@ class MetricsLog:
             if not (unevaluated and (entry.values["step"], entry.values["kind"]) == (step, "eval"))
         ]
         self._file = LineFile(self._path, kept, appends="://" not in str(directory))
-        self._board = Board(directory / "tensorboard", step + 1)
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._progress.add_task("", total=num_steps, completed=step)
-            self._draw(self._progress.start)
+        self._boards = _begin_boards(directory, step + 1, tracker)
+        self._screen = Screen(step, num_steps)
         if damaged:
             numbers = ", ".join(map(str, damaged[:10])) + ", …" * (len(damaged) > 10)
             self.tell(f"{self._path}: {len(damaged)} damaged line(s) are left out: {numbers}")
@@ -67,60 +65,60 @@ class MetricsLog:
         self._file.add(json.dumps({"step": step, "kind": kind, **finite}))
         if kind == "eval":
             self._file.save()
-        for name, value in finite.items():
-            if value is not None:
-                self._board.add_scalar(f"{kind}/{name}", value, step)
-        shown = "  ".join(f"{name} {_short(name, value)}" for name, value in values.items())
-        if kind == "train" and self._progress is not None:
-            text = f"loss {values['loss']:.4f}  {values['tokens_per_second']:,.0f} tokens/s"
-            if "mfu" in values:
-                text += f"  MFU {values['mfu']:.1%}"
-            self._progress.update(self._task, completed=step, description=text)
-        elif kind == "train":
-            left = (
-                (self._num_steps - step) * values["seconds_per_step"]
-                if "seconds_per_step" in values
-                else None
-            )
-            self.tell(f"step {step}/{self._num_steps}  {shown}" + (f"  left {_clock(left)}" if left else ""))
+        points = {f"{kind}/{name}": value for name, value in finite.items() if value is not None}
+        for board in self._boards:
+            board.add(step, points)
+        if kind == "train":
+            self._speed = {name: values[name] for name in _SPEEDS if name in values}
+            self._screen.tell_step(step, values)
         else:
-            self.tell(f"step {step}  validation  {shown}")
+            self.tell(f"step {step}  validation  {describe_metrics(values)}")
 
-    def write_text(self, step: int, name: str, text: str) -> None:
-        """Shows a text, on one line, and keeps it for TensorBoard."""
+    def write_sample(self, step: int, prompt: str, continuation: str) -> None:
+        """Shows what a model makes of a prompt, on one line, and keeps it for TensorBoard."""
         if self._writes:
-            self._board.add_text(name, text, step)
-            self.tell(f"step {step}  {name}  {' '.join(text.split())}")
+            for board in self._boards:
+                board.add_text(step, "sample", f"{prompt} … {continuation}")
+            given, made = (" ".join(text.split()) for text in (prompt, continuation))
+            self.tell(f"step {step}  sample  “{given}” goes on “{made}”")
 
-    def advance(self, step: int) -> None:
-        """Moves the progress bar, if there is one."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step)
+    def advance(self, step: int, values: dict[str, float]) -> None:
+        """Moves the progress bar, if there is one, and shows the loss."""
+        if self._writes:
+            self._screen.advance(step, values, self._speed)
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Shows what is done instead of training, if there is a bar."""
+        if not self._writes:
+            yield
+            return
+        with self._screen.during(what):
+            yield
 
     def tell(self, sentence: str) -> None:
         """Prints a line, unless nobody can read it any more."""
-        if not self._writes:
-            return
-        if self._progress is None:
-            print_line(sentence)
-            return
-        self._draw(lambda: self._console.print(sentence, highlight=False, markup=False))
-
-    def _draw(self, draw: Callable[[], object]) -> None:
-        try:
-            draw()
-        # rich exits if nobody reads.
-        except (OSError, ValueError, SystemExit) as error:
-            self._progress = None
-            lose_output(error)
+        if self._writes:
+            self._screen.tell(sentence)
 
     def close(self) -> None:
         """Flushes and closes every writer."""
         if self._writes:
             self._file.close()
-            self._board.close()
-        if self._progress is not None:
-            self._draw(self._progress.stop)
+            # The boards may take a while, for which nobody wants to look at a bar.
+            self._screen.close()
+            for board in self._boards:
+                board.close()
+
+
+def _begin_boards(directory: epath.Path, first: int, tracker: str) -> list[Board]:
+    """Returns what draws the curves of a run, of which the steps from `first` on are new."""
+    boards = [Board("TensorBoard's file", lambda: TensorBoardWriter(directory / "tensorboard", first), _DISK)]
+    if tracker == "wandb":
+        boards.append(Board("Weights & Biases", lambda: WandbWriter(directory), _NETWORK))
+    if tracker == "mlflow":
+        boards.append(Board("MLflow", lambda: MlflowWriter(directory), _NETWORK))
+    return boards
 
 
 class LineFile:
@@ -159,18 +157,3 @@ class LineFile:
 
     def _replace(self) -> None:
         write_whole(self._path, "".join(line + "\n" for line in self._lines))
-
-
-def _short(name: str, value: float) -> str:
-    if name == "learning_rate":
-        return f"{value:.2e}"
-    if name == "mfu":
-        return f"{value:.1%}"
-    if name in ("tokens_per_second", "perplexity") and value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}" if name != "loss" else f"{value:.4f}"
-
-
-def _clock(seconds: float) -> str:
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"

@@ -1,6 +1,7 @@
 """The one loop that runs every stage; stages differ in objective, batches and evaluation."""
 
 import contextlib
+import time
 from functools import partial
 
 import jax
@@ -10,11 +11,11 @@ from gpt1_jax import signals
 from gpt1_jax.config import TrainConfig
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
-from gpt1_jax.devices.memory import peak_memory
 from gpt1_jax.devices.mesh import place_rows, use
 from gpt1_jax.run import Run
 from gpt1_jax.training import divergence, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.ending import describe_end
 from gpt1_jax.training.entries import mend_results
 from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.plan import introduce
@@ -45,6 +46,7 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
         UserError: every checkpoint is damaged.
         Fault: a checkpoint cannot be saved, or the processes lost each other.
     """
+    began = time.monotonic()
     with use(trainer.mesh):
         # ── Restore ──────────────────────────────────────────────────────────────────────────────────────────
         checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
@@ -64,10 +66,11 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
 
         # ── Compile ──────────────────────────────────────────────────────────────────────────────────────────
         stage.record(step)
-        with contextlib.closing(MetricsLog(run.directory, step, last, unevaluated)) as log:
+        with contextlib.closing(MetricsLog(run.directory, step, last, unevaluated, config.tracker)) as log:
             for line in introduce(stage, trainer, config, run, step):
                 log.tell(line)
-            program = trainer.compile(stage.samples, config.batch_size, log.tell)
+            with log.during("compiling"):
+                program = trainer.compile([stage.sample_rows(step)], config.batch_size, log.tell)
 
             # ── Train ────────────────────────────────────────────────────────────────────────────────────────
             # Some processes may compile faster than others.
@@ -77,7 +80,8 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
                 if unevaluated:
                     record.evaluate(step, state)
                 state = _turn(stage, trainer.mesh, program, config, record, state)
-            log.tell(f"peak memory {peak_memory()}")
+        for line in describe_end(stage, run, last - step, time.monotonic() - began):
+            tell(line)
     return state
 
 
@@ -90,6 +94,10 @@ def _turn(
     pending: tuple[int, Metrics] | None = None
     for step in range(first + 1, last + 1):
         batch = place_rows(partial(stage.rows, step - 1), config.batch_size, mesh)
+        if not program.knows(batch):
+            with record.compiling():
+                program.prepare(batch)
+                hosts.wait()
         profiler.before(step)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             state, metrics = program(state, batch)

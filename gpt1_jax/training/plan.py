@@ -33,12 +33,11 @@ def describe_model(model: ModelConfig, mesh: Mesh, parameters: int, attention: s
         parameters: their number.
         attention: the form of attention that was chosen.
     """
-    device = mesh.devices.flat[0].device_kind
     if model.kind == "lstm":
         shape = f"an LSTM of {model.d_ff:,} units"
     else:
-        shape = f"a Transformer of {model.num_layers} layers, width {model.d_model:,}, {attention} attention"
-    return f"{parameters:,} parameters, {shape}; {model.dtype} on {device}"
+        shape = f"{model.num_layers} layers of width {model.d_model:,}, {attention} attention"
+    return f"{parameters:,} parameters, {shape}, {model.dtype} on {mesh.devices.flat[0].device_kind}"
 
 
 def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, step: int) -> list[str]:
@@ -54,13 +53,14 @@ def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, ste
     mesh, steps = trainer.mesh, config.num_steps - step
     begins = f"resuming at step {step}" if step else "a new run"
     tokens = f"{stage.tokens_per_step:,.0f} tokens"
-    lasts = "" if stage.seconds_per_step is None else f", {spell_seconds(steps * stage.seconds_per_step)}"
+    lasts = "" if stage.seconds_per_step is None else spell_seconds(steps * stage.seconds_per_step)
     lines = {
         "run": f"{run.directory}, {begins}",
         "data": stage.data,
         "model": stage.model,
         "weights": "those of the checkpoint" if step else stage.weights,
-        "steps": f"{steps:,} of {config.batch_size} rows each, {tokens}{lasts}",
+        "steps": f"{steps:,} of {config.batch_size} rows, {tokens}"
+        + (f"; {lasts} once compiled" if lasts else ""),
     }
     told = [f"{name:8} {line}" for name, line in lines.items() if line]
     if mesh.size > 1:

@@ -18,6 +18,7 @@ from gpt1_jax.model.trunk import Trunk, make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.training import stopping
 from gpt1_jax.training.checkpoints import Checkpoints
+from gpt1_jax.training.ending import next_after_pretraining
 from gpt1_jax.training.evaluation import make_evaluate, score_text
 from gpt1_jax.training.kept import open_corpus
 from gpt1_jax.training.loop import train
@@ -102,7 +103,7 @@ def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any
         task=None,
         start=start,
         rows=batches.rows,
-        samples=[batches.rows(0, 0, 1)],
+        sample_rows=lambda step: batches.rows(step, 0, 1),
         evaluate=_make_evaluate(model, corpus, config, mesh),
         score="loss",
         parameters=parameters,
@@ -133,6 +134,7 @@ def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any
     train(
         replace(stage, record=opened.record, lines=[*stage.lines, *opened.lines]), trainer, config.train, run
     )
+    tell(next_after_pretraining(run, stage.sample is not None))
     return plan
 
 
@@ -150,16 +152,16 @@ def _make_evaluate(
     return lambda params: score_text(measure(params).loss, [split], config.model.causal)
 
 
-def _make_sample(model: Transformer, corpus: Corpus, mesh: Mesh) -> Callable[[Any], str]:
-    """Returns a function from parameters to a continuation of the held-out text's beginning, always with one seed."""
+def _make_sample(model: Transformer, corpus: Corpus, mesh: Mesh) -> Callable[[Any], tuple[str, str]]:
+    """Returns a function from parameters to the held-out text's beginning and what follows, always with one seed."""
     given = min(16, model.config.context_length // 2)
     prompt = corpus.validation.read(0, given).tolist()
     settings = Generation(max_new_tokens=48, temperature=0.8)
 
-    def sample(params: Any) -> str:
+    def sample(params: Any) -> tuple[str, str]:
         generator = Generator(model, mesh, params)
         ((found,),) = generator([prompt], settings, watch=lambda _: stopping.check(), every=8)
         decode = corpus.tokenizer.decode
-        return f"{decode(prompt)} … {decode(found.tokens)}"
+        return decode(prompt), decode(found.tokens)
 
     return sample

@@ -1,7 +1,9 @@
 """What a training leaves in its run directory as it goes on: logged steps, evaluations and checkpoints."""
 
+import contextlib
 import math
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -90,7 +92,7 @@ class Record:
             )
         if step % self._config.log_every == 0 or step in (1, self._config.num_steps):
             self._write(step, values)
-        self._log.advance(step)
+        self._log.advance(step, values)
         self._checkpoints.watch()
 
     def _write(self, step: int, values: dict[str, float]) -> None:
@@ -104,6 +106,14 @@ class Record:
             "memory_gb": device_memory(),
         }
         self._log.write(step, "train", values | {name: x for name, x in known.items() if x is not None})
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Within its context a program is compiled, which is no part of the steps' time."""
+        self.watch.pause()
+        with self._log.during("compiling"):
+            yield
+        self.watch.resume()
 
     def save(self, step: int, state: State) -> None:
         """Starts to save a step, unless it is saved already; older checkpoints go only while steps are finite.
@@ -158,7 +168,8 @@ class Record:
             Stopped: a signal asked for it meanwhile; the step is saved.
         """
         try:
-            values = self._stage.evaluate(state.params)
+            with self._log.during("evaluating"):
+                values = self._stage.evaluate(state.params)
             self._evaluated = True
             self._log.write(step, "eval", values)
             self._judge(step, values)
@@ -174,14 +185,15 @@ class Record:
         sample = self._stage.sample
         if sample is None:
             return
-        if hosts.alone():
-            self._sampling(lambda: self._keep_sample(step, sample(state.params)))
-        else:  # if one left it out, the others would wait for it for ever
-            self._keep_sample(step, sample(state.params))
+        with self._log.during("writing a sample"):
+            if hosts.alone():
+                self._sampling(lambda: self._keep_sample(step, sample(state.params)))
+            else:  # if one left it out, the others would wait for it for ever
+                self._keep_sample(step, sample(state.params))
 
-    def _keep_sample(self, step: int, text: str) -> None:
-        self._log.write_text(step, "sample", text)
-        self._samples[step] = text
+    def _keep_sample(self, step: int, sample: tuple[str, str]) -> None:
+        self._log.write_sample(step, *sample)
+        self._samples[step] = " … ".join(sample)
 
     def _show_page(self, step: int) -> None:
         """Writes report.html anew beside the training, unless it is still being written; the last one is waited for."""

@@ -20,6 +20,7 @@ from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.kernels.choice import choose_attention
 from gpt1_jax.overrides import to_dict
 from gpt1_jax.run import NO_FILES, Run
+from gpt1_jax.training.writers import check_tracker
 
 # The value of train.eval_every that adds evaluations within the first epoch.
 _EARLY = -1
@@ -77,6 +78,7 @@ def open_session(config: Config, workdir: str) -> Session:
         UserError: the config does not fit the devices or the run in `workdir`, the directory cannot be written, or
             the processes differ in config or code.
     """
+    check_tracker(config.train.tracker)
     keep_compiled(config.data.cache_dir)
     mesh = make_mesh(config.mesh)
     check_divisible(config.model, config.train.rows, mesh)

@@ -4,21 +4,17 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
-
-from etils import epath
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter, directory_check
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from collections.abc import Callable, Mapping
 
 from gpt1_jax import signals
+from gpt1_jax.training.writers import Writer
 
-# More events than this are dropped if the disk is too slow.
+# More entries than this are dropped if the disk or the network is too slow.
 _WAITING = 10_000
 _FLUSH_SECONDS = 30
-_CLOSE_SECONDS = 10
-_NONE_YET = Event()
+
+# What a thread does with its writer.
+_Entry = Callable[[Writer], None]
 
 
 class Showing:
@@ -43,49 +39,53 @@ class Showing:
 
 
 class Board:
-    """TensorBoard's events, written by a separate thread, so that no disk delays the training."""
+    """A writer with a thread of its own, so that neither a disk nor a network delays the training."""
 
-    def __init__(self, directory: epath.Path, first: int) -> None:
-        """Begins a file of events, which replaces those of other files from step `first` on."""
-        self._events: queue.Queue[Event | None] = queue.Queue(_WAITING)
-        self._thread = threading.Thread(target=self._serve, args=(str(directory), first), daemon=True)
+    def __init__(self, name: str, begin: Callable[[], Writer], patience: float) -> None:
+        """Begins to write.
+
+        Args:
+            name: what a warning calls it.
+            begin: opens the writer.
+            patience: how many seconds `close` waits at most.
+        """
+        self._begin, self._patience = begin, patience
+        self._entries: queue.Queue[_Entry | None] = queue.Queue(_WAITING)
+        showing = Showing(name)
+        self._thread = threading.Thread(target=lambda: showing(self._serve), name=name, daemon=True)
         self._thread.start()
 
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Adds a number to a curve."""
-        self._put(summary.scalar(name, value), step)
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a point to each of some curves."""
+        self._put(lambda writer: writer.add(step, values))
 
-    def add_text(self, name: str, text: str, step: int) -> None:
+    def add_text(self, step: int, name: str, text: str) -> None:
         """Adds a text."""
-        self._put(summary.text(name, text), step)
+        self._put(lambda writer: writer.add_text(step, name, text))
 
     def close(self) -> None:
-        """Waits a moment for events that are not written yet."""
+        """Waits a moment for what is not written yet."""
         if self._thread.is_alive():
-            self._events.put(None)
-            self._thread.join(_CLOSE_SECONDS)
+            with contextlib.suppress(queue.Full):
+                self._entries.put(None, timeout=self._patience)
+            self._thread.join(self._patience)
 
-    def _put(self, shown: Any, step: int) -> None:
-        if self._thread.is_alive() and not self._events.full():
-            self._events.put(Event(step=step, wall_time=time.time(), summary=shown))
+    def _put(self, entry: _Entry) -> None:
+        if self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._entries.put_nowait(entry)
 
-    def _serve(self, directory: str, first: int) -> None:
-        Showing("TensorBoard's file")(lambda: self._write(directory, first))
-
-    def _write(self, directory: str, first: int) -> None:
-        directory_check(directory)
-        with contextlib.closing(EventsWriter(f"{directory}/events")) as writer:
-            writer.write_event(Event(step=first, session_log=SessionLog(status=SessionLog.START)))
+    def _serve(self) -> None:
+        with contextlib.closing(self._begin()) as writer:
             flushed = time.monotonic()
-            while (event := self._next()) is not None:
-                if event is not _NONE_YET:
-                    writer.write_event(event)
+            while (entry := self._next()) is not None:
+                entry(writer)
                 if time.monotonic() - flushed > _FLUSH_SECONDS:
                     writer.flush()
                     flushed = time.monotonic()
 
-    def _next(self) -> Event | None:
+    def _next(self) -> _Entry | None:
         try:
-            return self._events.get(timeout=_FLUSH_SECONDS)
+            return self._entries.get(timeout=_FLUSH_SECONDS)
         except queue.Empty:
-            return _NONE_YET
+            return lambda writer: writer.flush()

@@ -15,7 +15,7 @@ class Stage:
         kind: "pretrain" or "finetune", and `task` a task's name: both go into results.json.
         start: returns the state of a new run.
         rows: (step, start, stop) → those rows of the step's global batch, as NumPy.
-        samples: some rows of each shape that batches have.
+        sample_rows: step → some rows with the shape of that step's batch.
         evaluate: parameters → held-out metrics.
         score: the metric of `evaluate` that decides the best: a loss, or one where higher is better.
         record: step → writes into the run directory what the steps after it are trained with.
@@ -26,14 +26,14 @@ class Stage:
         early: steps that are evaluated besides those of `train.eval_every`.
         lines: printed before the first step.
         positive_label: the class whose F1 is reported, if there is one.
-        sample: parameters → a text to look at after each evaluation, or None.
+        sample: parameters → a prompt and its continuation, to look at after each evaluation, or None.
     """
 
     kind: str
     task: str | None
     start: Callable[[], State]
     rows: Callable[[int, int, int], Any]
-    samples: Sequence[Any]
+    sample_rows: Callable[[int], Any]
     evaluate: Callable[[Any], dict[str, float]]
     score: str
     parameters: int
@@ -47,4 +47,4 @@ class Stage:
     early: Set[int] = frozenset()
     lines: Sequence[str] = ()
     positive_label: str | None = None
-    sample: Callable[[Any], str] | None = None
+    sample: Callable[[Any], tuple[str, str]] | None = None

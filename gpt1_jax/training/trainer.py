@@ -1,7 +1,7 @@
 """The object that trains: a model, its objective and its update rule on a mesh, and the one compiled step."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -29,13 +29,25 @@ class Step:
     The state is donated. The metrics are "loss", the objective's parts, "grad_norm" and "learning_rate".
     """
 
-    def __init__(self, programs: Mapping[tuple[int, ...], jax.stages.Compiled]) -> None:
-        """Takes the programs by the shape [B, S, T] of a batch's tokens."""
-        self._programs = programs
+    def __init__(self, compile: Callable[[Any], jax.stages.Compiled]) -> None:
+        """Takes a function that compiles the step for batches like some rows."""
+        self._compile = compile
+        # By the shape [S, T] of a row's tokens.
+        self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
+
+    def knows(self, rows: Any) -> bool:
+        """Returns whether there is a program for batches like some rows."""
+        return rows.tokens.shape[1:] in self._programs
+
+    def prepare(self, rows: Any) -> None:
+        """Compiles the program for batches like some rows, unless it is there."""
+        if not self.knows(rows):
+            self._programs[rows.tokens.shape[1:]] = self._compile(rows)
 
     def __call__(self, state: State, batch: Any) -> tuple[State, Metrics]:
         """Dispatches the step without waiting for its results."""
-        return self._programs[batch.tokens.shape](state, batch)
+        self.prepare(batch)
+        return self._programs[batch.tokens.shape[1:]](state, batch)
 
     @property
     def bytes(self) -> int:
@@ -90,27 +102,32 @@ class Trainer:
     def compile(
         self, samples: Iterable[Any], batch_size: int, tell: Callable[[str], None] | None = None
     ) -> Step:
-        """Compiles the step for each shape that batches have.
+        """Compiles the step for some shapes of batches; that of any other is compiled when it is first needed.
 
         Args:
             samples: some rows of each shape.
             batch_size: B of the batches.
-            tell: receives a line on each program's cost.
+            tell: receives a line before a program is compiled, and one on its cost.
         """
-        programs = {}
-        for sample in samples:
-            began = time.perf_counter()
-            shape = (batch_size, *sample.tokens.shape[1:])
-            programs[shape] = self.lower(sample, batch_size).compile()
+
+        def compile(rows: Any) -> jax.stages.Compiled:
+            began, shape = (
+                time.perf_counter(),
+                f"{batch_size} × {' × '.join(map(str, rows.tokens.shape[1:]))}",
+            )
+            if tell is not None:
+                tell(f"compiling for {shape} tokens …")
+            program = self.lower(rows, batch_size).compile()
             give_back_memory()
             if tell is not None:
-                seconds = time.perf_counter() - began
-                gigabytes = _bytes(programs[shape]) / 1e9
-                tell(
-                    f"compiled for {' × '.join(map(str, shape))} tokens in {seconds:.1f} s; "
-                    f"{gigabytes:.2f} GB per device"
-                )
-        return Step(programs)
+                seconds, size = time.perf_counter() - began, _bytes(program) / 1e9
+                tell(f"compiled for {shape} tokens in {seconds:.1f} s; {size:.3g} GB per device")
+            return program
+
+        step = Step(compile)
+        for sample in samples:
+            step.prepare(sample)
+        return step
 
     @cached_property
     def step(self) -> Any:

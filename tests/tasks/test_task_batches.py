@@ -296,13 +296,22 @@ def test_batches_come_in_few_shapes_as_the_samples_foretell() -> None:
     batches = batches_of(random_examples(500, 2), 8)
     shapes = {batch.tokens.shape for epoch in range(3) for batch in epoch_of(batches, epoch)}
     assert 1 < len(shapes) <= NUM_WIDTHS
-    samples = [batches.sample(width) for width in batches.widths]
-    assert shapes <= {(8, *sample.tokens.shape[1:]) for sample in samples}
+    for step in range(3 * batches.steps_per_epoch):
+        assert batches.sample(step).tokens.shape[1:] == batches.rows(step, 0, 8).tokens.shape[1:]
     batch = batches.rows(0, 0, 8)
-    (sample,) = (sample for sample in samples if sample.tokens.shape[1:] == batch.tokens.shape[1:])
+    sample = batches.sample(0)
     assert [(a.shape[1:], a.dtype) for a in arrays_of(sample)] == [
         (a.shape[1:], a.dtype) for a in arrays_of(batch)
     ]
+
+
+def test_as_many_widths_as_pay_for_compiling_are_chosen() -> None:
+    """A hundred examples are padded to one width, many to all that are allowed; a number that is set is kept."""
+    few, many = random_examples(100, 1), random_examples(20_000, 1)
+    grouping = Grouping("bucketed", "spread", 16)
+    assert len(TaskBatches(few, grouping, seed=0, num_widths=0).widths) == 1
+    assert len(TaskBatches(few, grouping, seed=0, num_widths=3).widths) == 3
+    assert len(TaskBatches(many, grouping, seed=0, num_widths=0).widths) == NUM_WIDTHS
 
 
 def test_a_batch_takes_the_narrowest_width_that_fits_its_longest_sequence() -> None:

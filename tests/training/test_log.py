@@ -155,10 +155,10 @@ def test_a_tensorboard_that_cannot_be_written_is_told_once_and_keeps_nobody_wait
         if written[0] > 50:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpt1_jax.training.showing.EventsWriter.write_event", write)
+    monkeypatch.setattr("gpt1_jax.training.writers.EventsWriter.write_event", write)
     log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
     for step in range(30_000):
-        log._board.add_scalar("loss", 1.0, step)
+        log._boards[0].add(step, {"loss": 1.0})
     log.close()
     assert capfd.readouterr().err.count("TensorBoard's file failed") == 1
 

@@ -57,6 +57,15 @@ def abstract_of(mesh: Any) -> State:
     )
 
 
+class FakeProgram:
+    """What the loop asks of a compiled step."""
+
+    __call__ = staticmethod(fake_step)
+
+    def knows(self, batch: Rows) -> bool:
+        return True
+
+
 class FakeTrainer(NamedTuple):
     """What the loop asks of a trainer."""
 
@@ -64,11 +73,10 @@ class FakeTrainer(NamedTuple):
     abstract: State
 
     def compile(self, samples: Any, batch_size: int, tell: Callable[[str], None]) -> Any:
-        tell(f"compiled for {batch_size}")
-        return fake_step
+        return FakeProgram()
 
 
-def fail(_: Any) -> str:
+def fail(_: Any) -> tuple[str, str]:
     raise ValueError("no sample")
 
 
@@ -95,7 +103,7 @@ class Trial:
         self.told: list[str] = []
         self.task: str | None = None
         self.score = "loss"
-        self.sample: Callable[[Any], str] | None = None
+        self.sample: Callable[[Any], tuple[str, str]] | None = None
         self.asked: list[int] = []
         self.held: dict[int, tuple[int, ...]] = {}  # by step: files, threads, Python objects, checkpoints
 
@@ -133,7 +141,7 @@ class Trial:
                 task=self.task,
                 start=lambda: jax.device_put(State(jnp.int32(0), {"good": jnp.float32(0)}, {}), place),
                 rows=rows,
-                samples=[],
+                sample_rows=lambda step: None,
                 evaluate=evaluate,
                 score=self.score,
                 record=lambda step: None,

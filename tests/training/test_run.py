@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "finetune.num_transfer_layers": 0,
     "finetune.scores": "regression",
     "finetune.softmax": "authors",
+    "finetune.widths": 2,
     "finetune.batching": "shuffled",
     "finetune.remainder": "dropped",
     "finetune.max_examples": 77,
