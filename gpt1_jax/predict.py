@@ -1,6 +1,8 @@
 """Labels new examples: python -m gpt1_jax.predict --workdir=RUN --input=IN.jsonl --output=OUT.jsonl."""
 
 import json
+import sys
+from typing import Any
 
 from absl import flags
 
@@ -12,12 +14,12 @@ from gpt1_jax.usage.prediction_files import open_output, read_records, write_out
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
 _STEP = flags.DEFINE_string("step", None, STEP_HELP)
-_INPUT = flags.DEFINE_string("input", None, "a .jsonl file with an example per line")
+_INPUT = flags.DEFINE_string("input", None, "a file of examples: .jsonl with one a line, .csv or .tsv")
 _OUTPUT = flags.DEFINE_string("output", None, "the .jsonl file to write, a line per example in order")
 
 
 def main(_: list[str]) -> None:
-    """Writes a label and probabilities for each line, or nothing if any line is wrong."""
+    """Writes a label and probabilities for each example, or nothing if any is wrong."""
     workdir, source, target = _WORKDIR.value, _INPUT.value, _OUTPUT.value
     if workdir is None or source is None or target is None:
         raise UserError("--workdir=RUN, --input=IN.jsonl and --output=OUT.jsonl are all needed.")
@@ -29,9 +31,20 @@ def main(_: list[str]) -> None:
     # jax and the rest are imported only when the input is known to be right.
     from gpt1_jax import load
 
-    lines = [json.dumps(prediction) + "\n" for prediction in load(workdir, step).predict(records)]
-    write_output(output, "".join(lines))
+    found = load(workdir, step).predict(records)
+    write_output(output, "".join(json.dumps(_shorten(prediction)) + "\n" for prediction in found))
+    # The output may be standard output.
+    print(f"predicted {len(found):,} examples: {output}", file=sys.stderr)
+
+
+def _shorten(value: Any) -> Any:
+    """Returns a prediction with numbers of six digits, which is more than a model is sure of."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _shorten(member) for name, member in value.items()}
+    return [_shorten(member) for member in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":
-    door(main)
+    door(main, fields={"data.source": "input"})

@@ -21,6 +21,8 @@ NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ctr
 NOTHING_NEW = "before there was anything new to save"
 # With nothing to save, the main thread has this many seconds to reach a safe place.
 GRACE = 1.0
+# Goes to the beginning of a terminal's line and empties it.
+_CLEAR = "\r\x1b[K"
 # Wrappers pass on the Ctrl-C that the terminal sends too; within this many seconds the two count as one.
 ONE_PRESS = 0.1
 
@@ -121,9 +123,9 @@ def something_to_save() -> Iterator[None]:
 
 
 def say(sentence: str) -> None:
-    """Writes a line to standard error, if that still exists."""
+    """Writes a line to standard error, if that still exists; on a terminal in the place of a progress bar."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{sentence}\n".encode())
+        os.write(2, f"{_CLEAR if os.isatty(2) else ''}{sentence}\n".encode())
 
 
 def _note(number: int, frame: FrameType | None) -> None:
@@ -151,6 +153,9 @@ def _hear(number: signal.Signals) -> None:
         if _state.saves:
             again = "once more" if number == signal.SIGINT else "Ctrl-C"
             say(f"{NAMES[number]}: saving; {again} leaves without saving.")
+        elif number == signal.SIGINT and os.isatty(2):
+            # Whoever sits there wants an answer at once.
+            say("Ctrl-C: stopping …")
         _state.tell_others()
     elif number == signal.SIGINT and now - _state.heard > ONE_PRESS:
         lost = _state.saves and not _state.leaving

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,20 @@ class Measured(NamedTuple):
         return self.nats / max(self.targets, 1)
 
 
+# Is told how many batches are done, and how many there are.
+Watch = Callable[[int, int], None]
+
+
+def unwatched(done: int, total: int) -> None:
+    """Does nothing."""
+
+
 def make_evaluate(
-    loss: Objective, batches: EvaluationBatches | MaskedEvaluationBatches, num_batches: int, mesh: Mesh
+    loss: Objective,
+    batches: EvaluationBatches | MaskedEvaluationBatches,
+    num_batches: int,
+    mesh: Mesh,
+    watch: Watch = unwatched,
 ) -> Callable[[Any], Measured]:
     """Returns a function of the parameters that measures them on held-out windows.
 
@@ -52,6 +64,8 @@ def make_evaluate(
         loss: a loss without dropout; since batches have weights 0 and 1, it returns sums.
         batches: has every window once, in an order whose first batches are a fair sample.
         num_batches: the number of batches to look at; 0 means all.
+        mesh: where to compute.
+        watch: is told how far the measuring is.
 
     Returns:
         A function from parameters to what was measured; it raises Stopped between batches if a signal asked for that.
@@ -73,14 +87,21 @@ def make_evaluate(
             if step >= 2:
                 # Only a few batches are in flight, which limits memory.
                 parts[step - 2].block_until_ready()
+            watch(step + 1, count)
         nats, targets = (math.fsum(column) for column in zip(*jax.device_get(parts), strict=True))
         return Measured(nats, round(targets))
 
     return evaluate
 
 
-# (parameters, examples, batch size) → what is found for each example, in order.
-Predict = Callable[[Any, EncodedExamples, int], list[np.ndarray]]
+class Predict(Protocol):
+    """What computes something of examples with parameters."""
+
+    def __call__(
+        self, params: Any, examples: EncodedExamples, batch_size: int, watch: Watch = unwatched
+    ) -> list[np.ndarray]:
+        """Returns what is found for each example, in order."""
+        ...
 
 
 def make_predict(model: Classifier, mesh: Mesh) -> Predict:
@@ -106,8 +127,8 @@ def make_generate(model: Classifier, mesh: Mesh) -> Callable[[Any], Generator]:
     return generate
 
 
-def make_score(model: Trunk, mesh: Mesh) -> Callable[[Any, EncodedExamples, int], np.ndarray]:
-    """Returns a function (parameters, queries, batch size) → the log-probability that scores each sequence, [N, S].
+def make_score(model: Trunk, mesh: Mesh) -> Predict:
+    """Returns a function that finds the log-probability that scores each sequence, [S] of each example.
 
     Queries come from `tasks.zero_shot.encode_queries`; their `labels` say how many tokens at the end count.
     """
@@ -122,8 +143,7 @@ def make_score(model: Trunk, mesh: Mesh) -> Callable[[Any, EncodedExamples, int]
         scored = real & (jnp.arange(real.shape[-1]) >= first[:, None])
         return jnp.where(scored, found, 0).sum(-1).reshape(batch.labels.shape)
 
-    rank = _over_examples(score, mesh)
-    return lambda *given: np.concatenate(rank(*given))
+    return _over_examples(score, mesh)
 
 
 def make_guess(
@@ -170,7 +190,9 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Pre
     """Applies (parameters, batch) → [B, P, C] to all examples; it is compiled once for each width of their batches."""
     compiled = jax.jit(function, out_shardings=replicated(mesh))
 
-    def predict(params: Any, examples: EncodedExamples, batch_size: int) -> list[np.ndarray]:
+    def predict(
+        params: Any, examples: EncodedExamples, batch_size: int, watch: Watch = unwatched
+    ) -> list[np.ndarray]:
         if not len(examples):
             return []
         rows = -(-batch_size // mesh.size) * mesh.size
@@ -183,6 +205,7 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Pre
             if step >= 2:
                 # This keeps a stop from being far behind, and the devices from holding all outputs.
                 parts[step - 2] = jax.device_get(parts[step - 2])
+            watch(step + 1, batches.num_batches)
         found = [output for part in jax.device_get(parts) for output in part]
         lengths, predicted = examples.lengths(), [found[0]] * len(examples)
         for number, output in zip(batches.order.tolist(), found, strict=False):

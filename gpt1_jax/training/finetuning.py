@@ -132,7 +132,7 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
         flops_per_token=flops_per_token,
         data=f"{task.name}, {len(data.train):,} examples to train on, {len(data.validation):,} to validate on, "
         f"{len(data.test):,} to test on",
-        model=describe_model(config.model, mesh, parameters, session.attention),
+        model=describe_model(config.model, parameters, session.attention),
         weights=_describe_weights(config),
         seconds_per_step=expect_seconds(run, config.model, mesh, tokens_per_step * flops_per_token),
         early=early,

@@ -24,20 +24,13 @@ _REACHED = {"cpu": 0.6}
 _REACHED_ELSEWHERE = 0.4
 
 
-def describe_model(model: ModelConfig, mesh: Mesh, parameters: int, attention: str) -> str:
-    """Returns a line on a model: its size, and how it is computed.
-
-    Args:
-        model: the sizes.
-        mesh: where it is trained.
-        parameters: their number.
-        attention: the form of attention that was chosen.
-    """
+def describe_model(model: ModelConfig, parameters: int, attention: str) -> str:
+    """Returns a line on a model: its size, and its form of attention, if it has any."""
     if model.kind == "lstm":
         shape = f"an LSTM of {model.d_ff:,} units"
     else:
         shape = f"{model.num_layers} layers of width {model.d_model:,}, {attention} attention"
-    return f"{parameters:,} parameters, {shape}, {model.dtype} on {mesh.devices.flat[0].device_kind}"
+    return f"{parameters:,} parameters, {shape}"
 
 
 def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, step: int) -> list[str]:
@@ -51,15 +44,15 @@ def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, ste
         step: the step at which the training begins.
     """
     mesh, steps = trainer.mesh, config.num_steps - step
+    device = mesh.devices.flat[0].device_kind
     begins = f"resuming at step {step}" if step else "a new run"
-    tokens = f"{stage.tokens_per_step:,.0f} tokens"
     lasts = "" if stage.seconds_per_step is None else spell_seconds(steps * stage.seconds_per_step)
     lines = {
         "run": f"{run.directory}, {begins}",
         "data": stage.data,
         "model": stage.model,
         "weights": "those of the checkpoint" if step else stage.weights,
-        "steps": f"{steps:,} of {config.batch_size} rows, {tokens}"
+        "steps": f"{steps:,} of {stage.tokens_per_step:,.0f} tokens on {device}"
         + (f"; {lasts} once compiled" if lasts else ""),
     }
     told = [f"{name:8} {line}" for name, line in lines.items() if line]

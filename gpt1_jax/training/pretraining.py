@@ -110,7 +110,7 @@ def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any
         tokens_per_step=tokens_per_step,
         flops_per_token=flops_per_token,
         data=f"{config.data.source}, {len(corpus.train):,} tokens to train on, {len(corpus.validation):,} held out",
-        model=describe_model(config.model, mesh, parameters, session.attention),
+        model=describe_model(config.model, parameters, session.attention),
         weights=f"drawn at random, seed {config.seed}"
         if config.init_from is None
         else f"those of {config.init_from}",

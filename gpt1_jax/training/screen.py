@@ -38,7 +38,7 @@ class Screen:
                 TextColumn("step {task.completed}/{task.total}", table_column=whole),
                 BarColumn(None, table_column=Column(ratio=1)),
                 _Now(table_column=whole),
-                _Left(table_column=whole),
+                Left(table_column=whole),
                 console=self._console,
                 refresh_per_second=_DRAWN,
                 speed_estimate_period=_SPEED_SECONDS,
@@ -87,15 +87,12 @@ class Screen:
         self._progress.update(self._task, completed=step, now=now)
 
     def tell_step(self, step: int, values: Mapping[str, float]) -> None:
-        """Prints a logged step; a bar has the speed and the time that is left, so they stand only in lines without."""
-        line = f"step {step}/{self._num_steps}  {describe_step(values)}"
+        """Prints a logged step; above a bar, which has the speed and the time left, the line fits 80 columns."""
+        line = f"step {step}/{self._num_steps}  {_describe_losses(values)}"
+        if "learning_rate" in values:
+            line += f"  learning rate {values['learning_rate']:.2g}"
         if self._progress is None:
-            if "tokens_per_second" in values:
-                line += f"  {values['tokens_per_second']:,.0f} tokens/s"
-            line += f"  MFU {values['mfu']:.1%}" if "mfu" in values else ""
-            line += f"  {values['memory_gb']:.3g} GB" if "memory_gb" in values else ""
-            left = (self._num_steps - step) * values.get("seconds_per_step", 0)
-            line += f"  {spell_clock(left)} left" if left else ""
+            line += _describe_rest(values, self._num_steps - step)
         self.tell(line)
 
     def close(self) -> None:
@@ -112,16 +109,6 @@ class Screen:
             lose_output(error)
 
 
-def describe_step(values: Mapping[str, float]) -> str:
-    """Returns the losses of a logged step, its learning rate and its gradient norm."""
-    rest = [
-        f"{name} {values[key]:.{digits}g}"
-        for key, name, digits in (("learning_rate", "learning rate", 2), ("grad_norm", "gradient norm", 3))
-        if key in values
-    ]
-    return "  ".join([_describe_losses(values), *rest])
-
-
 def _describe_losses(values: Mapping[str, float]) -> str:
     """Returns the losses, each by its name in the paper if there are several; the perplexity is behind its own."""
     told = [f"loss {values['loss']:.4f}"]
@@ -131,6 +118,20 @@ def _describe_losses(values: Mapping[str, float]) -> str:
     if "perplexity" in values:
         told[-1] += f" (perplexity {spell_number(values['perplexity'])})"
     return "  ".join(told)
+
+
+def _describe_rest(values: Mapping[str, float], steps: int) -> str:
+    """Returns the gradient norm, the speed, the memory, and the time that the remaining steps take."""
+    forms = {
+        "grad_norm": "gradient norm {:.3g}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+        "mfu": "MFU {:.1%}",
+        "memory_gb": "{:.3g} GB",
+    }
+    told = [form.format(values[name]) for name, form in forms.items() if name in values]
+    if left := steps * values.get("seconds_per_step", 0):
+        told.append(f"{spell_clock(left)} left")
+    return "".join(f"  {part}" for part in told)
 
 
 def describe_metrics(values: Mapping[str, float]) -> str:
@@ -165,7 +166,7 @@ class _Now(ProgressColumn):
         return Text(f"{task.fields['now']}{passed}")
 
 
-class _Left(ProgressColumn):
+class Left(ProgressColumn):
     """The time that is left, with its name."""
 
     def render(self, task: Task) -> Text:

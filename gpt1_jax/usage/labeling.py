@@ -27,6 +27,7 @@ from gpt1_jax.tasks.predictions import predict as predict_outputs
 from gpt1_jax.tasks.structured import read_sentence
 from gpt1_jax.tasks.task import Example
 from gpt1_jax.training.evaluation import Predict, make_generate, make_predict
+from gpt1_jax.usage.bar import bar
 from gpt1_jax.usage.notices import check_finite, warn_once
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ def _head_outputs(
     encoded = encode_examples(trained.task, examples, trained.tokenizer, length, scores, causal)
     for line in encoded.describe_cut(length):
         warn_once(line)
-    with trained.on_mesh():
-        outputs = trained.compiled(_make_logits)(trained.params, encoded, EXAMPLES_AT_ONCE)
+    with trained.on_mesh(), bar("predicting") as watch:
+        outputs = trained.compiled(_make_logits)(trained.params, encoded, EXAMPLES_AT_ONCE, watch)
     for logits in outputs:
         check_finite(logits)
     return encoded, outputs

@@ -27,6 +27,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_evaluate, make_guess, make_score, perplexity, score_text
 from gpt1_jax.training.kept import open_corpus
 from gpt1_jax.training.objectives import language_model_loss
+from gpt1_jax.usage.bar import bar
 from gpt1_jax.usage.labeling import EXAMPLES_AT_ONCE, predict_examples
 from gpt1_jax.usage.notices import warn_once
 from gpt1_jax.usage.trained import TrainedRun
@@ -80,7 +81,9 @@ def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
         loss = language_model_loss(trained.trunk, dropout=False)
         for split in splits:
             batches = evaluation_batches(config, tokenizer, split, rows)
-            found = make_evaluate(loss, batches, num_batches=0, mesh=trained.mesh)(trained.trunk_params)
+            with bar("measuring") as watch:
+                measure = make_evaluate(loss, batches, 0, trained.mesh, watch)
+                found = measure(trained.trunk_params)
             tokens += found.targets
             nats += found.nats
     size = sum(split.bytes for split in splits)
@@ -170,8 +173,9 @@ def zero_shot(
 
     def measure(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
         queries = _encode(trained, [ask(task, example) for example in examples])
-        with trained.on_mesh():
-            return rank(trained.trunk_params, queries, EXAMPLES_AT_ONCE), queries.labels
+        with trained.on_mesh(), bar("measuring") as watch:
+            found = rank(trained.trunk_params, queries, EXAMPLES_AT_ONCE, watch)
+        return np.concatenate(found), queries.labels
 
     validation = _read_judged(task, data)
     found, counts = measure(validation)

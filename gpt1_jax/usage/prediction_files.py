@@ -13,17 +13,26 @@ from gpt1_jax.disk.inputs import LARGEST, decode, open_input, parse_object, read
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.rows import find_reader, read_csv, read_tsv
+
+_TABLES = {".csv": read_csv, ".tsv": read_tsv}
 
 
 def read_records(path: epath.Path) -> list[dict[str, Any]]:
-    """Reads the JSON objects of a file, one per line; empty lines may follow the last one.
+    """Reads the JSON objects of a file, one per line, or the rows of a table; empty lines may follow the last one.
 
     An empty line among the others would get no prediction, and would shift all that follow, so it is an error.
 
     Raises:
         UserError: the file does not exist, is too large, or is not UTF-8; or a line is empty or not a JSON object,
-            which the error gives by its number.
+            which the error gives by its number; or a table is not as `tasks.rows` reads it.
     """
+    if (read := find_reader(Path(path), _TABLES)) is not None:
+        if "://" in str(path):
+            raise UserError(
+                f"--input={path} is a table, which is read from a disk only; copy it to this machine."
+            )
+        return [dict(row.fields) for row in read(Path(path))]
     records, empty, size = [], 0, 0
     with open_input(path, "--input", pipe=True) as file:
         for number, line in enumerate(read_lines(file, f"--input: {path}"), start=1):

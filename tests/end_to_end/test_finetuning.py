@@ -125,9 +125,20 @@ def test_predict_labels_each_line_in_order_and_python_says_the_same(
     assert done.code == 0, done.stderr
     found = [json.loads(line) for line in written.read_text().splitlines()]
     assert [entry["label"] for entry in found[:2]] == ["good", "bad"] and len(found) == len(texts)
+    assert done.stderr == f"predicted {len(texts)} examples: {written}\n"
     for entry in found:
-        assert sum(entry["probabilities"].values()) == pytest.approx(1)
+        assert sum(entry["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert all(value == float(f"{value:.6g}") for value in entry["probabilities"].values())
         assert max(entry["probabilities"], key=entry["probabilities"].get) == entry["label"]
+
+    # A table says the same.
+    table, same = tmp_path / "in.csv", tmp_path / "same.jsonl"
+    table.write_text("id,text\n" + "".join(f'3,"{text}"\n' for text in texts))
+    done = runner.call("predict", flags[0], f"--input={table}", f"--output={same}")
+    assert (done.code, same.read_text()) == (0, written.read_text()), done.stderr
+    table.write_text('id,text\n3,"no end\n')
+    done = runner.call("predict", flags[0], f"--input={table}", f"--output={same}")
+    assert done.code == 2 and f"--input: line 2 of {table} is not CSV" in done.stderr
 
     given.write_text(given.read_text().rstrip() + '\n{"txt": "no such field"}\n')
     written.unlink()
