@@ -11,9 +11,13 @@ if _hides:
 try:
     from tensorboardX import summary
     from tensorboardX.event_file_writer import EventsWriter, directory_check
-    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+    from tensorboardX.proto import event_pb2
 finally:
     if _hides:
         del _modules["torch"]
+
+# The generated module names its classes only at run time.
+_generated: Any = event_pb2
+Event, SessionLog = _generated.Event, _generated.SessionLog
 
 __all__ = ["Event", "EventsWriter", "SessionLog", "directory_check", "summary"]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -61,7 +62,6 @@ class TensorBoardWriter:
         directory_check(str(directory))
         self._writer = EventsWriter(f"{directory}/events")
         self._write(first, session_log=SessionLog(status=SessionLog.START))
-        self.flush, self.close = self._writer.flush, self._writer.close
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a point to each of some curves."""
@@ -71,6 +71,14 @@ class TensorBoardWriter:
     def add_text(self, step: int, name: str, text: str) -> None:
         """Adds a text."""
         self._write(step, summary=summary.text(name, text))
+
+    def flush(self) -> None:
+        """Writes to the disk what was added so far."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._writer.close()
 
     def _write(self, step: int, **content: Any) -> None:
         self._writer.write_event(Event(step=step, wall_time=time.time(), **content))
@@ -85,11 +93,11 @@ class WandbWriter:
         Raises:
             RuntimeError: no key is known, and one would be asked for on a terminal that shows the training.
         """
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
             raise RuntimeError("no key is known; run wandb login, or set WANDB_MODE=offline")
-        known = _read_ids(directory).get("wandb") or wandb.util.generate_id()
+        known = _read_ids(directory).get("wandb") or secrets.token_hex(8)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", _PROJECT),
             id=known,
@@ -125,8 +133,8 @@ class MlflowWriter:
 
     def __init__(self, directory: epath.Path) -> None:
         """Begins the run of a run directory, or goes on with it."""
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric, Param
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+        from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 
         self._metric, self._client = Metric, MlflowClient()
         known = _read_ids(directory).get("mlflow")
