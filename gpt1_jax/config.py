@@ -144,6 +144,21 @@ class DataConfig:
         fixed=True,
         before=False,
     )
+    mask_documents: bool = setting(
+        False,
+        OURS,
+        "whether no position attends to another document of its window, so that each document is learned as if it "
+        "stood alone; for texts of many short ones, such as lm1b, unlike the paper's books",
+        fixed=True,
+        before=False,
+    )
+    restart_positions: bool = setting(
+        False,
+        OURS,
+        "whether, with data.mask_documents, the positions of each document in a window begin anew",
+        fixed=True,
+        before=False,
+    )
 
 
 @dataclass(frozen=True)

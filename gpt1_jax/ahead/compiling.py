@@ -181,6 +181,8 @@ def _lower(model: Trunk, config: Config, mesh: Mesh) -> jax.stages.Lowered:
     alone = not (config.model.causal or config.data.whole_words)
     places = ids[..., : most_chosen(ids.shape[-1])] if alone else None
     batch = Batch(ids, ids, ids.astype(np.float32), noise, noise[0], places=places)
+    if config.data.mask_documents:
+        batch = batch._replace(groups=ids, positions=ids if config.data.restart_positions else None)
     return trainer.lower(batch, config.train.batch_size)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from grain.experimental import index_shuffle
 
 from gpt1_jax.data.corpus import Split
+from gpt1_jax.data.documents import WHOLE, Documents
 from gpt1_jax.errors import UserError
 from gpt1_jax.hashing import hash_numbers
 
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
         groups: int32 [B, S, T], each input attends to those of its own group only; None is one group of all.
         places: int32 [B, S, M], the positions of all targets with a weight, each once, and of some without; None is all
             positions.
+        positions: int32 [B, S, T], the position of each input as the model sees it; None is 0 to T − 1.
     """
 
     tokens: np.ndarray
@@ -48,7 +50,14 @@ class PretrainingBatches:
     """
 
     def __init__(
-        self, split: Split, *, seed: int, batch_size: int, context_length: int, around: int = 0
+        self,
+        split: Split,
+        *,
+        seed: int,
+        batch_size: int,
+        context_length: int,
+        around: int = 0,
+        documents: Documents = WHOLE,
     ) -> None:
         """Checks that the stream is long enough.
 
@@ -58,6 +67,7 @@ class PretrainingBatches:
             batch_size: B.
             context_length: the model's positions.
             around: how many of these are for other than the stream's tokens, which are T.
+            documents: how the documents of a window are treated.
 
         Raises:
             UserError: the stream has fewer than 2 T tokens.
@@ -73,6 +83,7 @@ class PretrainingBatches:
         self.examples_per_epoch = (len(split) - context_length) // context_length
         self._split = split
         self._seed = seed
+        self._documents = documents
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Returns rows start:stop of the global batch of `step`; the weights of a global batch sum to 1."""
@@ -82,7 +93,8 @@ class PretrainingBatches:
         weights = np.full(tokens.shape, 1 / (self.batch_size * self.context_length), np.float32)
         noise = hash_numbers(self._seed, step, np.arange(start, stop)[:, None], np.arange(1))
         update = np.full(stop - start, hash_numbers(self._seed, step))
-        return Batch(tokens, targets, weights, noise, update)
+        groups, positions = self._documents.read(tokens)
+        return Batch(tokens, targets, weights, noise, update, groups=groups, positions=positions)
 
     def starts(self, step: int, start: int, stop: int) -> np.ndarray:
         """Returns where in the stream the windows of rows start:stop of a step begin, int64 [B]."""
@@ -101,7 +113,9 @@ class EvaluationBatches:
     The order is shuffled, always in the same way, so that the first batches, however many, are a fair sample.
     """
 
-    def __init__(self, split: Split, *, batch_size: int, context_length: int) -> None:
+    def __init__(
+        self, split: Split, *, batch_size: int, context_length: int, documents: Documents = WHOLE
+    ) -> None:
         """Checks that the stream is long enough.
 
         Raises:
@@ -117,6 +131,7 @@ class EvaluationBatches:
         self.num_batches = math.ceil(self.num_examples / batch_size)
         self.tokens = len(split)
         self._split = split
+        self._documents = documents
 
     def starts(self, step: int, start: int, stop: int) -> np.ndarray:
         """Returns where in the stream the windows of rows start:stop of batch `step` begin, int64 [B]."""
@@ -130,7 +145,9 @@ class EvaluationBatches:
         positions = starts[:, None] + np.arange(1, self.context_length + 1)
         weights = (positions < len(self._split)).astype(np.float32)
         noise = np.zeros((len(starts), 1), np.uint32)
-        return Batch(windows[:, None, :-1], windows[:, None, 1:], weights[:, None], noise, noise[:, 0])
+        tokens, targets = windows[:, None, :-1], windows[:, None, 1:]
+        groups, positions = self._documents.read(tokens)
+        return Batch(tokens, targets, weights[:, None], noise, noise[:, 0], groups=groups, positions=positions)
 
     def _locate(self, example: int) -> int:
         """Returns where in the stream an example's window begins: at the end for a row that only fills the batch."""

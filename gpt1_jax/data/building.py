@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from gpt1_jax.config import DataConfig
+from gpt1_jax.data.documents import check_marked
 from gpt1_jax.data.manifest import FORMAT_VERSION, fingerprint, write_manifest
 from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.shards import Job, Part, Result, read_result, shard_name, token_type
@@ -46,6 +47,8 @@ def tokenize(
         UserError: the source, the tokenizer or the vocabulary size is wrong, or a split has no text.
     """
     text, given, made_from, directory = _plan(data, tokenizer)
+    if given is not None:
+        check_marked(data, given)
     # Directories in a bucket cannot be renamed; there a corpus exists as soon as it has a manifest.
     remote = "://" in str(directory)
     building = directory if remote else directory.parent / f".{directory.name}"

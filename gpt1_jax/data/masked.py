@@ -13,6 +13,7 @@ import numpy as np
 
 from gpt1_jax.data.batches import Batch, EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.corpus import Split
+from gpt1_jax.data.documents import WHOLE, Documents
 from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
@@ -23,8 +24,8 @@ CHOSEN = 0.15
 _MASKED, _CHANGED = 0.8, 0.9
 # [CLS] and [SEP] around a window.
 AROUND = 2
-# Padding attends to itself alone.
-_REAL, _PADDING = 0, -1
+# The group of padding, which attends to itself alone.
+_PADDING = -1
 # What a hash is for, as its last number.
 _ORDER, _FATE, _PIECE = range(3)
 
@@ -116,13 +117,20 @@ class Masking:
         other = self.ordinary[piece % len(self.ordinary)]
         return np.where(share < _MASKED, self.mask, np.where(share < _CHANGED, other, text)).astype(np.int32)
 
-    def make(self, text: np.ndarray, lengths: np.ndarray, numbers: tuple[int | np.ndarray, ...]) -> Batch:
+    def make(
+        self,
+        text: np.ndarray,
+        lengths: np.ndarray,
+        numbers: tuple[int | np.ndarray, ...],
+        documents: Documents,
+    ) -> Batch:
         """Returns windows with some pieces hidden; weights are 1 there and 0 elsewhere, and the noise is 0.
 
         Args:
             text: int32 [B, N].
             lengths: int64 [B], how many tokens of each row are text; the rest is padding.
             numbers: what the random numbers of each position are made from, broadcast to [B, N].
+            documents: how the documents of a window are treated.
         """
         rows, size = text.shape
         order, fate, piece = (
@@ -133,7 +141,7 @@ class Masking:
         targets, weights = tokens.copy(), np.zeros(tokens.shape, np.float32)
         # Places that are left over are [CLS], whose weight is 0. A whole word may be longer than the share.
         places = np.zeros((rows, most_chosen(size + AROUND)), np.int32) if self.continues is None else None
-        groups = np.full(tokens.shape, _PADDING, np.int32)
+        groups, positions = np.full(tokens.shape, _PADDING, np.int32), np.zeros(tokens.shape, np.int32)
         for row, length in enumerate(lengths.tolist()):
             own = text[row, :length]
             chosen = self.choose(own, order[row, :length])
@@ -144,7 +152,8 @@ class Masking:
             weights[row, 1 : length + 1] = chosen
             if places is not None:
                 places[row, : np.count_nonzero(chosen)] = 1 + np.flatnonzero(chosen)
-            groups[row, : length + AROUND] = _REAL
+            real = slice(length + AROUND)
+            groups[row, real], positions[row, real] = documents.enclosed(own)
         noise = np.zeros((rows, 1), np.uint32)
         return Batch(
             tokens[:, None],
@@ -154,6 +163,7 @@ class Masking:
             noise[:, 0],
             groups=groups[:, None],
             places=None if places is None else places[:, None],
+            positions=positions[:, None] if documents.restart else None,
         )
 
 
@@ -169,7 +179,14 @@ class MaskedBatches:
     """
 
     def __init__(
-        self, split: Split, masking: Masking, *, seed: int, batch_size: int, context_length: int
+        self,
+        split: Split,
+        masking: Masking,
+        *,
+        seed: int,
+        batch_size: int,
+        context_length: int,
+        documents: Documents = WHOLE,
     ) -> None:
         """Checks that the stream is long enough.
 
@@ -181,7 +198,7 @@ class MaskedBatches:
         )
         self.batch_size = batch_size
         self.examples_per_epoch = self._windows.examples_per_epoch
-        self._masking = masking
+        self._masking, self._documents = masking, documents
         self._seed = seed
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
@@ -190,11 +207,14 @@ class MaskedBatches:
         text = windows.tokens[:, 0]
         rows, positions = np.arange(start, stop)[:, None], np.arange(text.shape[1])
         batch = self._masking.make(
-            text, np.full(len(text), text.shape[1]), (self._seed, step, rows, positions)
+            text, np.full(len(text), text.shape[1]), (self._seed, step, rows, positions), self._documents
         )
         shares = np.maximum(batch.weights.sum(-1, keepdims=True), 1) * self.batch_size
         return batch._replace(
-            weights=batch.weights / shares, noise=windows.noise, update=windows.update, groups=None
+            weights=batch.weights / shares,
+            noise=windows.noise,
+            update=windows.update,
+            groups=batch.groups if self._documents.apart else None,
         )
 
 
@@ -205,7 +225,15 @@ class MaskedEvaluationBatches:
     every batch size, on every mesh.
     """
 
-    def __init__(self, split: Split, masking: Masking, *, batch_size: int, context_length: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        masking: Masking,
+        *,
+        batch_size: int,
+        context_length: int,
+        documents: Documents = WHOLE,
+    ) -> None:
         """Checks that the stream is long enough.
 
         Raises:
@@ -217,7 +245,7 @@ class MaskedEvaluationBatches:
         self.batch_size = batch_size
         self.num_examples = self._windows.num_examples
         self.num_batches = self._windows.num_batches
-        self._masking = masking
+        self._masking, self._documents = masking, documents
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Returns rows start:stop of batch `step` < num_batches; weights are 1 or 0; noise is 0."""
@@ -225,4 +253,4 @@ class MaskedEvaluationBatches:
         text = windows.tokens[:, 0]
         places = starts[:, None] + np.arange(text.shape[1])
         lengths = np.clip(self._windows.tokens - starts, 0, text.shape[1])
-        return self._masking.make(text, lengths, (0, places & 0xFFFFFFFF, places >> 32))
+        return self._masking.make(text, lengths, (0, places & 0xFFFFFFFF, places >> 32), self._documents)

@@ -1,8 +1,11 @@
 """Which batches a model reads text in: next tokens if it is causal, and otherwise masked ones."""
 
+from typing import Any
+
 from gpt1_jax.config import Config
 from gpt1_jax.data.batches import EvaluationBatches, PretrainingBatches
 from gpt1_jax.data.corpus import Split
+from gpt1_jax.data.documents import Documents
 from gpt1_jax.data.masked import MaskedBatches, MaskedEvaluationBatches, Masking
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 
@@ -13,12 +16,18 @@ def training_batches(
     """Returns the batches that a model is pre-trained on.
 
     Raises:
-        UserError: the text is too short, or the tokenizer has no mask for a model that fills masks.
+        UserError: the text is too short, or the tokenizer has no mask for a model that fills masks, or no end piece
+            for one that keeps documents apart.
     """
-    sizes = {"batch_size": config.train.batch_size, "context_length": config.model.context_length}
+    more: dict[str, Any] = {
+        "seed": config.seed,
+        "batch_size": config.train.batch_size,
+        "context_length": config.model.context_length,
+        "documents": Documents.of(config.data, tokenizer),
+    }
     if config.model.causal:
-        return PretrainingBatches(split, seed=config.seed, **sizes)
-    return MaskedBatches(split, Masking.of(tokenizer, config.data.whole_words), seed=config.seed, **sizes)
+        return PretrainingBatches(split, **more)
+    return MaskedBatches(split, Masking.of(tokenizer, config.data.whole_words), **more)
 
 
 def evaluation_batches(
@@ -29,7 +38,11 @@ def evaluation_batches(
     Raises:
         UserError: as in `training_batches`.
     """
-    sizes = {"batch_size": batch_size, "context_length": config.model.context_length}
+    more: dict[str, Any] = {
+        "batch_size": batch_size,
+        "context_length": config.model.context_length,
+        "documents": Documents.of(config.data, tokenizer),
+    }
     if config.model.causal:
-        return EvaluationBatches(split, **sizes)
-    return MaskedEvaluationBatches(split, Masking.of(tokenizer, config.data.whole_words), **sizes)
+        return EvaluationBatches(split, **more)
+    return MaskedEvaluationBatches(split, Masking.of(tokenizer, config.data.whole_words), **more)

@@ -73,6 +73,7 @@ class LSTM(nn.Module):
         noise: jax.Array | None = None,
         types: jax.Array | None = None,
         groups: jax.Array | None = None,
+        places: jax.Array | None = None,
     ) -> jax.Array:
         """Returns the final states.
 
@@ -81,6 +82,7 @@ class LSTM(nn.Module):
             noise: uint32 [B], the dropout seed of each sequence; None for no dropout.
             types: without meaning here, as in a Transformer without token types.
             groups: must be None.
+            places: without meaning, as there are no positions.
 
         Raises:
             UserError: there are groups.

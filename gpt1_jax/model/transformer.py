@@ -146,6 +146,7 @@ class Transformer(nn.Module):
         noise: jax.Array | None = None,
         types: jax.Array | None = None,
         groups: jax.Array | None = None,
+        places: jax.Array | None = None,
     ) -> jax.Array:
         """Returns the final states.
 
@@ -155,6 +156,7 @@ class Transformer(nn.Module):
             types: int32 [B, T], the token type of each position; None means 0. Without config.token_types, they have
                 no meaning.
             groups: int32 [B, T], which positions attend to each other; None is one group (see `attention.Sight`).
+            places: int32 [B, T], the positions of the tokens among the C; None is 0 to T − 1.
 
         Returns:
             [B, T, D] in config.dtype.
@@ -178,7 +180,7 @@ class Transformer(nn.Module):
             unroll=config.unroll or (config.num_layers if config.remat == "none" else 1),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x = self.embed(tokens, slice(tokens.shape[1]), noise, types)
+        x = self.embed(tokens, slice(tokens.shape[1]) if places is None else places, noise, types)
         x = cast(Any, layers)(self.blocks, x, jnp.arange(config.num_layers))[0]
         return self.finish(x)
 

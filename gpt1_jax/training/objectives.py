@@ -32,11 +32,12 @@ def language_model_loss(model: Trunk, dropout: bool) -> Objective:
     """
 
     def loss(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        tokens, types, groups = map(flat, (batch.tokens, batch.types, batch.groups))
+        arrays = (batch.tokens, batch.types, batch.groups, batch.positions)
+        tokens, types, groups, positions = map(flat, arrays)
         if dropout:
             params = drop_tables(params, batch.update[0], model.config)
         noise = batch.noise.reshape(-1) if dropout else None
-        hidden: Any = model.apply({"params": params}, tokens, noise, types, groups)
+        hidden: Any = model.apply({"params": params}, tokens, noise, types, groups, positions)
         if batch.places is not None:
             hidden, batch = _at_places(hidden, batch)
         return _next_tokens(model, params, hidden, batch), {}

@@ -84,7 +84,8 @@ def open_session(config: Config, workdir: str) -> Session:
     check_divisible(config.model, config.train.rows, mesh)
     attention = ""
     if config.model.kind == "transformer":
-        attention = choose_attention(config.model, mesh.devices.flat[0].platform, dropout=True)
+        platform, apart = mesh.devices.flat[0].platform, config.data.mask_documents
+        attention = choose_attention(config.model, platform, dropout=True, groups=apart)
     run = Run(workdir)
     if not hosts.alone():
         values = to_dict(config)
