@@ -218,9 +218,6 @@ def _check_mesh(axes: dict[str, int]) -> None:
         raise UserError(
             f"mesh={axes} has more than one axis of -1; only one can take the devices that remain, so set the others."
         )
-<<<<<<< HEAD
-=======
-    return config
 
 
 def _check_documents(config: Config) -> None:
@@ -236,20 +233,6 @@ def _check_documents(config: Config) -> None:
             "data.mask_documents=True does not go with model.kind=lstm, which reads a window from end to end; set it "
             "to False."
         )
-    if data.mask_documents and config.finetune:
-        raise UserError(
-            "data.mask_documents=True is for pre-training, and examples stand alone in fine-tuning; leave it out."
-        )
-
-
-def _check_lstm(model: ModelConfig) -> None:
-    """Refuses what only a Transformer can be."""
-    for name, value in {"norm": "post", "causal": True, "token_types": 0, "embedding_norm": False}.items():
-        if (given := getattr(model, name)) != value:
-            raise UserError(
-                f"model.{name}={given} does not go with model.kind=lstm, the paper's ablation; set {value}."
-            )
->>>>>>> b49efa5 (Documents of a window can be kept apart, with positions that begin anew; a benchmark of contiguous against shuffled text)
 
 
 def _checked(value: Any, key: Key) -> Any:

@@ -36,6 +36,11 @@ class Documents:
         check_marked(data, tokenizer)
         return cls(tokenizer.end_id, data.mask_documents, data.restart_positions)
 
+    @property
+    def anew(self) -> int | None:
+        """The piece behind which a text begins anew, so that nothing is seen of what is before it; None for none."""
+        return self.end if self.apart else None
+
     def read(self, tokens: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Returns which of the inputs of a model that predicts the next token attend to each other, and their positions.
 

@@ -15,7 +15,7 @@ from gpt1_jax.model.transformer import Block, Transformer
 
 
 def read_inside(
-    trunk: Transformer, params: Any, tokens: jax.Array, groups: jax.Array
+    trunk: Transformer, params: Any, tokens: jax.Array, groups: jax.Array, places: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the states behind the embeddings and behind each block, and the weights of attention in each block.
 
@@ -25,7 +25,7 @@ def read_inside(
         trunk: the model.
         params: its parameters.
         tokens: int32 [B, T].
-        groups: int32 [B, T], as in a call of the model.
+        groups, places: int32 [B, T], as in a call of the model.
 
     Returns:
         [L + 1, B, T, D], of which the last are the model's final states, and float32 [L, B, H, T, T].
@@ -38,7 +38,8 @@ def read_inside(
         x, weights = cast(Any, Block(config).apply({"params": block}, x, attend, dropouts))
         return x, (x, weights)
 
-    embedded: Any = trunk.apply({"params": params}, tokens, slice(tokens.shape[1]), method="embed")
+    where = slice(tokens.shape[1]) if places is None else places
+    embedded: Any = trunk.apply({"params": params}, tokens, where, method="embed")
     last, (states, weights) = jax.lax.scan(layer, embedded, params["blocks"])
     final: Any = trunk.apply({"params": params}, last, method="finish")
     return jnp.concatenate([embedded[None], states[:-1], final[None]]), weights

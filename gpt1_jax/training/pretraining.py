@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from gpt1_jax.config import Config
 from gpt1_jax.data.corpus import Corpus
+from gpt1_jax.data.documents import Documents
 from gpt1_jax.data.text_batches import evaluation_batches, training_batches
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
@@ -117,7 +118,7 @@ def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any
         seconds_per_step=expect_seconds(run, config.model, mesh, tokens_per_step * flops_per_token),
         early=early,
         lines=warnings,
-        sample=_make_sample(model, corpus, mesh)
+        sample=_make_sample(model, corpus, Documents.of(config.data, tokenizer), mesh)
         if isinstance(model, Transformer) and config.model.causal
         else None,
     )
@@ -152,14 +153,16 @@ def _make_evaluate(
     return lambda params: score_text(measure(params).loss, [split], config.model.causal)
 
 
-def _make_sample(model: Transformer, corpus: Corpus, mesh: Mesh) -> Callable[[Any], tuple[str, str]]:
+def _make_sample(
+    model: Transformer, corpus: Corpus, documents: Documents, mesh: Mesh
+) -> Callable[[Any], tuple[str, str]]:
     """Returns a function from parameters to the held-out text's beginning and what follows, always with one seed."""
     given = min(16, model.config.context_length // 2)
     prompt = corpus.validation.read(0, given).tolist()
     settings = Generation(max_new_tokens=48, temperature=0.8)
 
     def sample(params: Any) -> tuple[str, str]:
-        generator = Generator(model, mesh, params)
+        generator = Generator(model, mesh, params, documents.anew, documents.restart)
         ((found,),) = generator([prompt], settings, watch=lambda _: stopping.check(), every=8)
         decode = corpus.tokenizer.decode
         return decode(prompt), decode(found.tokens)

@@ -85,7 +85,8 @@ def generate(
 
 
 def _make_generator(trained: "TrainedRun") -> Generator:
-    return Generator(trained.trunk, trained.mesh, trained.trunk_params)
+    documents = trained.documents
+    return Generator(trained.trunk, trained.mesh, trained.trunk_params, documents.anew, documents.restart)
 
 
 def read_prompts(tokenizer: Tokenizer, given: object) -> tuple[list[Prompt], bool]:

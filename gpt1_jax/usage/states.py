@@ -54,8 +54,10 @@ def logits(trained: "TrainedRun", ids: object) -> np.ndarray:
     """Returns the logits at each id, see `TrainedRun.logits`."""
     checked = _check_length(trained, check_ids(ids, "ids", trained.tokenizer.vocab_size))
     rows = np.zeros((rows_at_least(trained), len(checked)), np.int32) + np.array(checked, np.int32)
+    groups, places = _apart(trained, rows)
     with trained.on_mesh():
-        return check_finite(np.array(trained.compiled(_make_logits)(trained.trunk_params, rows)))
+        found = trained.compiled(_make_logits)(trained.trunk_params, rows, groups, places)
+        return check_finite(np.array(found))
 
 
 def states(trained: "TrainedRun", text: object, layer: object) -> np.ndarray:
@@ -129,12 +131,14 @@ def embed(trained: "TrainedRun", texts: object) -> np.ndarray:
 
 
 def _make_logits(trained: "TrainedRun") -> Any:
-    """Returns the compiled function (parameters, tokens [B, T]) → the logits of row 0, float32 [T, V]."""
+    """Returns the compiled function (parameters, tokens, groups, places [B, T]) → row 0's logits, float32 [T, V]."""
     trunk = trained.trunk
 
     @jax.jit
-    def logits(params: Any, tokens: jax.Array) -> jax.Array:
-        hidden: Any = trunk.apply({"params": params}, tokens)
+    def logits(
+        params: Any, tokens: jax.Array, groups: jax.Array | None, places: jax.Array | None
+    ) -> jax.Array:
+        hidden: Any = trunk.apply({"params": params}, tokens, None, None, groups, places)
         # Without the padding, as these numbers have always been computed, to the last bit.
         cut = {name: params[name][: trunk.vocab_size] for name in ("tokens", "output_bias") if name in params}
         return output.logits(trunk.config, {**params, **cut}, hidden[0].astype(jnp.float32), trunk.vocab_size)
@@ -160,12 +164,14 @@ def _make_mean_states(trained: "TrainedRun") -> Any:
 
 
 def _make_inside(trained: "TrainedRun") -> Any:
-    """Returns the compiled function (parameters, tokens, groups [B, T]) → what `read_inside` finds in row 0."""
+    """Returns the compiled function (parameters, tokens, groups, places [B, T]) → what `read_inside` finds in row 0."""
     trunk = check_transformer(trained, "The inside of a model")
 
     @partial(jax.jit, out_shardings=replicated(trained.mesh))
-    def inside(params: Any, tokens: jax.Array, groups: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found, weights = read_inside(trunk, params, tokens, groups)
+    def inside(
+        params: Any, tokens: jax.Array, groups: jax.Array, places: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        found, weights = read_inside(trunk, params, tokens, groups, places)
         return found[:, 0].astype(jnp.float32), weights[:, 0]
 
     return inside
@@ -177,9 +183,16 @@ def _inside(trained: "TrainedRun", ids: Sequence[int]) -> tuple[np.ndarray, np.n
     # Few widths are compiled.
     (batch,) = make_batches([Window(0, 0, 0, length)], trained.config.model.context_length, rows)
     tokens, groups = pad([ids] * rows, rows, batch.width)
+    apart, places = _apart(trained, tokens)
+    groups = groups if apart is None else np.where(groups == PADDING, PADDING, apart)
     with trained.on_mesh():
-        found, weights = trained.compiled(_make_inside)(trained.trunk_params, tokens, groups)
+        found, weights = trained.compiled(_make_inside)(trained.trunk_params, tokens, groups, places)
         return np.array(found[:, :length]), np.array(weights[:, :, :length, :length])
+
+
+def _apart(trained: "TrainedRun", tokens: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Returns the groups and places [B, T] of ids that hold several documents, as they were read in training."""
+    return trained.documents.read(tokens) if trained.config.model.causal else (None, None)
 
 
 def rows_at_least(trained: "TrainedRun") -> int:

@@ -19,6 +19,7 @@ from gpt1_jax.arguments import (
     check_step,
     check_text,
 )
+from gpt1_jax.data.documents import Documents
 from gpt1_jax.devices.compile_cache import keep_compiled
 from gpt1_jax.devices.mesh import mesh_at_hand, use
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
@@ -77,6 +78,7 @@ class TrainedRun:
         parts = {"step": abstract.step, "params": abstract.params}
         restored = restore_chosen(self.run, parts, chosen, logging.warning)
         self.step, self.params = int(restored["step"]), restored["params"]
+        self.documents = Documents.of(self.config.data, self.tokenizer)
         self._compiled: dict[Any, Any] = {}
 
     def __repr__(self) -> str:

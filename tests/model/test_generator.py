@@ -12,6 +12,7 @@ from flax import linen as nn
 from support import tiny_model, use_mesh
 from torch_support import torch_names
 
+from gpt1_jax.data.documents import Documents
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding import decode, generator
 from gpt1_jax.model.decoding.generator import Generator, Sample
@@ -381,3 +382,41 @@ def test_more_beams_than_there_is_memory_for_are_told(monkeypatch: pytest.Monkey
 def test_an_lstm_is_told() -> None:
     with use_mesh() as mesh, pytest.raises(UserError, match="lstm cannot continue text"):
         Generator(LSTM(tiny_model(kind="lstm", num_layers=1), VOCAB), mesh, {})
+
+
+# ── Documents that are kept apart ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("beams", "restart"), [(1, False), (3, True)])
+def test_what_follows_an_end_piece_is_continued_as_if_it_stood_alone(beams: int, restart: bool) -> None:
+    prompts, settings = (
+        random_prompts(6),
+        Generation(max_new_tokens=24, num_beams=beams, temperature=beams % 2),
+    )
+    (first, *_), *_ = generate([[5, 6]], max_new_tokens=24, num_beams=beams, temperature=beams % 2)
+    # A piece that is written, and one more prompt that has it inside.
+    anew = max(first.tokens[:-4], key=first.tokens.count)
+    prompts += [[5, 6], [1, 2, anew, 3, anew, 4, 5]]
+    with use_mesh() as mesh:
+        model = Transformer(CONFIG, VOCAB)
+        found = Generator(model, mesh, random_params(), anew, restart)(prompts, settings)
+        inside = 0
+        for prompt, (sample, *_) in zip(prompts, found, strict=True):
+            text = np.zeros((1, CONTEXT), np.int32)
+            text[0, : len(prompt) + len(sample.tokens)] = [*prompt, *sample.tokens]
+            groups, places = Documents(anew, apart=True, restart=restart).read(text)
+            states = _apart_states(random_params(), text, groups, places)
+            logits = np.array(states[0] @ random_params()["tokens"][:VOCAB].T)
+            for place, (token, chance) in enumerate(
+                zip(sample.tokens, sample.log_probabilities, strict=True), start=len(prompt) - 1
+            ):
+                assert chance == pytest.approx(log_softmax(logits[place])[token], abs=1e-4)
+            inside += anew in sample.tokens[:-1]
+    assert inside
+
+
+_apart_states = jax.jit(
+    lambda params, tokens, groups, places: Transformer(CONFIG, VOCAB).apply(
+        {"params": params}, tokens, None, None, groups, places
+    )
+)

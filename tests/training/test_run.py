@@ -33,6 +33,8 @@ OTHER: dict[str, Any] = {
     "model.token_types": 2,
     "model.embedding_norm": True,
     "data.whole_words": True,
+    "data.mask_documents": True,
+    "data.restart_positions": True,
     "data.split_seed": 7,
     "train.batch_size": 16,
     "optimizer.name": "adamw",
@@ -49,7 +51,10 @@ OTHER: dict[str, Any] = {
     "finetune.positive_label": "1",
 }
 # What a key needs beside it.
-BESIDE: dict[str, dict[str, Any]] = {"data.whole_words": {"model.causal": False}}
+BESIDE: dict[str, dict[str, Any]] = {
+    "data.whole_words": {"model.causal": False},
+    "data.restart_positions": {"data.mask_documents": True},
+}
 
 
 def begun_with(**overrides: Any) -> Config:

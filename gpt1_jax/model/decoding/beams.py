@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.model.attention import Cache
-from gpt1_jax.model.decoding.decode import Prompts, Weights, advance, empty_caches
+from gpt1_jax.model.decoding.decode import Begins, Prompts, Weights, advance, empty_caches
 from gpt1_jax.model.transformer import Transformer
 
 # The score of anything that is not a candidate.
@@ -39,6 +39,7 @@ class _State(NamedTuple):
 
     Attributes:
         caches: of each layer.
+        begins: where the running beams begin, [B · W] each.
         step: int32, new tokens so far.
         running: the beams that continue; their scores are sums.
         ended: the beams that have ended; their scores are divided.
@@ -46,6 +47,7 @@ class _State(NamedTuple):
     """
 
     caches: tuple[Cache, ...]
+    begins: Begins
     step: jax.Array
     running: Beams
     ended: Beams
@@ -76,16 +78,15 @@ def search(
         The W best that ended.
     """
     batch, slots = prompts.tokens.shape
-    first = jnp.repeat(prompts.first, width)
     logits, caches = advance(
         model,
         weights,
         prompts.tokens,
         empty_caches(model, batch, slots + size),
         jnp.int32(0),
-        prompts.first,
+        prompts.begins,
     )
-    caches = jax.tree.map(lambda x: jnp.repeat(x, width, axis=0), caches)
+    caches, begins = jax.tree.map(lambda x: jnp.repeat(x, width, axis=0), (caches, prompts.begins))
     none = Beams(
         tokens=jnp.zeros((batch, width, size), jnp.int32),
         log_probabilities=jnp.zeros((batch, width, size), jnp.float32),
@@ -94,15 +95,16 @@ def search(
     )
     # All beams are the prompt: only one may branch.
     alone = none._replace(scores=none.scores.at[:, 0].set(0))
-    start = _State(caches, jnp.int32(0), alone, none, jnp.ones(batch, bool))
+    start = _State(caches, begins, jnp.int32(0), alone, none, jnp.ones(batch, bool))
     grow = partial(_grow, prompts=prompts, length_penalty=length_penalty)
 
     def step(state: _State) -> _State:
         last = jax.lax.dynamic_index_in_dim(state.running.tokens, state.step - 1, axis=2)
-        logits, caches = advance(
-            model, weights, last.reshape(-1, 1), state.caches, slots + state.step - 1, first
-        )
-        return grow(state._replace(caches=caches), logits)
+        last, slot, begins = last.reshape(-1, 1), slots + state.step - 1, state.begins
+        if prompts.anew is not None:
+            begins = prompts.anew.behind(begins, last[:, 0], slot)
+        logits, caches = advance(model, weights, last, state.caches, slot, begins)
+        return grow(state._replace(caches=caches, begins=begins), logits)
 
     state = grow(start, jnp.repeat(logits, width, axis=0))
     return jax.lax.while_loop(lambda state: state.open.any(), step, state).ended
@@ -139,12 +141,12 @@ def _grow(state: _State, logits: jax.Array, *, prompts: Prompts, length_penalty:
     running = _take(grown, places)._replace(scores=scores)
     parents = jnp.take_along_axis(parents, places, axis=1)
     rows = (jnp.arange(batch)[:, None] * width + parents).reshape(-1)
-    caches = jax.tree.map(lambda x: x[rows], state.caches)
+    caches, begins = jax.tree.map(lambda x: x[rows], (state.caches, state.begins))
 
     full = (ended.scores > NEVER).all(1)
     better = scores[:, 0] / divisor > ended.scores.min(1)
     still = state.open & (better | ~full) & (length < limits)
-    return _State(caches, length, running, ended, still)
+    return _State(caches, begins, length, running, ended, still)
 
 
 def _best(beams: Beams, width: int) -> Beams:

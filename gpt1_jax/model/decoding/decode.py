@@ -1,7 +1,8 @@
 """Continues sequences one token at a time, with a cache of keys and values, in one compiled loop.
 
 Sequences are right-aligned: they end at the same slot and begin where their length says, so that every step writes one
-slot of all caches. A slot's position is its distance from the beginning of its sequence.
+slot of all caches. A slot's position is its distance from the beginning of its sequence. Where documents are kept
+apart, a sequence begins anew at each piece that ends one.
 
 Letters: B sequences, P slots of the prompts, N new tokens at most, C = P + N slots, D width, H heads, K head width,
 V the tokenizer's pieces.
@@ -32,26 +33,57 @@ class Weights(NamedTuple):
     blocks: tuple[Any, ...]
 
 
+class Begins(NamedTuple):
+    """Where sequences begin.
+
+    Attributes:
+        seen: int32 [B], the first slot that later ones attend to.
+        placed: int32 [B], the slot of position 0.
+    """
+
+    seen: jax.Array
+    placed: jax.Array
+
+
+class Anew(NamedTuple):
+    """How sequences begin anew.
+
+    Attributes:
+        piece: int32, the piece that later ones do not look behind.
+        restart: bool, whether positions begin anew there, too.
+    """
+
+    piece: jax.Array
+    restart: jax.Array
+
+    def behind(self, begins: Begins, last: jax.Array, slot: jax.Array) -> Begins:
+        """Returns where sequences begin once their tokens `last` [B] lie in a slot."""
+        here = last == self.piece
+        return Begins(jnp.where(here, slot, begins.seen), jnp.where(here & self.restart, slot, begins.placed))
+
+
 class Prompts(NamedTuple):
     """The prompts to continue.
 
     Attributes:
         tokens: int32 [B, P], right-aligned.
-        first: int32 [B], the slot at which each begins.
+        begins: where each begins.
         limits: int32 [B], the most new tokens for each, at least 1.
         stops: int32 [M], the tokens that end a sequence.
         keys: a random key for each, [B].
         drawn: int32, the number of tokens that these keys have drawn already.
         seen: bool [B, V], the pieces that a repetition penalty applies to; None without a penalty.
+        anew: how sequences begin anew; None if they do not.
     """
 
     tokens: jax.Array
-    first: jax.Array
+    begins: Begins
     limits: jax.Array
     stops: jax.Array
     keys: jax.Array
     drawn: jax.Array
     seen: jax.Array | None
+    anew: Anew | None
 
 
 class Sequences(NamedTuple):
@@ -61,6 +93,7 @@ class Sequences(NamedTuple):
         caches: of each layer.
         slot: int32, where the last token will go, which is not in the caches yet.
         last: int32 [B], the last token.
+        begins: as in `Prompts`, by now.
         step: int32, new tokens so far.
         tokens: int32 [B, N].
         log_probabilities: float32 [B, N], the model's own, before any of `Sampling`.
@@ -72,6 +105,7 @@ class Sequences(NamedTuple):
     caches: tuple[Cache, ...]
     slot: jax.Array
     last: jax.Array
+    begins: Begins
     step: jax.Array
     tokens: jax.Array
     log_probabilities: jax.Array
@@ -113,23 +147,25 @@ def advance(
     tokens: jax.Array,
     caches: tuple[Cache, ...],
     slot: jax.Array,
-    first: jax.Array,
+    begins: Begins,
 ) -> tuple[jax.Array, tuple[Cache, ...]]:
     """Reads further tokens.
 
     Args:
         tokens: int32 [B, T], for the slots from `slot` on.
-        caches, slot, first: see `attention.cached_attention`.
+        caches, slot: see `attention.cached_attention`.
+        begins: where the sequences begin.
 
     Returns:
         The logits of what follows the last token, float32 [B, V], and the caches with these tokens in them.
     """
     config = model.config
-    places = jnp.clip(slot + jnp.arange(tokens.shape[1]) - first[:, None], 0, config.context_length - 1)
+    places = slot + jnp.arange(tokens.shape[1]) - begins.placed[:, None]
+    places = jnp.clip(places, 0, config.context_length - 1)
     x: Any = model.apply({"params": weights.around}, tokens, places, method="embed")
     extended, nothing_dropped = [], layer_dropouts(config, None, 0)
     for params, cache in zip(weights.blocks, caches, strict=True):
-        attend = partial(cached_attention, cache=cache, slot=slot, first=first)
+        attend = partial(cached_attention, cache=cache, slot=slot, first=begins.seen)
         x, cache = Block(config).apply({"params": params}, x, attend, nothing_dropped)
         extended.append(cache)
     last: Any = model.apply({"params": weights.around}, x[:, -1], method="finish")
@@ -141,11 +177,13 @@ def begin(model: Transformer, weights: Weights, prompts: Prompts, sampling: Samp
     """Reads the prompts and chooses the first new token of each; `size` is N."""
     batch, width = prompts.tokens.shape
     caches = empty_caches(model, batch, width + size)
-    logits, caches = advance(model, weights, prompts.tokens, caches, jnp.int32(0), prompts.first)
+    logits, caches = advance(model, weights, prompts.tokens, caches, jnp.int32(0), prompts.begins)
     nothing = Sequences(
         caches=caches,
         slot=jnp.int32(width - 1),
         last=prompts.tokens[:, -1],
+        # Their own, since `proceed` takes over what it is given.
+        begins=jax.tree.map(jnp.copy, prompts.begins),
         step=jnp.int32(0),
         tokens=jnp.zeros((batch, size), jnp.int32),
         log_probabilities=jnp.zeros((batch, size), jnp.float32),
@@ -171,8 +209,11 @@ def proceed(
         return (state.step < until) & ~state.done.all()
 
     def step(state: Sequences) -> Sequences:
-        logits, caches = advance(model, weights, state.last[:, None], state.caches, state.slot, prompts.first)
-        return _append(state._replace(caches=caches), logits, prompts, sampling)
+        begins = state.begins
+        if prompts.anew is not None:
+            begins = prompts.anew.behind(begins, state.last, state.slot)
+        logits, caches = advance(model, weights, state.last[:, None], state.caches, state.slot, begins)
+        return _append(state._replace(caches=caches, begins=begins), logits, prompts, sampling)
 
     return jax.lax.while_loop(more, step, state)
 
@@ -188,6 +229,7 @@ def _append(state: Sequences, logits: jax.Array, prompts: Prompts, sampling: Sam
         caches=state.caches,
         slot=state.slot + 1,
         last=tokens,
+        begins=state.begins,
         step=state.step + 1,
         tokens=state.tokens.at[:, state.step].set(tokens),
         log_probabilities=state.log_probabilities.at[:, state.step].set(log_probabilities),

@@ -15,7 +15,7 @@ from gpt1_jax.devices.memory import memory_at_hand
 from gpt1_jax.devices.mesh import batch_sharding, replicated
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.beams import Beams, search
-from gpt1_jax.model.decoding.decode import Prompts, Weights, begin, proceed, unstack
+from gpt1_jax.model.decoding.decode import Anew, Begins, Prompts, Weights, begin, proceed, unstack
 from gpt1_jax.model.decoding.sampling import Sampling
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.output import check_continues
@@ -44,8 +44,18 @@ class Sample(NamedTuple):
 class Generator:
     """A trained language model that continues sequences. Call it under the mesh."""
 
-    def __init__(self, model: Trunk, mesh: Mesh, params: Any) -> None:
+    def __init__(
+        self, model: Trunk, mesh: Mesh, params: Any, anew: int | None = None, restart: bool = False
+    ) -> None:
         """Prepares the parameters for decoding.
+
+        Args:
+            model: the model.
+            mesh: where it computes.
+            params: its parameters.
+            anew: the piece behind which a text begins anew, so that nothing is seen of what is before it; None for
+                none.
+            restart: whether its positions begin anew as well.
 
         Raises:
             UserError: the model is an LSTM, which has no cache to go on from, or predicts no next tokens.
@@ -55,6 +65,7 @@ class Generator:
             raise UserError("model.kind=lstm cannot continue text; name a run of a transformer.")
         self._model, self._mesh = model, mesh
         self._parts = mesh.shape["data"] * mesh.shape["fsdp"]
+        self._anew, self._restart = anew, restart
         self._weights: Weights = unstack(model, params)
         self._gather = jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
 
@@ -255,20 +266,24 @@ class Generator:
         """Returns right-aligned rows, as many as divide over the mesh; surplus rows end at once."""
         batch, width = -(-len(windows) // self._parts) * self._parts, _bucket(max(map(len, windows)))
         tokens = np.zeros((batch, width), np.int32)
-        first = np.full(batch, width - 1, np.int32)
+        seen, placed = np.full((2, batch), width - 1, np.int32)
         for row, window in enumerate(windows):
             tokens[row, width - len(window) :] = window
-            first[row] = width - len(window)
+            seen[row] = placed[row] = width - len(window)
+            if self._anew in window:
+                seen[row] = width - 1 - window[::-1].index(self._anew)
+                placed[row] = seen[row] if self._restart else placed[row]
         limits = limits + [1] * (batch - len(windows))
         filled = np.minimum(np.arange(batch), len(windows) - 1)
         return Prompts(
             self._placed(tokens),
-            self._placed(first),
+            Begins(self._placed(seen), self._placed(placed)),
             self._placed(np.array(limits, np.int32)),
             jnp.array(stop, jnp.int32),
             keys[filled],
             jnp.int32(drawn),
             None,
+            None if self._anew is None else Anew(jnp.int32(self._anew), jnp.bool(self._restart)),
         )
 
     def _read(self, *arrays: jax.Array) -> tuple[np.ndarray, ...]:
