@@ -14,7 +14,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -143,7 +143,7 @@ def _scores(run: Path, part: str = "validation") -> dict[str, float]:
     return found.get(part) or found["validation"]
 
 
-def _pairs(settings: dict[str, object]) -> list[str]:
+def _pairs(settings: Mapping[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in settings.items()]
 
 

@@ -39,6 +39,7 @@ class Batch(NamedTuple):
     types: np.ndarray | None = None
     groups: np.ndarray | None = None
     places: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
 
 class PretrainingBatches:
@@ -147,7 +148,9 @@ class EvaluationBatches:
         noise = np.zeros((len(starts), 1), np.uint32)
         tokens, targets = windows[:, None, :-1], windows[:, None, 1:]
         groups, positions = self._documents.read(tokens)
-        return Batch(tokens, targets, weights[:, None], noise, noise[:, 0], groups=groups, positions=positions)
+        return Batch(
+            tokens, targets, weights[:, None], noise, noise[:, 0], groups=groups, positions=positions
+        )
 
     def _locate(self, example: int) -> int:
         """Returns where in the stream an example's window begins: at the end for a row that only fills the batch."""

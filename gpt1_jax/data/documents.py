@@ -42,7 +42,7 @@ class Documents:
         return self.end if self.apart else None
 
     def read(self, tokens: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Returns which of the inputs of a model that predicts the next token attend to each other, and their positions.
+        """Returns which inputs of a model that predicts the next token attend to each other, and their positions.
 
         An end piece that is read opens the next document, whose first token it thus predicts, as it does at the
         beginning of a stream or of a text that is scored. As a target, it is the last of the document that it ends. So

@@ -47,7 +47,9 @@ def test_no_token_of_a_batch_is_predicted_from_another_document() -> None:
     ):
         for step in range(3):
             batch = batches.rows(step, 0, 4)
-            assert batch.groups is not None and batch.places is not None and batch.groups.shape == (4, 1, 16)
+            assert (
+                batch.groups is not None and batch.positions is not None and batch.groups.shape == (4, 1, 16)
+            )
             for row, start in enumerate(batches.starts(step, 0, 4).tolist()):
                 size = min(16, len(split) - 1 - start)
                 for place in range(size):
@@ -58,7 +60,7 @@ def test_no_token_of_a_batch_is_predicted_from_another_document() -> None:
                         number[start + other] == own or (other == seen[0] and whole[start + other] == END)
                         for other in seen
                     )
-                    assert batch.places[row, 0, place] == place - seen[0]
+                    assert batch.positions[row, 0, place] == place - seen[0]
                     # And all of it that lies in the window.
                     first = seen[0]
                     assert first == 0 or whole[start + first] == END
@@ -90,7 +92,7 @@ def test_masked_windows_keep_documents_apart_and_hide_what_they_hid_before() -> 
             one, other = before.rows(step, 0, 4), now.rows(step, 0, 4)
             for array, same in zip(one[:5], other[:5], strict=True):
                 np.testing.assert_array_equal(array, same)
-            assert other.groups is not None and other.places is not None and one.places is None
+            assert other.groups is not None and other.positions is not None and one.positions is None
             several += (other.groups.max((1, 2)) > 0).sum()
             assert ((other.groups == -1) == (0 if one.groups is None else one.groups == -1)).all()
     assert several > 4

@@ -50,7 +50,7 @@ def alone(batch: Batch, causal: bool) -> Batch:
     for row in range(len(batch.tokens)):
         for group in np.unique(batch.groups[row]):
             own = batch.groups[row, 0] == group
-            places = np.arange(LENGTH) if batch.places is None else batch.places[row, 0]
+            places = np.arange(LENGTH) if batch.positions is None else batch.positions[row, 0]
             arrays = (batch.tokens[row, 0], batch.targets[row, 0], batch.weights[row, 0], places)
             missing = LENGTH - own.sum()
             rows.append([np.pad(array[own], (0, missing)) for array in arrays])
@@ -58,7 +58,7 @@ def alone(batch: Batch, causal: bool) -> Batch:
     tokens, targets, weights, places = (np.stack(column)[:, None] for column in zip(*rows, strict=True))
     noise = np.zeros((len(rows), 1), np.uint32)
     groups = None if causal else -np.stack(padding)[:, None].astype(np.int32)
-    return Batch(tokens, targets, weights, noise, noise[:, 0], groups=groups, places=places)
+    return Batch(tokens, targets, weights, noise, noise[:, 0], groups=groups, positions=places)
 
 
 @pytest.mark.parametrize(
