@@ -184,7 +184,7 @@ def _inside(trained: "TrainedRun", ids: Sequence[int]) -> tuple[np.ndarray, np.n
     (batch,) = make_batches([Window(0, 0, 0, length)], trained.config.model.context_length, rows)
     tokens, groups = pad([ids] * rows, rows, batch.width)
     apart, places = _apart(trained, tokens)
-    groups = groups if apart is None else np.where(groups == PADDING, PADDING, apart)
+    groups = groups if apart is None else np.where(groups == _PADDING, _PADDING, apart)
     with trained.on_mesh():
         found, weights = trained.compiled(_make_inside)(trained.trunk_params, tokens, groups, places)
         return np.array(found[:, :length]), np.array(weights[:, :, :length, :length])
