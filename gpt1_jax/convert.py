@@ -19,6 +19,13 @@ _STEP = flags.DEFINE_string("step", None, f"of --from=gpt1_jax: {STEP_HELP}")
 _NUM_HEADS = flags.DEFINE_integer(
     "num_heads", None, "the number of heads, for the format openai [its width / 64]", 1, 2**20 - 1
 )
+_KIND = flags.DEFINE_enum(
+    "kind",
+    None,
+    ("classification", "entailment", "similarity", "tagging", "span"),
+    "of --from=huggingface: what the head of a fine-tuned BERT reads; a class of two texts is one of entailment or "
+    "similarity [by the class in config.json]",
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -35,7 +42,7 @@ def main(arguments: list[str]) -> None:
     # jax and the rest are imported only when the flags are known to be right.
     from gpt1_jax.interop.conversion import Reading, convert
 
-    reading = Reading(tokenizer=_TOKENIZER.value, num_heads=_NUM_HEADS.value, step=step)
+    reading = Reading(tokenizer=_TOKENIZER.value, num_heads=_NUM_HEADS.value, step=step, kind=_KIND.value)
     convert(source_format, target_format, source, target, **reading)
 
 

@@ -11,13 +11,13 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
 from gpt1_jax.devices.hosts import tell
 from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
+from gpt1_jax.interop.head_forms import why_not
 from gpt1_jax.interop.huggingface import read_huggingface, write_huggingface
 from gpt1_jax.interop.json_files import shown
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
 from gpt1_jax.interop.published import LanguageModel, check_finite
 from gpt1_jax.interop.run_directory import read_run, write_run
 from gpt1_jax.interop.target import check_target, whole_directory
-from gpt1_jax.interop.task_heads import why_not
 from gpt1_jax.model.specials import SPECIALS
 
 
@@ -30,11 +30,14 @@ class Reading(TypedDict, total=False):
         num_heads: the number of heads, which the format `openai` does not record; None means one for each 64 of the
             width.
         step: the checkpoint of a run, as `gpt1_jax.load` takes it.
+        kind: what a BertForSequenceClassification reads: classification, entailment or similarity; None means the
+            first.
     """
 
     tokenizer: str | None
     num_heads: int | None
     step: Step | None
+    kind: str | None
 
 
 def convert(
@@ -59,6 +62,7 @@ def convert(
             f"OUT={target} is in a bucket, where no directory appears all at once; name a local one, and copy it there."
         )
     tokenizer, num_heads, step = reading.get("tokenizer"), reading.get("num_heads"), reading.get("step")
+    kind = reading.get("kind")
     directory, place = expand_local(source, "IN"), Path(os.path.realpath(expand_local(target, "OUT")))
     check_target(directory, place)
     if not directory.is_dir():
@@ -69,6 +73,8 @@ def convert(
         raise UserError(f"--num_heads={num_heads} goes with --from=openai only; leave it out.")
     if step is not None and source_format != "gpt1_jax":
         raise UserError(f"--step={step} goes with --from=gpt1_jax only; leave it out.")
+    if kind is not None and source_format != "huggingface":
+        raise UserError(f"--kind={kind} goes with --from=huggingface only; leave it out.")
 
     named = None if tokenizer is None else _open_named(tokenizer)
 
@@ -76,7 +82,7 @@ def convert(
     if source_format == "openai":
         model = read_openai(directory, num_heads, named)
     elif source_format == "huggingface":
-        model = read_huggingface(directory, tell, named)
+        model = read_huggingface(directory, tell, named, kind)
     else:
         model = read_run(str(directory), step)
         model = dataclasses.replace(model, tokenizer=named or model.tokenizer)
@@ -117,12 +123,16 @@ def _settle_tokens(model: LanguageModel, source: str) -> LanguageModel:
             f"{source} has no tokenizer, so the converted model reads and writes only ids; give it a tokenizer with "
             "--tokenizer=openai:DIR, huggingface:DIR or sentencepiece:FILE.model."
         )
-    if model.added and rows == pieces + len(model.added):
+    specials = SPECIALS if model.config.causal else 0
+    if model.head is not None and rows == pieces + specials:
+        # Their rows belong to the head.
+        pass
+    elif model.added and rows == pieces + len(model.added):
         tell(
             f"The last {len(model.added)} rows of {table} are left out: they are the added tokens "
             f"{shown(', '.join(model.added))}, which are plain characters to the tokenizer here."
         )
-    elif model.config.causal and rows == pieces + SPECIALS:
+    elif specials and rows == pieces + specials:
         tell(f"The last {SPECIALS} rows of {table} are left out: they are fine-tuning's special tokens.")
     elif rows != pieces:
         raise UserError(
@@ -140,8 +150,10 @@ def _settle_head(model: LanguageModel, target_format: str) -> LanguageModel:
         return model
     task = model.head.task
     reason = why_not(model.family, task)
-    if target_format != "huggingface":
-        reason = f"the format {target_format} holds language models"
+    if target_format == "openai":
+        reason = "the format openai holds language models"
+    elif target_format == "gpt1_jax":
+        reason = None
     if reason is None:
         return model
     what = "head of task {} is" if model.head.bias.size else "special tokens of task {} are"

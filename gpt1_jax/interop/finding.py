@@ -12,12 +12,13 @@ from gpt1_jax.config import ModelConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.config_json import ModelDescription
 from gpt1_jax.interop.family import Family, TensorPlace
+from gpt1_jax.interop.head_forms import WITH_BIAS
 from gpt1_jax.interop.json_files import shown
 from gpt1_jax.interop.tensors import DTYPES, Tensor, open_safetensors, open_tensors
 from gpt1_jax.model.layers import starting
 
-# A classifier's last norm may be replaced to express a bias; the language model's own norm then goes into this file.
-LAST_NORM = "language_model_norm.safetensors"
+# The head of a classifier without a bias, and the last norm, as they were before these carried the bias.
+UNFOLDED = "language_model_norm.safetensors"
 # Parts that heads, torch.compile and PyTorch's distributed wrappers add to a model's own names.
 _AROUND = {"transformer", "bert", "_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Masks and the like, which older files contain.
@@ -29,8 +30,8 @@ _HEADS = ("score.", "multiple_choice_head.", "classifier.", "qa_outputs.", "cls.
 
 def find_tensors(
     directory: Path, described: ModelDescription, tell: Callable[[str], None]
-) -> dict[str, Tensor]:
-    """Returns the model's tensors by their published names, with the copies that the files have of some.
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns the model's tensors, with the copies that the files have of some, and those of heads, by their names.
 
     Args:
         directory: holds the files.
@@ -41,7 +42,7 @@ def find_tensors(
         UserError: a file is missing or damaged, or does not hold such a model.
     """
     family, config, rows, _ = described
-    found = _language_model(directory, family, config, tell)
+    found, heads = _language_model(directory, family, config)
     tensors, copies = {}, {}
     for copy, name in family.copies.items():
         if copy in found:
@@ -57,22 +58,23 @@ def find_tensors(
             raise UserError(
                 f"{directory} has no {place.name}, expected one of shape {list(place.shape)}; bring all weights."
             )
-        tensors[place.name] = _checked(directory, place.name, found.pop(place.name), place.shape)
+        tensors[place.name] = checked(directory, place.name, found.pop(place.name), place.shape)
     for copy, tensor in copies.items():
-        tensors[copy] = _checked(directory, copy, tensor, tensors[family.copies[copy]].shape)
+        tensors[copy] = checked(directory, copy, tensor, tensors[family.copies[copy]].shape)
     for name, tensor in found.items():
         raise UserError(
             f"{directory} has {shown(name)} of shape {list(tensor.shape)}, which does not belong to the model that its "
             "config.json describes; convert a model of that kind and size."
         )
-    return tensors
+    return tensors, heads
 
 
 def _language_model(
-    directory: Path, family: Family, config: ModelConfig, tell: Callable[[str], None]
-) -> dict[str, Tensor]:
-    """Returns the tensors in the files by today's names, without those of heads."""
+    directory: Path, family: Family, config: ModelConfig
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns the tensors in the files by today's names: those of the language model, and those of heads."""
     found: dict[str, Tensor] = {}
+    heads: dict[str, Tensor] = {}
     for name, tensor in open_tensors(directory).items():
         short = ".".join(part for part in name.split(".") if part not in _AROUND)
         for older, newer in family.older.items():
@@ -80,13 +82,15 @@ def _language_model(
         if short in found:
             raise UserError(f"{directory} has {shown(short)} both with and without a prefix; remove one.")
         if short.startswith(_HEADS):
-            tell(f"{shown(name)} is left out: only the language model is converted.")
+            heads[short] = tensor
         elif not _BUFFERS.fullmatch(short):
             found[short] = tensor
-    if (path := directory / LAST_NORM).is_file():
+    if (path := directory / UNFOLDED).is_file():
         norm = family.last_norm(config)
-        found |= {name: tensor for name, tensor in open_safetensors(path).items() if name in norm}
-    return found
+        kept = open_safetensors(path)
+        found |= {name: tensor for name, tensor in kept.items() if name in norm}
+        heads |= {name: tensor for name, tensor in kept.items() if name in WITH_BIAS}
+    return found, heads
 
 
 def _new_tensors(
@@ -115,7 +119,12 @@ def _starting(config: ModelConfig, place: TensorPlace) -> Tensor:
     return Tensor(place.shape, "float32", read)
 
 
-def _checked(directory: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+def checked(directory: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns a tensor of the files, which has that shape and numbers.
+
+    Raises:
+        UserError: it has not.
+    """
     if tensor.shape != shape:
         raise UserError(
             f"{directory} has {name} of shape {list(tensor.shape)}, expected {list(shape)} by its config.json; bring "

@@ -1,4 +1,4 @@
-"""The layouts that transformers reads, by the tables of `families`: config.json, weights, and the tokenizer's files.
+"""The layouts that transformers reads, by the tables of `families`: config.json, weights and the tokenizer's files.
 
 OpenAIGPTModel always has four times as many hidden units as its width, whatever its config says. A model with fewer is
 padded with units that are zero, and records its own number as `n_inner`, so that reading can drop the padding.
@@ -18,8 +18,9 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.interop.config_json import config_values, read_config
 from gpt1_jax.interop.families import GPT1
 from gpt1_jax.interop.family import HIDDEN_FACTOR, Family, axis_sizes
-from gpt1_jax.interop.finding import LAST_NORM, find_tensors
+from gpt1_jax.interop.finding import UNFOLDED, find_tensors
 from gpt1_jax.interop.fold import narrow, widen
+from gpt1_jax.interop.found_heads import read_head
 from gpt1_jax.interop.published import LanguageModel
 from gpt1_jax.interop.task_heads import add_head
 from gpt1_jax.interop.tensors import SAFETENSORS, write_safetensors
@@ -29,7 +30,7 @@ from gpt1_jax.interop.tokenizers import find_added, find_tokenizer, write_for_tr
 
 
 def read_huggingface(
-    directory: Path, tell: Callable[[str], None], tokenizer: Tokenizer | None = None
+    directory: Path, tell: Callable[[str], None], tokenizer: Tokenizer | None = None, kind: str | None = None
 ) -> LanguageModel:
     """Reads the layout.
 
@@ -37,13 +38,14 @@ def read_huggingface(
         directory: holds the files.
         tell: receives lines about what is left out, new or changed in form.
         tokenizer: replaces the one in the directory.
+        kind: what the head reads, see `found_heads.read_head`.
 
     Raises:
         UserError: a file is missing or damaged, the files do not fit each other, or the model is of another kind.
     """
     described = read_config(directory / "config.json")
     family, _, rows, hidden = described
-    tensors = find_tensors(directory, described, tell)
+    tensors, heads = find_tensors(directory, described, tell)
     if dtypes := {tensor.dtype for tensor in tensors.values()} - {"float32"}:
         tell(f"The weights are {' and '.join(sorted(dtypes))}; float32 holds the same numbers.")
     arrays = {name: narrow(name, tensor.read(), hidden) for name, tensor in tensors.items()}
@@ -57,7 +59,10 @@ def read_huggingface(
     if tokenizer is None:
         tokenizer = find_tokenizer(directory, rows, family)
         added = find_added(directory, tokenizer.vocab_size)
-    return LanguageModel(config, _ours(family, config, rows, arrays), tokenizer, added=added)
+    weights = _ours(family, config, rows, arrays)
+    specials = weights["tokens"][tokenizer.vocab_size :]
+    head = read_head(directory, family, heads, specials, tell, kind)
+    return LanguageModel(config, weights, tokenizer, head, added=added)
 
 
 def _ours(
@@ -95,16 +100,11 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
     values = config_values(config, model.rows, tell)
     wide = HIDDEN_FACTOR * config.d_model if family.always_four else config.d_ff
     weights = {place.name: widen(place.name, array, wide) for place, array in model.published()}
-    norm = {name: weights[name] for name in family.last_norm(config)}
-    heads: dict[str, np.ndarray] = {}
+    heads, unfolded = {}, {}
     if model.head is not None:
-        values |= add_head(model, weights, heads, tell)
-        if any((weights[name] != array).any() for name, array in norm.items()):
-            write_safetensors(norm, directory / LAST_NORM)
-            tell(
-                f"The last norm is replaced by one that carries the head's bias, so use {SAFETENSORS} only as a "
-                f"classifier; converted back, it is the run's language model, whose norm is in {LAST_NORM}."
-            )
+        values |= add_head(model, weights, heads, unfolded, tell)
+    if unfolded:
+        write_safetensors(unfolded, directory / UNFOLDED)
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
     write_safetensors(
         {family.full(name): array for name, array in weights.items()} | heads, directory / SAFETENSORS

@@ -3,6 +3,7 @@
 Letters: L layers.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.arguments import Step
-from gpt1_jax.config import Config, DataConfig, ModelConfig
+from gpt1_jax.config import Config, DataConfig, FinetuneConfig, ModelConfig
 from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
 from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer
@@ -23,7 +24,7 @@ from gpt1_jax.interop.published import LanguageModel, TaskHead
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.overrides import from_dict, to_dict
-from gpt1_jax.run import Run
+from gpt1_jax.run import Run, write_json
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.usage.trained import TrainedRun
 
@@ -63,12 +64,12 @@ def read_run(directory: str, step: Step | None = None) -> LanguageModel:
 
 
 def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
-    """Writes a run that ended at step 0, with the paper's settings for pre-training.
+    """Writes a run that ended at step 0, with the paper's settings; if the model has a head, it is a fine-tuned run.
 
-    The run has neither text nor optimizer state. Training cannot resume it, but can start from it with init_from.
+    The run has neither data nor optimizer state. Training cannot resume it, but can start from it with init_from.
 
     Args:
-        model: the model, whose head is left out.
+        model: the model.
         directory: where to write; it need not exist.
         origin: the format the model came from, named in place of `data.source`.
 
@@ -78,7 +79,9 @@ def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
     config, run = _make_config(model, origin), Run(str(directory))
     run.record(config, {"tokenizer": model.tokenizer.fingerprint()})
     model.tokenizer.save(run.tokenizer)
-    state = {"step": np.zeros((), np.int32), "params": _stack(model)}
+    if model.head is not None:
+        write_json(run.directory / "task.json", model.head.task.to_dict())
+    state = {"step": np.zeros((), np.int32), "params": _params(model)}
     checkpoints = Checkpoints(run.checkpoints, keep=config.train.keep_checkpoints)
     try:
         checkpoints.save(0, jax.tree.map(jnp.asarray, state))
@@ -87,14 +90,19 @@ def write_run(model: LanguageModel, directory: Path, origin: str) -> None:
 
 
 def _make_config(model: LanguageModel, origin: str) -> Config:
-    """Returns the model's config, checked, with the settings of the paper's section 4.1 for everything else."""
-    data = DataConfig(
-        # This is not a source, so the run can never be resumed in place.
-        source=f"converted from {origin}",
-        tokenizer=_TOKENIZERS[type(model.tokenizer)],
-        vocab_size=model.tokenizer.vocab_size,
-    )
-    return from_dict(to_dict(Config(model=model.config, data=data)))
+    """Returns the model's config, checked, with the paper's settings for everything else."""
+    # This is not a source, so the run can never be resumed in place.
+    nowhere = f"converted from {origin}"
+    tokenizer = _TOKENIZERS[type(model.tokenizer)]
+    data = DataConfig(source=nowhere, tokenizer=tokenizer, vocab_size=model.tokenizer.vocab_size)
+    config, head = Config(model=model.config, data=data), model.head
+    if head is not None:
+        scores = "regression" if head.task.score_range and len(head.bias) == 1 else "classes"
+        finetune = FinetuneConfig(
+            head.task.name, kind=head.task.kind, scores=scores, classifier_dropout=head.dropout_rate
+        )
+        config = dataclasses.replace(config, init_from=nowhere, finetune=finetune)
+    return from_dict(to_dict(config))
 
 
 def published_weights(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarray]:
@@ -116,6 +124,17 @@ def _unstack(config: ModelConfig, params: Any, rows: int) -> dict[str, np.ndarra
         else:
             weights[place.key] = params[name][:rows] if place.weight.padded else params[name]
     return weights
+
+
+def _params(model: LanguageModel) -> dict[str, Any]:
+    """Returns the parameters of a trunk or, if there is a head, of a classifier."""
+    trunk, head = _stack(model), model.head
+    if head is None:
+        return trunk
+    trunk["tokens"][model.rows : model.rows + len(head.specials)] = head.specials
+    # A task that is text has no layer.
+    layer = {"head": {"kernel": head.kernel, "bias": head.bias}} if head.bias.size else {}
+    return {"trunk": trunk, **layer}
 
 
 def _stack(model: LanguageModel) -> dict[str, Any]:

@@ -4,60 +4,20 @@ Letters: D width, N outputs of the head.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from gpt1_jax.interop.family import Family
+from gpt1_jax.interop.finding import UNFOLDED
 from gpt1_jax.interop.fold import fold_bias
+from gpt1_jax.interop.head_forms import CHOICE, RECORD, WITH_BIAS, Form, form_of
 from gpt1_jax.interop.published import LanguageModel, TaskHead
+from gpt1_jax.interop.tensors import SAFETENSORS
 from gpt1_jax.tasks.frames import Frame, make_frame
-from gpt1_jax.tasks.task import Kind, Task
+from gpt1_jax.tasks.task import Kind
 
 # The id after the end of shorter sequences, as in our own batches.
 _PADDING = 0
-
-
-class _Form(NamedTuple):
-    """A class of transformers.
-
-    Attributes:
-        architecture: its name.
-        layer: the name of the head's layer; None of a class without a head.
-        bias: whether that has a bias.
-        dropout: the key of config.json for the dropout before the layer; None if the class has no such dropout.
-    """
-
-    architecture: str
-    layer: str | None
-    bias: bool = True
-    dropout: str | None = None
-
-
-def _classifier(architecture: str) -> _Form:
-    return _Form(architecture, "classifier", dropout="classifier_dropout")
-
-
-_CHOICE = "multiple_choice_head.summary"
-# By the family and the kind of task.
-_FORMS = {
-    ("openai-gpt", "classification"): _Form("OpenAIGPTForSequenceClassification", "score", bias=False),
-    ("openai-gpt", "entailment"): _Form("OpenAIGPTForSequenceClassification", "score", bias=False),
-    ("openai-gpt", "choice"): _Form("OpenAIGPTDoubleHeadsModel", _CHOICE, dropout="summary_first_dropout"),
-    ("openai-gpt", "completion"): _Form("OpenAIGPTLMHeadModel", None),
-    ("gpt2", "classification"): _Form("GPT2ForSequenceClassification", "score", bias=False),
-    ("gpt2", "entailment"): _Form("GPT2ForSequenceClassification", "score", bias=False),
-    ("gpt2", "choice"): _Form("GPT2DoubleHeadsModel", _CHOICE, dropout="summary_first_dropout"),
-    ("gpt2", "tagging"): _classifier("GPT2ForTokenClassification"),
-    ("gpt2", "span"): _Form("GPT2ForQuestionAnswering", "qa_outputs"),
-    ("gpt2", "completion"): _Form("GPT2LMHeadModel", None),
-    ("bert", "classification"): _classifier("BertForSequenceClassification"),
-    ("bert", "entailment"): _classifier("BertForSequenceClassification"),
-    ("bert", "similarity"): _classifier("BertForSequenceClassification"),
-    ("bert", "choice"): _classifier("BertForMultipleChoice"),
-    ("bert", "tagging"): _classifier("BertForTokenClassification"),
-    ("bert", "span"): _Form("BertForQuestionAnswering", "qa_outputs"),
-}
 # How a sequence is made of texts.
 _LAYOUTS: dict[Kind, str] = {
     "classification": "{start} text {end}",
@@ -70,22 +30,11 @@ _LAYOUTS: dict[Kind, str] = {
 }
 
 
-def why_not(family: Family, task: Task) -> str | None:
-    """Returns why transformers cannot hold the head of a task, or None if it can."""
-    if (family.model_type, task.kind) in _FORMS:
-        return None
-    if task.kind == "similarity":
-        return (
-            "transformers has no counterpart to a head of similarity, which reads the sum of two states, one for each "
-            "order of the texts"
-        )
-    return f"transformers has no class of a {family.title} for {task.kind}"
-
-
 def add_head(
     model: LanguageModel,
     weights: dict[str, np.ndarray],
     heads: dict[str, np.ndarray],
+    unfolded: dict[str, np.ndarray],
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Adds the head of a model to what is written, and the specials, if it has any, to the token table.
@@ -95,6 +44,7 @@ def add_head(
         weights: the language model's tensors by their published names; the token table may grow, and the last norm may
             be replaced.
         heads: receives the tensors whose names have no prefix.
+        unfolded: receives the head and the last norm as they are, if these must carry a bias.
         tell: receives a line about how to use the model.
 
     Returns:
@@ -102,20 +52,22 @@ def add_head(
     """
     head, family = model.head, model.family
     assert head is not None
-    form, table = _FORMS[family.model_type, head.task.kind], family.name_of("tokens")
+    form, table = form_of(family, head.task.kind), family.name_of("tokens")
+    assert form is not None
     weights[table] = np.concatenate([weights[table], head.specials])
     if form.layer is not None:
         kernel = head.kernel
         if form.bias:
             heads[f"{form.layer}.bias"] = head.bias
         else:
-            scale, shift = family.last_norm(model.config)
-            kernel, weights[scale], weights[shift] = fold_bias(
-                kernel, head.bias, weights[scale], weights[shift]
-            )
+            kernel = _fold(head, family.last_norm(model.config), weights, unfolded, tell)
         heads[f"{form.layer}.weight"] = kernel.T
     frame = make_frame(model.tokenizer, model.config.causal)
-    values: dict[str, Any] = {"architectures": [form.architecture], "vocab_size": len(weights[table])}
+    values: dict[str, Any] = {
+        "architectures": [form.architecture],
+        "vocab_size": len(weights[table]),
+        RECORD: {"task": head.task.to_dict(), "dropout": head.dropout_rate},
+    }
     if form.architecture == "OpenAIGPTDoubleHeadsModel":
         # This class ties the other way: its files have the output, and the token table is the copy.
         heads["lm_head.weight"] = weights.pop(table)
@@ -131,7 +83,28 @@ def add_head(
     return values | _summary(form) | _outputs(head)
 
 
-def _usage(form: _Form, frame: Frame, head: TaskHead) -> str:
+def _fold(
+    head: TaskHead,
+    norm: tuple[str, str],
+    weights: dict[str, np.ndarray],
+    unfolded: dict[str, np.ndarray],
+    tell: Callable[[str], None],
+) -> np.ndarray:
+    """Returns a kernel that needs no bias; `norm` names the gain and the bias of the last norm, which may change."""
+    before = {name: weights[name] for name in norm}
+    kernel, *after = fold_bias(head.kernel, head.bias, *before.values())
+    if kernel is not head.kernel:
+        unfolded |= before | dict(zip(WITH_BIAS, (head.kernel.T, head.bias), strict=True))
+    weights |= zip(norm, after, strict=True)
+    if any((weights[name] != array).any() for name, array in before.items()):
+        tell(
+            f"The last norm is replaced by one that carries the head's bias, so use {SAFETENSORS} only as a "
+            f"classifier; converted back, it is the run, whose norm and head are in {UNFOLDED}."
+        )
+    return kernel
+
+
+def _usage(form: Form, frame: Frame, head: TaskHead) -> str:
     """Returns a line on what the class reads, and where it says what."""
     start, delimiter, end = names = ("[CLS]", "[SEP]", "[SEP]") if frame.both_ways else ("<s>", "$", "<e>")
     layout = _LAYOUTS[head.task.kind].format(start=start, delimiter=delimiter, end=end)
@@ -139,9 +112,9 @@ def _usage(form: _Form, frame: Frame, head: TaskHead) -> str:
     line = f"{form.architecture} reads {layout}, where {ids}"
     if frame.both_ways and delimiter in layout.removesuffix(end):
         line += "; token types are 1 behind the first [SEP]"
-    if form.layer in ("score", _CHOICE):
+    if form.layer in ("score", CHOICE):
         line += f"; pad after {end} with {_PADDING}"
-    if form.layer == _CHOICE:
+    if form.layer == CHOICE:
         line += f", and pass the places of {end} as mc_token_ids"
     if head.task.kind == "tagging":
         line += f"; the tag of a word is at its {'first' if frame.both_ways else 'last'} piece"
@@ -154,9 +127,9 @@ def _usage(form: _Form, frame: Frame, head: TaskHead) -> str:
     return f"{line}."
 
 
-def _summary(form: _Form) -> dict[str, Any]:
+def _summary(form: Form) -> dict[str, Any]:
     """Returns how a head for choices reads its state, where transformers asks."""
-    if form.layer != _CHOICE:
+    if form.layer != CHOICE:
         return {}
     return {
         "summary_type": "cls_index",

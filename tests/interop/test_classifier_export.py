@@ -151,15 +151,15 @@ def test_why_similarity_has_no_counterpart_is_told(
 
 @pytest.mark.parametrize("target", ["openai", "huggingface", "gpt1_jax"])
 @pytest.mark.parametrize("kind", TASKS)
-def test_its_language_model_comes_back_bit_by_bit(
+def test_it_comes_back_bit_by_bit(
     kind: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the other format cannot express is left out, and a line says so."""
+    """Head and task included; what the other format cannot express is left out, and a line says so."""
     make_run(tmp_path / "run", sentencepiece(), TASKS[kind])
     convert("gpt1_jax", target, str(tmp_path / "run"), str(tmp_path / "out"))
     said = capsys.readouterr().out
     layer = "multiple_choice_head.summary.weight" if kind == "choice" else "score.weight"
-    held = target == "huggingface" and kind != "similarity"
+    held = target == "gpt1_jax" or (target == "huggingface" and kind != "similarity")
     assert (f"The head of task {TASKS[kind].name} is left out: " in said) == (not held)
     if target == "huggingface":
         names = load_file(tmp_path / "out" / "model.safetensors")
@@ -168,11 +168,15 @@ def test_its_language_model_comes_back_bit_by_bit(
         assert rows == (V + 3 if held else V)
     heads = 4 if target == "openai" else None
     convert(target, "gpt1_jax", str(tmp_path / "out"), str(tmp_path / "back"), num_heads=heads)
-    assert (layer in capsys.readouterr().out) == held
-    expected, found = params_of(tmp_path / "run")["trunk"], params_of(tmp_path / "back")
-    expected["tokens"] = expected["tokens"] * (np.arange(len(expected["tokens"])) < V)[:, None]
+    assert "left out" not in capsys.readouterr().out
+    expected, found = params_of(tmp_path / "run"), params_of(tmp_path / "back")
+    if not held:
+        expected = expected["trunk"]
+        expected["tokens"] = expected["tokens"] * (np.arange(len(expected["tokens"])) < V)[:, None]
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert gpt1_jax.load(str(tmp_path / "back")).tokenizer.fingerprint() == sentencepiece().fingerprint()
+    back = gpt1_jax.load(str(tmp_path / "back"))
+    assert back.tokenizer.fingerprint() == sentencepiece().fingerprint()
+    assert back.task == (TASKS[kind] if held else None)
 
 
 # ── The bias in the kernel ───────────────────────────────────────────────────────────────────────────────────
@@ -262,7 +266,7 @@ def test_any_bias_is_carried_by_any_norm(data: st.DataObject) -> None:
 def test_a_norm_that_was_never_trained_carries_the_bias_too(
     kind: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the language model comes back with its own norm."""
+    """And the run comes back with its own norm and head."""
     torch = pytest.importorskip("torch", reason="torch is the reference; it is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is the reference; not installed")
     make_run(tmp_path / "run", sentencepiece(), TASKS[kind], **{"model.context_length": C})
@@ -284,7 +288,7 @@ def test_a_norm_that_was_never_trained_carries_the_bias_too(
     np.testing.assert_allclose(found, run.predict_logits(examples), atol=1e-5)
     convert("huggingface", "gpt1_jax", str(tmp_path / "hub"), str(tmp_path / "back"))
     back = params_of(tmp_path / "back")
-    jax.tree.map(np.testing.assert_array_equal, back["blocks"], params["trunk"]["blocks"])
+    jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
 def save_again(directory: Path, params: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from interop_support import MODELS, make_run, params_of, sentencepiece
+from interop_support import MODELS, make_run, params_of, refused, sentencepiece
 from support import use_mesh
 
 import gpt1_jax
@@ -17,10 +17,10 @@ from gpt1_jax.data.tokenizers.huggingface import BERT_PIECES, UNKNOWN, HuggingFa
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.interop.families import GPT1, GPT2
 from gpt1_jax.interop.family import Family
+from gpt1_jax.interop.head_forms import why_not
 from gpt1_jax.interop.huggingface import read_huggingface, write_huggingface
 from gpt1_jax.interop.published import LanguageModel, TaskHead
 from gpt1_jax.interop.run_directory import read_run
-from gpt1_jax.interop.task_heads import why_not
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.tasks.batches import TaskBatch, assemble
 from gpt1_jax.tasks.classifier import make_classifier
@@ -122,7 +122,7 @@ def test_transformers_class_gives_our_logits(
     trunks: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    """At every place that the run reads; the files come back as the same language model."""
+    """At every place that the run reads; the files come back as the same model and head."""
     task, tokenizer, trunk = TASKS[name], make_tokenizer(family), trunks[family]
     outputs = 1 if name == "choice" else 0 if name == "completion" else head_outputs(task, "classes")
     model, told = with_head(models[family], task, outputs), []
@@ -173,10 +173,9 @@ def test_transformers_class_gives_our_logits(
     for key, array in again.weights.items():
         expected = model.weights[key]
         np.testing.assert_array_equal(array[: len(expected)], expected, err_msg=key)
-    left_out = [line for line in told if "is left out: only the language model is converted" in line]
-    assert len(left_out) == (
-        0 if name == "completion" else 1 if architecture == "GPT2ForSequenceClassification" else 2
-    )
+    assert again.head is not None and again.head.task == task and again.head.dropout_rate == 0.25
+    for part in ("specials", "kernel", "bias"):
+        np.testing.assert_array_equal(getattr(again.head, part), getattr(model.head, part), err_msg=part)
     assert again.rows == model.rows + (0 if family == "bert" else SPECIALS)
 
 
@@ -186,7 +185,7 @@ def test_a_fine_tuned_bert_is_converted_there_and_back(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """AutoTokenizer and the class alone give the run's logits; the language model returns bit by bit."""
+    """AutoTokenizer and the class alone give the run's logits; the run returns bit by bit."""
     convert("gpt1_jax", "huggingface", str(runs["bert"]), str(tmp_path / "hub"))
     said = capsys.readouterr().out
     assert "reads [CLS] premise [SEP] hypothesis [SEP], where [CLS] = 0, [SEP] = 1" in said
@@ -203,11 +202,15 @@ def test_a_fine_tuned_bert_is_converted_there_and_back(
     assert model.config.pad_token_id == auto.pad_token_id == 4 and model.dropout.p == 0.25
 
     convert("huggingface", "gpt1_jax", str(tmp_path / "hub"), str(tmp_path / "back"))
-    assert "'classifier.weight' is left out: only the language model is converted" in capsys.readouterr().out
-    before, after = models["bert"].weights, read_run(str(tmp_path / "back")).weights
-    assert before.keys() == after.keys()
-    for key, array in before.items():
-        np.testing.assert_array_equal(after[key], array, err_msg=key)
+    assert "left out" not in capsys.readouterr().out
+    assert gpt1_jax.load(str(tmp_path / "back")).task == TASKS["entailment"]
+    expected = params_of(runs["bert"])
+    # A BERT's texts have no special tokens of ours, whose rows say nothing.
+    for name in ("tokens", "output_bias"):
+        array = expected["trunk"][name].copy()
+        array[make_tokenizer("bert").vocab_size :] = 0
+        expected["trunk"][name] = array
+    jax.tree.map(np.testing.assert_array_equal, params_of(tmp_path / "back"), expected)
 
 
 @pytest.mark.parametrize(
@@ -267,13 +270,144 @@ def test_a_run_of_completions_has_specials_and_no_head(
     make_run(tmp_path / "run", sentencepiece(), TASKS["completion"])
     convert("gpt1_jax", target, str(tmp_path / "run"), str(tmp_path / "out"))
     said = capsys.readouterr().out
-    assert ("The special tokens of task titles are left out" in said) == (target == "gpt1_jax")
+    assert "left out" not in said
     assert ("OpenAIGPTLMHeadModel reads <s> prompt $, where" in said) == (target == "huggingface")
     if target == "huggingface":
         convert("huggingface", "gpt1_jax", str(tmp_path / "out"), str(tmp_path / "back"))
-    before, after = (
-        read_run(str(tmp_path / name)).weights
-        for name in ("run", "back" if target == "huggingface" else "out")
+    back = tmp_path / ("back" if target == "huggingface" else "out")
+    jax.tree.map(np.testing.assert_array_equal, params_of(back), params_of(tmp_path / "run"))
+
+
+# ── Heads that other programs have trained ───────────────────────────────────────────────────────────────────
+
+
+def save_bert(directory: Path, architecture: str, tokenizer: Any, **settings: Any) -> Any:
+    """A BERT with a head, its weights random, as transformers saves it."""
+    torch.manual_seed(0)
+    values = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.vocab_size,
+        **values,
+        max_position_embeddings=C,
+        initializer_range=0.5,
+        **settings,
     )
-    for key, array in before.items():
-        np.testing.assert_array_equal(after[key], array, err_msg=key)
+    model = getattr(transformers, architecture)(config).eval()
+    model.save_pretrained(directory)
+    (directory / "vocab.txt").write_bytes(tokenizer.files["vocab.txt"])
+    return model
+
+
+FOREIGN = {
+    "classification": ("BertForSequenceClassification", {"id2label": {0: "bad", 1: "fine", 2: "best"}}),
+    "entailment": ("BertForSequenceClassification", {"id2label": {0: "yes", 1: "no"}}),
+    "tagging": ("BertForTokenClassification", {"id2label": {0: "O", 1: "B-PER", 2: "I-PER"}}),
+    "span": ("BertForQuestionAnswering", {}),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_bert_that_others_fine_tuned_becomes_a_run_with_its_logits(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer, (architecture, settings) = make_tokenizer("bert"), FOREIGN[kind]
+    model = save_bert(tmp_path / "hub", architecture, tokenizer, **settings)
+    named = kind if kind == "entailment" else None
+    convert("huggingface", "gpt1_jax", str(tmp_path / "hub"), str(tmp_path / "run"), kind=named)
+    said = capsys.readouterr().out
+    assert ("is taken for classification; if it reads two texts" in said) == (kind == "classification")
+    run = gpt1_jax.load(str(tmp_path / "run"))
+    assert run.task is not None and run.task.kind == kind
+    assert run.task.labels == tuple(settings.get("id2label", {}).values())
+    texts = {"classification": ["the quick dog"], "tagging": ["the", "foxs", "jumps"]}
+    example = Example(tuple(texts.get(kind, ["the foxs", "a lazy dog"])), None)
+    encoded = encode_examples(run.task, [example], tokenizer, C, "classes", causal=False)
+    batch = assemble(encoded, np.arange(1), 1, C, np.arange(1))
+    length = int(encoded.offsets[-1])
+    given = {"input_ids": batch.tokens[0, :, :length], "token_type_ids": batch.types[0, :, :length]}
+    with torch.no_grad():
+        found = model(**{name: torch.from_numpy(ids.astype(int)) for name, ids in given.items()})
+    params = jax.device_get(run.params)
+    with use_mesh():
+        logits, _ = jax.jit(
+            lambda params: run.classifier.apply(
+                {"params": params}, batch.tokens, None, batch.types, batch.groups
+            )
+        )(params)
+    if kind == "span":
+        expected = np.stack([found.start_logits.numpy()[0], found.end_logits.numpy()[0]])
+        ours = np.asarray(logits)[0, :, :length]
+    else:
+        expected = np.atleast_2d(found.logits.numpy()[0])
+        ours = np.asarray(logits)[0, : len(expected)]
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "flags", "told"),
+    [
+        (
+            "BertForSequenceClassification",
+            {"problem_type": "multi_label_classification"},
+            {},
+            "left out: it gives an example several classes",
+        ),
+        ("BertForSequenceClassification", {"num_labels": 1}, {}, "left out: its only output is a score"),
+        (
+            "BertForNextSentencePrediction",
+            {},
+            {},
+            "names the class 'BertForNextSentencePrediction', expected",
+        ),
+        ("BertForMaskedLM", {}, {}, ""),
+    ],
+)
+def test_what_is_no_head_of_a_run_is_left_out_with_the_reason(
+    architecture: str,
+    settings: dict[str, Any],
+    flags: dict[str, Any],
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_bert(tmp_path / "hub", architecture, make_tokenizer("bert"), **settings)
+    convert("huggingface", "gpt1_jax", str(tmp_path / "hub"), str(tmp_path / "run"), **flags)
+    said = capsys.readouterr().out
+    assert told in said and ("The head (" in said) == bool(told)
+    assert gpt1_jax.load(str(tmp_path / "run")).task is None
+
+
+def label(**values: Any) -> Any:
+    return lambda config: config | values
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        (label(), "tagging", "--kind=tagging does not go with a head of classification; leave it out."),
+        (
+            label(id2label={"0": "a", "1": "a"}),
+            None,
+            "has id2label={'0': 'a', '1': 'a'}, expected names that differ",
+        ),
+        (label(id2label={"1": "a", "2": "b"}), None, "expected names by the numbers from 0 on"),
+        (label(id2label={"0": "a\tb", "1": "c"}), None, "expected a label without TAB"),
+        (
+            label(id2label={"0": "a", "1": "b", "2": "c"}),
+            None,
+            "has classifier.weight of shape [2, 32], expected [3,",
+        ),
+        (label(gpt1_jax={"task": 3}), None, "has a damaged gpt1_jax"),
+        (label(architectures=["BertForMaskedLM"]), "entailment", "--kind=entailment needs a head, but"),
+    ],
+)
+def test_a_head_that_contradicts_itself_is_refused(
+    change: Any, kind: str | None, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    hub = tmp_path / "in" / "hub"
+    save_bert(hub, "BertForSequenceClassification", make_tokenizer("bert"))
+    path = hub / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    assert told in refused("huggingface", hub, tmp_path / "out", kind=kind)
