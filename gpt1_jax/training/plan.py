@@ -89,8 +89,8 @@ def make_plan(
         "tokens": round(tokens),
         "flops": stage.flops_per_token * tokens,
         "devices": trainer.mesh.size,
-        "memory_gb": round(memory / 1e9, 3),
-        "seconds_estimated": None if seconds is None else round(max(config.num_steps - step, 0) * seconds, 1),
+        "memory_gb": round(memory / 1e9, 6),
+        "seconds_estimated": None if seconds is None else round(max(config.num_steps - step, 0) * seconds, 3),
         "warnings": list(warnings),
     }
 
