@@ -134,6 +134,9 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
         f"{len(data.test):,} to test on",
         model=describe_model(config.model, parameters, session.attention),
         weights=_describe_weights(config),
+        loss=f"L2 (the task's) + {settings.auxiliary_weight:g} · L1 (the language model's)"
+        if settings.auxiliary_weight and config.model.causal and model.head is not None
+        else "",
         seconds_per_step=expect_seconds(run, config.model, mesh, tokens_per_step * flops_per_token),
         early=early,
         lines=[*_describe(data, encoded, tokenizer, length), *warnings],
@@ -163,6 +166,7 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
                 _conclude(run, step, task, predictions, data.validation)
                 judged = judge(step, task, settings.scores, logits, data.validation)
                 Showing("the page report.html")(lambda judged=judged: write_page(run, judged))
+    tell(f"{'tables':8} {run.directory / 'predictions'}")
     tell(next_after_finetuning(run))
     return plan
 

@@ -52,6 +52,7 @@ def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, ste
         "data": stage.data,
         "model": stage.model,
         "weights": "those of the checkpoint" if step else stage.weights,
+        "loss": stage.loss,
         "steps": f"{steps:,} of {stage.tokens_per_step:,.0f} tokens on {device}"
         + (f"; {lasts} once compiled" if lasts else ""),
     }

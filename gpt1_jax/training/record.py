@@ -126,7 +126,8 @@ class Record:
         if not divergence.is_finite(state):
             raise divergence.give_up(self.guard, step, self._run, self._checkpoints)
         self._checkpoints.proven = self.guard.proven(self._checkpoints.steps())
-        self._checkpoints.save(step, state)
+        with self._log.during("saving"):
+            self._checkpoints.save(step, state)
         self._saved = step
 
     def due(self, step: int, stop: bool) -> Due:

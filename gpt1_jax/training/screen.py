@@ -90,7 +90,8 @@ class Screen:
         """Prints a logged step; above a bar, which has the speed and the time left, the line fits 80 columns."""
         line = f"step {step}/{self._num_steps}  {_describe_losses(values)}"
         if "learning_rate" in values:
-            line += f"  learning rate {values['learning_rate']:.2g}"
+            name = "learning rate" if self._progress is None else "rate"
+            line += f"  {name} {values['learning_rate']:.2g}"
         if self._progress is None:
             line += _describe_rest(values, self._num_steps - step)
         self.tell(line)

@@ -22,6 +22,7 @@ class Stage:
         parameters: the number of parameters in use.
         tokens_per_step, flops_per_token: the mean costs of a step, for the speed figures.
         data, model, weights: words on what is read, on what learns, and on where a new run's parameters come from.
+        loss: words on the parts of the loss, if there are any.
         seconds_per_step: what a step is expected to take, if that is known.
         early: steps that are evaluated besides those of `train.eval_every`.
         lines: printed before the first step.
@@ -43,6 +44,7 @@ class Stage:
     data: str = ""
     model: str = ""
     weights: str = ""
+    loss: str = ""
     seconds_per_step: float | None = None
     early: Set[int] = frozenset()
     lines: Sequence[str] = ()
