@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import secrets
 import time
@@ -136,6 +137,8 @@ class MlflowWriter:
         from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
         from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
 
+        # It would write of its tables between the lines of the training.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._metric, self._client = Metric, MlflowClient()
         known = _read_ids(directory).get("mlflow")
         if known is None:
