@@ -51,7 +51,7 @@ def describe_tasks() -> str:
 
 
 def list_presets() -> list[str]:
-    """Returns a line for each preset of pre-training, or more if it is long."""
+    """Returns a line for each preset of pre-training."""
     from gpt1_jax.config_flag import packaged
 
     presets: dict[str, Any] = runpy.run_path(str(packaged()["pretrain"]))["PRESETS"]
@@ -59,15 +59,15 @@ def list_presets() -> list[str]:
 
 
 def list_tasks() -> list[str]:
-    """Returns a line for each kind of task with the names of its tasks, or more if it is long."""
+    """Returns a line for each kind of task with the names of its tasks."""
     from gpt1_jax.tasks.catalog import CATALOG
 
     kinds: dict[str, list[str]] = {}
     for name, task in CATALOG.items():
         if name != "custom":
             kinds.setdefault(task.kind, []).append(name)
-    listed = {kind: ", ".join(names) for kind, names in kinds.items()}
-    return _table(listed | {"any kind": "custom, your own examples; --config.finetune.kind names their kind"})
+    listed = {kind: " ".join(names) for kind, names in kinds.items()}
+    return _table(listed | {"any kind": "custom (your own; --config.finetune.kind names the kind)"})
 
 
 def list_commands(commands: dict[str, str]) -> list[str]:
@@ -114,19 +114,22 @@ def _either(values: Iterable[str]) -> str:
 
 
 def _table(rows: dict[str, str]) -> list[str]:
+    """Returns a line for each row; one that is too long ends before a comma."""
     width = max(map(len, rows)) + 4
-    return [
-        line
-        for name, text in rows.items()
-        for line in _wrap(f"{'  ' + name:{width}}{text.rstrip('.')}", " " * width, first="")
-    ]
+    lines = []
+    for name, text in rows.items():
+        line = f"{'  ' + name:{width}}{text.rstrip('.')}"
+        while len(line) > _COLUMNS and "," in line:
+            line = line.rpartition(",")[0]
+        lines.append(line)
+    return lines
 
 
-def _wrap(text: str, indent: str = "", first: str | None = None) -> list[str]:
+def _wrap(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(
         text,
         _COLUMNS,
-        initial_indent=indent if first is None else first,
+        initial_indent=indent,
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
