@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interop_support import bpe, make_run, sentencepiece
+from interop_support import make_run, sentencepiece
 
 import gpt1_jax
+from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
@@ -53,22 +54,29 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 # ── States and attention ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_states_and_attention_are_those_of_transformers(place: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("OpenAIGPTModel", {}), ("GPT2Model", GPT2), ("BertModel", BERT)],
+    ids=["gpt", "gpt2", "bert"],
+)
+def test_states_and_attention_are_those_of_transformers(
+    tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
     torch = pytest.importorskip("torch", reason="torch is the reference; it is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is the reference; not installed")
-    make_run(place / "published" / "run", bpe())
-    run = gpt1_jax.load(place / "published" / "run")
-    convert("gpt1_jax", "huggingface", str(run.run.directory), str(place / "hub"))
-    model: Any = transformers.OpenAIGPTModel.from_pretrained(place / "hub", attn_implementation="eager")
-    ids = run.encode(TEXT)
+    make_run(tmp_path / "run", NoTokenizer(61), **settings)
+    run = gpt1_jax.load(tmp_path / "run")
+    convert("gpt1_jax", "huggingface", str(run.run.directory), str(tmp_path / "hub"))
+    model: Any = getattr(transformers, name).from_pretrained(tmp_path / "hub", attn_implementation="eager")
+    ids = [3, 60, 0, 17, 17, 5, 42]
     with torch.no_grad():
         out = model.eval()(torch.tensor([ids]), output_hidden_states=True, output_attentions=True)
     assert len(out.hidden_states) == 3
     for layer, expected in enumerate(out.hidden_states):
-        np.testing.assert_allclose(run.states(TEXT, layer), expected[0].numpy(), atol=1e-4)
-    np.testing.assert_array_equal(run.states(ids), run.states(TEXT, 2))
+        np.testing.assert_allclose(run.states(ids, layer), expected[0].numpy(), atol=1e-4)
+    np.testing.assert_array_equal(run.states(ids), run.states(ids, 2))
     expected = np.stack([weights[0].numpy() for weights in out.attentions])
-    np.testing.assert_allclose(run.attention(TEXT), expected, atol=1e-5)
+    np.testing.assert_allclose(run.attention(ids), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
