@@ -100,6 +100,26 @@ def test_evaluate_gives_the_score_again_and_the_perplexity_of_a_text(
     assert done.code == 0 and json.loads(done.stdout)["perplexity"] > 1, done.stderr
 
 
+def test_a_prompt_is_completed_as_it_was_learned(runner: Runner, pretrained: Path, tmp_path: Path) -> None:
+    """By training, predict and evaluate alike; each word has its own successor."""
+    words = [word for words in WORDS.values() for word in words.split()]
+    for name, count in (("train", 160), ("validation", 12)):
+        rows = [{"prompt": f"the {words[i % 6]}", "completion": words[(i + 1) % 6]} for i in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {"finetune.kind": "completion", "data.source": f"files:{tmp_path}", "train.num_epochs": 4}
+    done = finetune(runner, tmp_path / "run", pretrained, "custom", **values)
+    assert done.code == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["validation"]["exact_match"] > 0.9, results
+    done = runner.call("evaluate", f"--workdir={tmp_path / 'run'}")
+    assert json.loads(done.stdout) == results["best"], done.stderr
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": f"the {words[2]}"}) + "\n")
+    flags = [f"--workdir={tmp_path / 'run'}", f"--input={tmp_path / 'in.jsonl'}"]
+    done = runner.call("predict", *flags, f"--output={tmp_path / 'out.jsonl'}")
+    assert done.code == 0, done.stderr
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == {"completion": words[3]}
+
+
 def test_evaluate_scores_all_rows_of_a_file_that_lacks_a_class(
     runner: Runner, finetuned: Path, reviews: Path
 ) -> None:
