@@ -1,8 +1,10 @@
 """Tokenizers of Hugging Face's library: the published ids, text that comes back, and plain words on damage."""
 
 import json
+import random
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from data_support import prepare
 from vocabulary_support import bert, golden, gpt2
 
-from gpt1_jax.data.tokenizers import huggingface
+from gpt1_jax.data.tokenizers import huggingface, word_memory
 from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer, open_huggingface
 from gpt1_jax.data.tokenizers.library_training import train_byte_bpe, train_wordpiece
 from gpt1_jax.data.tokenizers.opening import load_tokenizer, open_tokenizer
@@ -54,11 +56,35 @@ def test_cutting_long_texts_and_threads_change_no_id(
     published: dict[str, HuggingFaceTokenizer], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     texts = ["\n".join(row["text"] for row in golden()), "no line break " * 50, " \n\n\t\n" * 20, ""]
-    whole = [ids.tolist() for ids in published[name].encode_batch(texts, threads=1)]
+    library = published[name]._library
+    whole = [library.encode(text, add_special_tokens=False).ids for text in texts]
     monkeypatch.setattr(huggingface, "_GROUP_CHARACTERS", 500)
-    for size in (1, 50, 1000):
+    for size, remembering in product((1, 50, 1000), (0, 4)):
         monkeypatch.setattr(huggingface, "_CHUNK_CHARACTERS", size)
+        monkeypatch.setattr(huggingface, "_WORTH_REMEMBERING", remembering)
         assert [ids.tolist() for ids in published[name].encode_batch(texts, threads=4)] == whole
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_words_that_are_remembered_have_the_ids_of_whole_texts(
+    published: dict[str, HuggingFaceTokenizer], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever stands beside a space; and a memory that is full begins anew."""
+    monkeypatch.setattr(word_memory, "_MOST_CHARACTERS", 500)
+    draw = random.Random(0)
+    signs = [
+        *" " * 12,
+        *"ab1'.\t\n\r",
+        *"\u0301\u00a0\u3000\u2028\x1c\x85\u200bÉß你🙂",
+        "'s",
+        "[MASK]",
+        "[SEP]",
+        "<|endoftext|>",
+    ]
+    for _ in range(400):
+        text = "".join(draw.choices(signs, k=draw.randrange(40)))
+        expected = published[name]._library.encode(text, add_special_tokens=False).ids
+        assert published[name].encode(text) == expected, repr(text)
 
 
 # ── Text ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,8 +214,9 @@ def test_gpt1s_files_are_not_taken_for_bytes(tmp_path: Path) -> None:
 
 _FORK = """
 import os, sys
-from gpt1_jax.data.tokenizers.huggingface import open_huggingface
-tokenizer = open_huggingface(sys.argv[1])
+from gpt1_jax.data.tokenizers import huggingface
+huggingface._WORTH_REMEMBERING = 0
+tokenizer = huggingface.open_huggingface(sys.argv[1])
 texts = ["a line of words\\n" * 40_000] * 4
 before = tokenizer.encode_batch(texts, threads=4)
 child = os.fork()

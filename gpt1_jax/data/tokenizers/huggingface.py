@@ -18,6 +18,7 @@ from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from gpt1_jax.data.tokenizers.groups import grouped
+from gpt1_jax.data.tokenizers.word_memory import WordMemory
 from gpt1_jax.disk.inputs import read_bytes
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.disk.whole_files import write_whole
@@ -48,6 +49,8 @@ _SPACES = ("Ġ", "ĉ", "Ċ", "č", "▁", " ", "\n")
 # Long texts are cut before encoding, so that threads share them and the library's positions stay small.
 _CHUNK_CHARACTERS = 16_000
 _GROUP_CHARACTERS = 250_000
+# Remembered words are looked up by one thread at a time. That is as fast as the library on so many cores.
+_WORTH_REMEMBERING = 4
 _CUT = re.compile(r"(?<=\S)\n")
 
 
@@ -113,10 +116,11 @@ class HuggingFaceTokenizer:
         self.exact = _is_exact(self._library, vocabulary) and not any(
             token.lstrip or token.rstrip for token in added if not token.special
         )
-        # There no piece goes from a character that is not white space across a line break.
+        # There no piece goes from a character that is not white space across a line break, or across a single space.
         self._may_cut = (self.exact or _is_bert(self._library)) and not any(
             re.search(r"\s", token.content) for token in added
         )
+        self._memory = WordMemory(lambda words: [encoding.ids for encoding in self._look_up(words)])
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text."""
@@ -127,7 +131,9 @@ class HuggingFaceTokenizer:
         chunks_of_texts = [self._cut(text) for text in texts]
         groups = [*grouped((chunk for chunks in chunks_of_texts for chunk in chunks), _GROUP_CHARACTERS)]
         workers = min(threads, os.cpu_count() or 1, len(groups))
-        if workers > 1:
+        if self._may_cut and workers <= _WORTH_REMEMBERING:
+            found = ([self._memory.encode(chunk) for chunk in group] for group in groups)
+        elif workers > 1:
             with ThreadPoolExecutor(workers) as pool:
                 found = [*pool.map(self._encode_group, groups)]
         else:
@@ -179,8 +185,10 @@ class HuggingFaceTokenizer:
         write_whole(directory / "tokenizer.json", json.dumps({"kind": "huggingface"}) + "\n")
 
     def _encode_group(self, texts: list[str]) -> list[np.ndarray]:
-        found = self._library.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in found]
+        return [np.array(encoding.ids, np.int32) for encoding in self._look_up(texts)]
+
+    def _look_up(self, texts: list[str]) -> list[tokenizers.Encoding]:
+        return self._library.encode_batch_fast(texts, add_special_tokens=False)
 
     def _cut(self, text: str) -> list[str]:
         """Cuts a long text where that changes no id: before line breaks that follow other than white space."""

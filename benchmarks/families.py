@@ -1,0 +1,227 @@
+"""GPT-1, GPT-2 and BERT side by side, changed one thing at a time: python -m benchmarks.families --output=DIR
+
+Every model has the same corpus, width, layers and steps. From GPT-1 the norm and the pieces are changed, each alone and
+then together, which is GPT-2; with BERT's pieces it stands beside BERT itself. Each model is pre-trained once and then
+fine-tuned on every task, once a seed.
+
+All runs are directories: DIR/models/MODEL and DIR/tasks/TASK/MODEL/SEED. Finished ones are kept, and one that was
+stopped goes on, so the same command goes on after an interruption. DIR/families.md is the table, families.json all
+numbers, families.svg the picture.
+"""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from absl import flags
+from matplotlib.figure import Figure
+
+from benchmarks.baselines import baseline_scores
+from benchmarks.variants import Setting, call, finetune, is_finished, read_results
+from configs.finetune import setting_of
+from configs.pretrain import BERT
+from gpt1_jax.disk.whole_files import write_whole
+from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
+from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
+from gpt1_jax.tasks.reading import read_task
+from gpt1_jax.training.finetuning import draw_examples
+
+_PRE = {"model.norm": "pre"}
+_BYTES = {"data.tokenizer": "byte_bpe"}
+_WORDS = {"data.tokenizer": "wordpiece"}
+# What each model changes of GPT-1.
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt1": {},
+    "gpt1_pre": _PRE,
+    "gpt1_bytes": _BYTES,
+    "gpt2": _PRE | _BYTES,
+    "gpt1_words": _WORDS,
+    "bert": _WORDS | {f"model.{key}": value for key, value in BERT.items()},
+}
+# What is said of each in the table.
+_NAMES = {
+    "gpt1": "GPT-1",
+    "gpt1_pre": "GPT-1, norm before the branch",
+    "gpt1_bytes": "GPT-1, pieces of bytes",
+    "gpt2": "GPT-2: both",
+    "gpt1_words": "GPT-1, BERT's pieces",
+    "bert": "BERT: these, both ways, fills masks",
+}
+# The preset `tiny` at half its width, with windows and batches in which enough pieces are hidden for BERT.
+_PRETRAINING = {
+    "model.d_model": 128,
+    "model.d_ff": 512,
+    "train.batch_size": 32,
+    "optimizer.warmup_steps": 100,
+}
+
+_OUTPUT = flags.DEFINE_string("output", None, "the directory of all runs")
+_MODELS = flags.DEFINE_list("models", list(MODELS), "which models")
+_TASKS = flags.DEFINE_list("tasks", list(DEMO_TASKS), "TASK or TASK:SOURCE, such as cola:files:data/CoLA")
+_SEEDS = flags.DEFINE_list("seeds", "0,1,2", "seeds of each fine-tuning")
+_STEPS = flags.DEFINE_integer("steps", 1_000, "updates of pre-training", 1)
+_EXAMPLES = flags.DEFINE_integer("examples", 0, "examples of training, as finetune.max_examples", 0)
+_PRETRAIN = flags.DEFINE_multi_string("pretrain", [], "KEY=VALUE of the config, for every pre-training")
+_FINETUNE = flags.DEFINE_multi_string("finetune", [], "KEY=VALUE of the config, for every fine-tuning")
+
+
+class Column(NamedTuple):
+    """What a task has been solved with, by its first metric.
+
+    Attributes:
+        models: the scores of each model, one a seed.
+        baselines: the scores of what has no language model.
+    """
+
+    models: dict[str, list[float]]
+    baselines: dict[str, float]
+
+
+def main(_: list[str]) -> None:
+    """Makes the runs that are missing, then writes the table, the numbers and the picture."""
+    if _OUTPUT.value is None:
+        raise UserError("--output=DIR is missing; name the directory of the runs.")
+    for name in _MODELS.value:
+        if name not in MODELS:
+            raise UserError(f"--models={name} is no model here; choose of {', '.join(MODELS)}.")
+    tasks = [Setting(*_task_and_source(spec), tuple(_SEEDS.value), _finetuning()) for spec in _TASKS.value]
+    output = Path(_OUTPUT.value)
+    for name in _MODELS.value:
+        pretrain(output / "models" / name, MODELS[name])
+        for setting in tasks:
+            place = output / "tasks" / setting.task / name
+            finetune(place, setting, str(output / "models" / name), {})
+    results = {name: read_results(output / "models" / name)["validation"] for name in _MODELS.value}
+    columns = {setting.task: collect(output / "tasks" / setting.task, setting) for setting in tasks}
+    table = make_table(results, columns)
+    print(table)
+    write_whole(output / "families.md", table)
+    write_whole(output / "families.json", json.dumps(_facts(results, columns), indent=1) + "\n")
+    # Text stays text, and neither the day nor the machine is written, so the same numbers give the same file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gpt1_jax"}):
+        draw(columns).savefig(output / "families.svg", metadata={"Date": None})
+
+
+def pretrain(workdir: Path, changes: dict[str, Any]) -> None:
+    """Pre-trains a model by the command a user gives."""
+    steps = _STEPS.value
+    if read_results(workdir).get("step") == steps:
+        return
+    settings = _PRETRAINING | changes | {"train.num_steps": steps, "train.checkpoint_every": steps}
+    given = [f"{key}={value}" for key, value in settings.items()] + _PRETRAIN.value
+    own = [f"--config.{setting}" for setting in [f"train.eval_every={steps}", *given]]
+    for _ in call("main", "--config=configs/pretrain.py:tiny", f"--workdir={workdir}", *own):
+        pass
+
+
+def collect(place: Path, setting: Setting) -> Column:
+    """Returns what stands in DIR/tasks/TASK: the scores of the models, and those of the baselines."""
+    metric = find_task(setting.task).metrics[0]
+    models = {
+        name: [
+            read_results(place / name / seed)["predictions"][metric]
+            for seed in setting.seeds
+            if is_finished(place / name / seed)
+        ]
+        for name in MODELS
+    }
+    config = setting_of(setting.task)
+    assert config.finetune is not None
+    source = setting.source or config.data.source
+    data = read_task(config.finetune, replace(config.data, source=source))
+    train = draw_examples(data.train, _EXAMPLES.value, seed=0)
+    found = baseline_scores(data.task, train, data.validation)
+    return Column(
+        {name: scores for name, scores in models.items() if scores},
+        {name: scores[metric] for name, scores in found.items()},
+    )
+
+
+def make_table(results: dict[str, dict[str, float]], columns: dict[str, Column]) -> str:
+    """Returns the table in Markdown, a row a model or baseline: 100 times the mean, ± half the range over seeds.
+
+    Args:
+        results: what pre-training says of the held-out text, by the model.
+        columns: by the task.
+    """
+    heads = ["held-out text", *(f"{task}, {find_task(task).metrics[0]}" for task in columns)]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for name, found in results.items():
+        cells = [_cell(column.models.get(name, [])) for column in columns.values()]
+        lines.append(f"| {_NAMES[name]} | {_held_out(found)} | {' | '.join(cells)} |")
+    for name in dict.fromkeys(name for column in columns.values() for name in column.baselines):
+        cells = [
+            _cell([x] if (x := column.baselines.get(name)) is not None else []) for column in columns.values()
+        ]
+        lines.append(f"| {name} | | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(columns: dict[str, Column]) -> Figure:
+    """Draws a panel for each task: a point for each seed of each model, and a dashed line for the best baseline."""
+    figure = Figure(figsize=(9.6, 2.6 * -(-len(columns) // 3)), layout="constrained")
+    panels = figure.subplots(-(-len(columns) // 3), min(3, len(columns)), squeeze=False).ravel()
+    for axes, (task, column) in zip(panels, columns.items(), strict=False):
+        names = list(reversed(column.models))
+        for row, name in enumerate(names):
+            scores = [100 * score for score in column.models[name]]
+            axes.plot(scores, [row] * len(scores), "o", alpha=0.6)
+        if column.baselines:
+            name, best = max(column.baselines.items(), key=lambda item: item[1])
+            axes.axvline(100 * best, linestyle="--", linewidth=1, color="gray")
+            axes.annotate(name, (100 * best, -0.4), ha="center", color="gray", fontsize=8)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_title(f"{task}, {find_task(task).metrics[0]}", fontsize=10)
+    for axes in panels[len(columns) :]:
+        axes.remove()
+    return figure
+
+
+def _task_and_source(spec: str) -> tuple[str, str]:
+    task, _, source = spec.partition(":")
+    find_task(task)
+    return task, source
+
+
+def _finetuning() -> tuple[str, ...]:
+    return (f"finetune.max_examples={_EXAMPLES.value}", *_FINETUNE.value)
+
+
+def _held_out(found: dict[str, float]) -> str:
+    """Returns what a model makes of the held-out text: bits a byte, or of one that fills masks its perplexity."""
+    if "bits_per_byte" in found:
+        return f"{found['bits_per_byte']:.3f} bits a byte"
+    return f"perplexity {found['perplexity']:.1f} of a piece"
+
+
+def _cell(scores: Sequence[float]) -> str:
+    if not scores:
+        return ""
+    mean = f"{100 * statistics.mean(scores):.1f}"
+    return mean if len(scores) == 1 else f"{mean} ± {50 * (max(scores) - min(scores)):.1f}"
+
+
+def _facts(results: dict[str, dict[str, float]], columns: dict[str, Column]) -> dict[str, Any]:
+    """Returns all that families.json holds."""
+    return {
+        "steps": _STEPS.value,
+        "examples": _EXAMPLES.value,
+        "seeds": _SEEDS.value,
+        "pretraining": [f"{key}={value}" for key, value in _PRETRAINING.items()] + _PRETRAIN.value,
+        "finetuning": _FINETUNE.value,
+        "models": {name: {"changes": MODELS[name], "validation": found} for name, found in results.items()},
+        "tasks": {
+            task: {"metric": find_task(task).metrics[0], **column._asdict()}
+            for task, column in columns.items()
+        },
+    }
+
+
+if __name__ == "__main__":
+    door(main)
