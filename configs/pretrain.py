@@ -207,7 +207,7 @@ def tiny_bert() -> Config:
             residual_dropout=0.0,
         ),
         data=replace(gpt1.data, tokenizer="wordpiece"),
-        train=replace(gpt1.train, num_steps=2_000, batch_size=32),
+        train=replace(gpt1.train, num_steps=1_000, eval_every=250, batch_size=32),
         optimizer=replace(gpt1.optimizer, learning_rate=2e-3),
     )
 

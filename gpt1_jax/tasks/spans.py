@@ -37,7 +37,8 @@ def encode_spans(
     A causal model's question comes first, so that every state of the context has read it. At most 64 pieces of the
     question are kept, and at most half of the room. Windows begin 128 pieces apart, or half a window where that is
     less. A window that has not all of the answer is learned to have none, as long as another window has all of it. An
-    answer that no window has all of, since it is longer than what two windows share, is not learned.
+    answer that no window has all of, since it is longer than what two windows share, is not learned. Of several answers
+    the first is learned, as in BERT's program, whose training questions have one.
     """
     questions = tokenizer.encode_batch([example.texts[0] for example in examples], threads=16)
     units = _units(tokenizer, examples)

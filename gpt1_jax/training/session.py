@@ -17,7 +17,7 @@ from gpt1_jax.devices.mesh import check_divisible, make_mesh
 from gpt1_jax.disk.paths import check_directory
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.embedding import table_rows
-from gpt1_jax.model.kernels.choice import choose_attention
+from gpt1_jax.model.kernels.choice import explain_attention
 from gpt1_jax.overrides import to_dict
 from gpt1_jax.run import NO_FILES, Run
 from gpt1_jax.training.writers import check_tracker
@@ -85,7 +85,7 @@ def open_session(config: Config, workdir: str) -> Session:
     attention = ""
     if config.model.kind == "transformer":
         platform, apart = mesh.devices.flat[0].platform, config.data.mask_documents
-        attention = choose_attention(config.model, platform, dropout=True, groups=apart)
+        attention = explain_attention(config.model, platform, dropout=True, groups=apart)
     run = Run(workdir)
     if not hosts.alone():
         values = to_dict(config)

@@ -24,7 +24,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout, keep_mask
 from gpt1_jax.model.kernels import choice, flash
-from gpt1_jax.model.kernels.choice import FORMS, choose_attention, or_auto
+from gpt1_jax.model.kernels.choice import FORMS, choose_attention, explain_attention, or_auto
 from gpt1_jax.model.kernels.flash import flash_attention
 from gpt1_jax.model.transformer import Transformer
 
@@ -356,6 +356,30 @@ def test_auto_is_what_the_platform_runs_fastest(
     assert choose_attention(config, platform, dropout=True) == chosen
     assert choose_attention(config, platform, dropout=False) == chosen_dry
     assert choose_attention(dataclasses.replace(config, attention="plain"), platform, dropout=True) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("platform", "setting", "told"),
+    [
+        ("cpu", BOTH_WAYS, "chunked"),
+        ("tpu", {}, "flash"),
+        (
+            "tpu",
+            BOTH_WAYS,
+            "chunked (flash attends to earlier positions only, and model.causal=False; splash knows no dropout, and "
+            "model.attention_dropout=0.1)",
+        ),
+        (
+            "tpu",
+            DRY | BOTH_WAYS,
+            "splash (flash attends to earlier positions only, and model.causal=False)",
+        ),
+        ("gpu", BFLOAT16, "chunked (cudnn knows no dropout, and model.attention_dropout=0.1)"),
+        ("gpu", BFLOAT16 | {"attention": "plain"}, "plain"),
+    ],
+)
+def test_a_run_says_why_a_faster_form_is_not_taken(platform: str, setting: dict[str, Any], told: str) -> None:
+    assert explain_attention(tiny_model(**setting), platform, dropout=True) == told
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,20 @@ def choose_attention(config: ModelConfig, platform: str, dropout: bool, groups: 
     return config.attention
 
 
+def explain_attention(config: ModelConfig, platform: str, dropout: bool, groups: bool = False) -> str:
+    """Returns the form that `choose_attention` chooses, with the reason why each faster one for the platform is not it.
+
+    Raises:
+        UserError: as `choose_attention`.
+    """
+    chosen = choose_attention(config, platform, dropout, groups)
+    dropout = dropout and config.attention_dropout > 0
+    faster = _FASTEST.get(platform, ()) if config.attention == "auto" else ()
+    faster = faster[: faster.index(chosen)] if chosen in faster else faster
+    reasons = [f"{form} {_unfit(form, config, platform, dropout, groups)}" for form in faster]
+    return f"{chosen} ({'; '.join(reasons)})" if reasons else chosen
+
+
 def or_auto(config: ModelConfig, platform: str) -> ModelConfig:
     """Returns the config for reading a trained model anywhere, with "auto" instead of a form the platform lacks."""
     # As in `choose_attention`.
