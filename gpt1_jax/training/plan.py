@@ -25,11 +25,11 @@ _REACHED_ELSEWHERE = 0.4
 
 
 def describe_model(model: ModelConfig, parameters: int, attention: str) -> str:
-    """Returns a line on a model: its size, and its form of attention, if it has any."""
+    """Returns a line on a model: its size, and what `explain_attention` says of one that has attention."""
     if model.kind == "lstm":
         shape = f"an LSTM of {model.d_ff:,} units"
     else:
-        shape = f"{model.num_layers} layers of width {model.d_model:,}, {attention} attention"
+        shape = f"{model.num_layers} layers of width {model.d_model:,}, {attention}"
     return f"{parameters:,} parameters, {shape}"
 
 

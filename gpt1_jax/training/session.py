@@ -63,7 +63,7 @@ class Session:
     Attributes:
         run: the run directory.
         mesh: the devices.
-        attention: the form of attention that was chosen; "" for a model without.
+        attention: the form of attention that was chosen, and why none that is faster; "" for a model without.
     """
 
     run: Run

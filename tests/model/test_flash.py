@@ -361,21 +361,21 @@ def test_auto_is_what_the_platform_runs_fastest(
 @pytest.mark.parametrize(
     ("platform", "setting", "told"),
     [
-        ("cpu", BOTH_WAYS, "chunked"),
-        ("tpu", {}, "flash"),
+        ("cpu", BOTH_WAYS, "chunked attention"),
+        ("tpu", {}, "flash attention"),
         (
             "tpu",
             BOTH_WAYS,
-            "chunked (flash attends to earlier positions only, and model.causal=False; splash knows no dropout, and "
-            "model.attention_dropout=0.1)",
+            "chunked attention (flash attends to earlier positions only, and model.causal=False; "
+            "splash knows no dropout, and model.attention_dropout=0.1)",
         ),
         (
             "tpu",
             DRY | BOTH_WAYS,
-            "splash (flash attends to earlier positions only, and model.causal=False)",
+            "splash attention (flash attends to earlier positions only, and model.causal=False)",
         ),
-        ("gpu", BFLOAT16, "chunked (cudnn knows no dropout, and model.attention_dropout=0.1)"),
-        ("gpu", BFLOAT16 | {"attention": "plain"}, "plain"),
+        ("gpu", BFLOAT16, "chunked attention (cudnn knows no dropout, and model.attention_dropout=0.1)"),
+        ("gpu", BFLOAT16 | {"attention": "plain"}, "plain attention"),
     ],
 )
 def test_a_run_says_why_a_faster_form_is_not_taken(platform: str, setting: dict[str, Any], told: str) -> None:

@@ -79,7 +79,7 @@ def choose_attention(config: ModelConfig, platform: str, dropout: bool, groups: 
 
 
 def explain_attention(config: ModelConfig, platform: str, dropout: bool, groups: bool = False) -> str:
-    """Returns the form that `choose_attention` chooses, with the reason why each faster one for the platform is not it.
+    """Says which form `choose_attention` chooses, and of each faster one for the platform why it is not that.
 
     Raises:
         UserError: as `choose_attention`.
@@ -89,7 +89,7 @@ def explain_attention(config: ModelConfig, platform: str, dropout: bool, groups:
     faster = _FASTEST.get(platform, ()) if config.attention == "auto" else ()
     faster = faster[: faster.index(chosen)] if chosen in faster else faster
     reasons = [f"{form} {_unfit(form, config, platform, dropout, groups)}" for form in faster]
-    return f"{chosen} ({'; '.join(reasons)})" if reasons else chosen
+    return f"{chosen} attention" + (f" ({'; '.join(reasons)})" if reasons else "")
 
 
 def or_auto(config: ModelConfig, platform: str) -> ModelConfig:
