@@ -101,17 +101,16 @@ class TaskBatches:
         return self._grouping.epoch(self._lengths, self._strata, np.random.default_rng((self._seed, epoch)))
 
     def _choose_widths(self, num_widths: int) -> list[int]:
-        if self._grouping.rule == "pools":
-            return choose_widths(self._lengths)
         # An epoch that no seed changes, so that runs of several seeds share their compiled programs.
         batches = self._grouping.epoch(self._lengths, self._strata, np.random.default_rng(0))
-        longest = [self._lengths[batch].max() for batch in batches]
-        lengths = np.array([*longest, self._lengths.max()])
+        longest = [int(self._lengths[batch].max()) for batch in batches]
+        pools = self._grouping.rule == "pools"
+        lengths = self._lengths if pools else np.array([*longest, self._lengths.max()])
         if num_widths:
             return choose_widths(lengths, num_widths)
 
         def cost(widths: list[int]) -> int:
-            padded = sum(_smallest_width(widths, int(length)) for length in longest)
+            padded = sum(_smallest_width(widths, length) for length in longest)
             return _EPOCHS * padded + _COMPILING * len(widths) * widths[-1]
 
         return min((choose_widths(lengths, count) for count in range(1, NUM_WIDTHS + 1)), key=cost)

@@ -106,6 +106,7 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
                     "finetune.kind": stage,
                     # Groups so few examples by length, so that there are two widths.
                     "finetune.batching": "pools",
+                    "finetune.widths": 2,
                     "train.num_steps": 0,
                     "train.num_epochs": 5.0,
                 }
