@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -49,8 +49,8 @@ class MetricsLog:
             if not (unevaluated and (entry.values["step"], entry.values["kind"]) == (step, "eval"))
         ]
         self._file = LineFile(self._path, kept, appends="://" not in str(directory))
-        self._boards = _begin_boards(directory, step + 1, tracker)
         self._screen = Screen(step, num_steps)
+        self._boards = _begin_boards(directory, step + 1, tracker, self.tell)
         if damaged:
             numbers = ", ".join(map(str, damaged[:10])) + ", …" * (len(damaged) > 10)
             self.tell(f"{self._path}: {len(damaged)} damaged line(s) are left out: {numbers}")
@@ -111,11 +111,13 @@ class MetricsLog:
                 board.close()
 
 
-def _begin_boards(directory: epath.Path, first: int, tracker: str) -> list[Board]:
-    """Returns what draws the curves of a run, of which the steps from `first` on are new."""
+def _begin_boards(
+    directory: epath.Path, first: int, tracker: str, tell: Callable[[str], None]
+) -> list[Board]:
+    """Returns what draws the curves of a run, whose steps from `first` on are new; `tell` receives an address."""
     boards = [Board("TensorBoard's file", lambda: TensorBoardWriter(directory / "tensorboard", first), _DISK)]
     if tracker == "wandb":
-        boards.append(Board("Weights & Biases", lambda: WandbWriter(directory), _NETWORK))
+        boards.append(Board("Weights & Biases", lambda: WandbWriter(directory, tell), _NETWORK))
     if tracker == "mlflow":
         boards.append(Board("MLflow", lambda: MlflowWriter(directory), _NETWORK))
     return boards

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from gpt1_jax.config import ModelConfig, TrainConfig
+from gpt1_jax.devices.chips import PEAK_FLOPS
 from gpt1_jax.devices.mesh import placements
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
@@ -17,11 +18,10 @@ from gpt1_jax.training.entries import read_entries
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.trainer import Trainer
 
-# The side of the square matrices whose product measures a device.
+# The side of the square matrices whose product measures a CPU.
 _SIDE = 512
-# What a training step reaches of the speed of such products.
-_REACHED = {"cpu": 0.6}
-_REACHED_ELSEWHERE = 0.4
+# What a training step reaches of the speed of such products, and of a chip's peak, by what compilers expect for TPUs.
+_REACHED_ON_CPUS, _REACHED_OF_PEAK = 0.6, 0.35
 
 
 def describe_model(model: ModelConfig, parameters: int, attention: str) -> str:
@@ -97,9 +97,11 @@ def make_plan(
 
 
 def expect_seconds(run: Run, model: ModelConfig, mesh: Mesh, flops: float) -> float | None:
-    """Returns the seconds that a step is expected to take, or None for an LSTM, whose steps wait for each other.
+    """Returns the seconds that a step is expected to take, roughly, or None if that is unknown.
 
-    They are those of the last step in the run's log or, for a new run, a guess from a product of matrices.
+    They are those of the last step in the run's log. For a new run they are a guess from the speed of a product of
+    matrices on CPUs, and from the peak of chips for which that is known. An LSTM's steps wait for each other, so
+    neither says much about it.
 
     Args:
         run: the run directory, begun or not.
@@ -112,14 +114,18 @@ def expect_seconds(run: Run, model: ModelConfig, mesh: Mesh, flops: float) -> fl
     known = [seconds for seconds in logged if isinstance(seconds, float)]
     if known:
         return known[-1]
+    device = mesh.devices.flat[0]
     if model.kind == "lstm":
         return None
-    reached = _REACHED.get(mesh.devices.flat[0].platform, _REACHED_ELSEWHERE)
-    return flops / (mesh.size * reached * _measure_speed(model.dtype, mesh))
+    if device.platform == "cpu":
+        return flops / (mesh.size * _REACHED_ON_CPUS * _measure_cpu(model.dtype, mesh))
+    if model.dtype == "bfloat16" and (peak := PEAK_FLOPS.get(device.device_kind)):
+        return flops / (mesh.size * _REACHED_OF_PEAK * peak)
+    return None
 
 
-def _measure_speed(dtype: str, mesh: Mesh) -> float:
-    """Returns the FLOPs a second of a device."""
+def _measure_cpu(dtype: str, mesh: Mesh) -> float:
+    """Returns the FLOPs a second of a product of matrices on a device, of which those of a CPU share its cores."""
     shared = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
     with jax.default_device(jax.local_devices()[0]):
         matrix = jnp.ones((_SIDE, _SIDE), dtype)
@@ -130,9 +136,7 @@ def _measure_speed(dtype: str, mesh: Mesh) -> float:
             began = time.perf_counter()
             product(matrix, matrix).block_until_ready()
             times.append(time.perf_counter() - began)
-    speed = 2 * _SIDE**3 / min(times)
-    # The devices of a CPU share its cores.
-    return speed / shared if mesh.devices.flat[0].platform == "cpu" else speed
+    return 2 * _SIDE**3 / min(times) / shared
 
 
 def spell_seconds(seconds: float) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from etils import epath
@@ -88,15 +88,16 @@ class TensorBoardWriter:
 class WandbWriter:
     """A run of Weights & Biases; WANDB_PROJECT, WANDB_MODE=offline and their like say where it goes."""
 
-    def __init__(self, directory: epath.Path) -> None:
-        """Begins the run of a run directory, or goes on with it.
+    def __init__(self, directory: epath.Path, tell: Callable[[str], None]) -> None:
+        """Begins the run of a run directory, or goes on with it; `tell` receives where it can be seen, unless offline.
 
         Raises:
             RuntimeError: no key is known, and one would be asked for on a terminal that shows the training.
         """
         import wandb  # pyright: ignore[reportMissingImports]
 
-        if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
+        online = os.environ.get("WANDB_MODE", "online") == "online"
+        if online and not wandb.login(prompt=False):
             raise RuntimeError("no key is known; run wandb login, or set WANDB_MODE=offline")
         known = _read_ids(directory).get("wandb") or secrets.token_hex(8)
         self._run = wandb.init(
@@ -109,6 +110,8 @@ class WandbWriter:
             settings=wandb.Settings(silent=True, console="off"),
         )
         _keep_id(directory, "wandb", known)
+        if online:
+            tell(f"{'curves':8} {self._run.url}")
         # Steps that are done again after a crash have to be taken again, so they cannot be W&B's own.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

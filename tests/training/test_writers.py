@@ -76,7 +76,7 @@ def test_a_resumed_run_is_one_run_of_mlflow_with_each_step(
 def test_a_tracker_that_fails_is_told_once_and_the_log_goes_on(
     run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(directory: epath.Path) -> writers.Writer:
+    def fail(*_: Any) -> writers.Writer:
         raise ConnectionError("no network")
 
     monkeypatch.setattr(log, "WandbWriter", fail)
