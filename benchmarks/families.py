@@ -75,7 +75,7 @@ _FINETUNE = flags.DEFINE_multi_string("finetune", [], "KEY=VALUE of the config, 
 
 
 class Column(NamedTuple):
-    """What a task has been solved with, by its first metric.
+    """How a task is solved, by its first metric.
 
     Attributes:
         models: the scores of each model, one a seed.
@@ -87,29 +87,24 @@ class Column(NamedTuple):
 
 
 def main(_: list[str]) -> None:
-    """Makes the runs that are missing, then writes the table, the numbers and the picture."""
+    """Makes the runs that are missing; after each model it writes table, numbers and picture of what there is."""
     if _OUTPUT.value is None:
         raise UserError("--output=DIR is missing; name the directory of the runs.")
     for name in _MODELS.value:
         if name not in MODELS:
             raise UserError(f"--models={name} is no model here; choose of {', '.join(MODELS)}.")
-    tasks = [Setting(*_task_and_source(spec), tuple(_SEEDS.value), _finetuning()) for spec in _TASKS.value]
+    settings = (f"finetune.max_examples={_EXAMPLES.value}", *_FINETUNE.value)
+    tasks = [Setting(*_task_and_source(spec), tuple(_SEEDS.value), settings) for spec in _TASKS.value]
     output = Path(_OUTPUT.value)
-    for name in _MODELS.value:
-        pretrain(output / "models" / name, MODELS[name])
+    baselines = {setting.task: find_baselines(setting) for setting in tasks}
+    table = ""
+    for model in _MODELS.value:
+        pretrain(output / "models" / model, MODELS[model])
         for setting in tasks:
-            place = output / "tasks" / setting.task / name
-            finetune(place, setting, str(output / "models" / name), {})
-    shown = [name for name in MODELS if name in _MODELS.value]
-    results = {name: read_results(output / "models" / name)["validation"] for name in shown}
-    columns = {setting.task: collect(output / "tasks" / setting.task, setting) for setting in tasks}
-    table = make_table(results, columns)
+            finetune(output / "tasks" / setting.task / model, setting, str(output / "models" / model), {})
+        columns = {task: Column(collect(output / "tasks" / task), found) for task, found in baselines.items()}
+        table = write(output, columns)
     print(table)
-    write_whole(output / "families.md", table)
-    write_whole(output / "families.json", json.dumps(_facts(results, columns), indent=1) + "\n")
-    # Text stays text, and neither the day nor the machine is written, so the same numbers give the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gpt1_jax"}):
-        draw(columns).savefig(output / "families.svg", metadata={"Date": None})
 
 
 def pretrain(workdir: Path, changes: dict[str, Any]) -> None:
@@ -124,27 +119,52 @@ def pretrain(workdir: Path, changes: dict[str, Any]) -> None:
         pass
 
 
-def collect(place: Path, setting: Setting) -> Column:
-    """Returns what stands in DIR/tasks/TASK: the scores of the models, and those of the baselines."""
-    metric = find_task(setting.task).metrics[0]
-    models = {
-        name: [
-            read_results(place / name / seed)["predictions"][metric]
-            for seed in setting.seeds
-            if is_finished(place / name / seed)
-        ]
-        for name in MODELS
-    }
+def find_baselines(setting: Setting) -> dict[str, float]:
+    """Returns the scores of the baselines on the examples that the fine-tunings have."""
     config = setting_of(setting.task)
     assert config.finetune is not None
     source = setting.source or config.data.source
     data = read_task(config.finetune, replace(config.data, source=source))
-    train = draw_examples(data.train, _EXAMPLES.value, seed=0)
-    found = baseline_scores(data.task, train, data.validation)
-    return Column(
-        {name: scores for name, scores in models.items() if scores},
-        {name: scores[metric] for name, scores in found.items()},
-    )
+    found = baseline_scores(data.task, draw_examples(data.train, _EXAMPLES.value, seed=0), data.validation)
+    return {name: scores[data.task.metrics[0]] for name, scores in found.items()}
+
+
+def collect(place: Path) -> dict[str, list[float]]:
+    """Returns the scores of the finished runs in DIR/tasks/TASK by their models, one a seed."""
+    metric = find_task(place.name).metrics[0]
+    found = {
+        name: [
+            read_results(run)["predictions"][metric]
+            for run in sorted((place / name).glob("*"))
+            if is_finished(run)
+        ]
+        for name in MODELS
+    }
+    return {name: scores for name, scores in found.items() if scores}
+
+
+def write(output: Path, columns: dict[str, Column]) -> str:
+    """Writes table, numbers and picture; returns the table."""
+    runs = {name: read_results(output / "models" / name).get("validation") for name in MODELS}
+    results = {name: found for name, found in runs.items() if found}
+    table = make_table(results, columns)
+    facts = {
+        "steps": _STEPS.value,
+        "examples": _EXAMPLES.value,
+        "pretraining": [f"{key}={value}" for key, value in _PRETRAINING.items()] + _PRETRAIN.value,
+        "finetuning": _FINETUNE.value,
+        "models": {name: {"changes": MODELS[name], "validation": found} for name, found in results.items()},
+        "tasks": {
+            task: {"metric": find_task(task).metrics[0], **column._asdict()}
+            for task, column in columns.items()
+        },
+    }
+    write_whole(output / "families.md", table)
+    write_whole(output / "families.json", json.dumps(facts, indent=1) + "\n")
+    # Text stays text, and neither the day nor the machine is written, so the same numbers give the same file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gpt1_jax"}):
+        draw(columns).savefig(output / "families.svg", metadata={"Date": None})
+    return table
 
 
 def make_table(results: dict[str, dict[str, float]], columns: dict[str, Column]) -> str:
@@ -193,10 +213,6 @@ def _task_and_source(spec: str) -> tuple[str, str]:
     return task, source
 
 
-def _finetuning() -> tuple[str, ...]:
-    return (f"finetune.max_examples={_EXAMPLES.value}", *_FINETUNE.value)
-
-
 def _held_out(found: dict[str, float]) -> str:
     """Returns what a model makes of the held-out text: bits a byte, or of one that fills masks its perplexity."""
     if "bits_per_byte" in found:
@@ -209,22 +225,6 @@ def _cell(scores: Sequence[float]) -> str:
         return ""
     mean = f"{100 * statistics.mean(scores):.1f}"
     return mean if len(scores) == 1 else f"{mean} ± {50 * (max(scores) - min(scores)):.1f}"
-
-
-def _facts(results: dict[str, dict[str, float]], columns: dict[str, Column]) -> dict[str, Any]:
-    """Returns all that families.json holds."""
-    return {
-        "steps": _STEPS.value,
-        "examples": _EXAMPLES.value,
-        "seeds": _SEEDS.value,
-        "pretraining": [f"{key}={value}" for key, value in _PRETRAINING.items()] + _PRETRAIN.value,
-        "finetuning": _FINETUNE.value,
-        "models": {name: {"changes": MODELS[name], "validation": found} for name, found in results.items()},
-        "tasks": {
-            task: {"metric": find_task(task).metrics[0], **column._asdict()}
-            for task, column in columns.items()
-        },
-    }
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ class Masking:
         # Where each word ends: where the next begins.
         firsts = np.flatnonzero(begins)
         words = np.stack([firsts, np.append(firsts, len(text))[1:]], 1)[may[firsts]]
-        most, count = _share(np.count_nonzero(may)), 0
+        most, count = _share(int(may.sum())), 0
         for first, end in words[np.argsort(order[words[:, 0]], kind="stable")].tolist():
             # As in BERT's program, a word that is too long for what is left is passed over, unless it is the first.
             if count and count + end - first > most:

@@ -95,7 +95,7 @@ def flat(x: jax.Array | None) -> jax.Array | None:
 def _at_places(hidden: jax.Array, batch: Any) -> tuple[jax.Array, Any]:
     """Returns the states, targets and weights at a batch's places only: no others need to meet the token table."""
     targets, weights = (jnp.take_along_axis(x, batch.places, -1) for x in (batch.targets, batch.weights))
-    hidden = jnp.take_along_axis(hidden, flat(batch.places)[..., None], 1)
+    hidden = jnp.take_along_axis(hidden, batch.places.reshape(len(hidden), -1, 1), 1)
     return hidden, batch._replace(targets=targets, weights=weights)
 
 
