@@ -49,8 +49,8 @@ _SPACES = ("Ġ", "ĉ", "Ċ", "č", "▁", " ", "\n")
 # Long texts are cut before encoding, so that threads share them and the library's positions stay small.
 _CHUNK_CHARACTERS = 16_000
 _GROUP_CHARACTERS = 250_000
-# Remembered words are looked up by one thread at a time. That is as fast as the library on so many cores.
-_WORTH_REMEMBERING = 4
+# Remembered words are looked up by one thread at a time. That is about as fast as the library on so many cores.
+_WORTH_REMEMBERING = 3
 _CUT = re.compile(r"(?<=\S)\n")
 
 
