@@ -30,7 +30,8 @@ _STEPS = flags.DEFINE_string("steps", "", "several checkpoints: 500,1000 or all"
 def main(_: list[str]) -> None:
     """Prints a JSON object for each checkpoint, with its step and loss, perplexity, bits_per_byte or a task's metrics.
 
-    The zero-shot scores of several checkpoints are also drawn, as RUN/zero_shot-TASK.png.
+    The zero-shot scores of several checkpoints are also drawn, as RUN/zero_shot-TASK.png, and kept beside it for
+    RUN/report.html.
     """
     workdir, source, task = _WORKDIR.value, _SOURCE.value, _ZERO_SHOT.value
     if workdir is None:
@@ -42,6 +43,8 @@ def main(_: list[str]) -> None:
         raise UserError(f"--step={step} and --steps={_STEPS.value} both name checkpoints; leave one out.")
 
     # jax and the rest are imported only when the input is known to be right.
+    from gpt1_jax.disk.whole_files import write_whole
+    from gpt1_jax.pages.facts import ZERO_SHOT
     from gpt1_jax.run import Run
     from gpt1_jax.usage import measuring, pictures
 
@@ -56,7 +59,9 @@ def main(_: list[str]) -> None:
         )
         print(json.dumps(found[-1]), flush=True)
     if task is not None and len(found) > 1:
-        pictures.draw_scores(Run(workdir).directory / f"zero_shot-{task}.png", f"{task}, zero-shot", found)
+        place = Run(workdir).directory
+        write_whole(place / f"{ZERO_SHOT}{task}.jsonl", "".join(json.dumps(line) + "\n" for line in found))
+        pictures.draw_scores(place / f"{ZERO_SHOT}{task}.png", f"{task}, zero-shot", found)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from gpt1_jax.pages.samples import read_samples
 from gpt1_jax.run import Run
 
 PAGE = "report.html"
+# How the files begin that keep the zero-shot scores of several checkpoints of a run; the task follows.
+ZERO_SHOT = "zero_shot-"
+MASKED = "masked perplexity"
 # The block of the page that keeps what the run's other files do not.
 KEPT_BEGIN, KEPT_END = '<script type="application/json" id="judged">', "</script>"
 # A page this large is not one of ours.
@@ -29,7 +32,9 @@ class Facts:
     Attributes:
         name: the path by which the run is named.
         config: the run's config.
-        curves: metric → (step, value) pairs, "loss" from training and "validation loss" from evaluations.
+        curves: metric → (step, value) pairs, "loss" from training, "validation loss" from evaluations, and
+            "zero-shot TASK METRIC" of what `evaluate` has measured at several steps. The perplexity of a run that
+            fills masks is called "masked perplexity", since it belongs to the hidden pieces alone.
         results: the content of results.json.
         samples: (step, text) of the samples, in order.
         judged: the judged validation examples of a fine-tuned run, if there are any.
@@ -73,11 +78,19 @@ def read_facts(run: Run, judged: Judged | None = None) -> Facts:
     Raises:
         UserError: this is no run, or its config cannot be read.
     """
+    config = run.config()
+    curves = _read_curves(run.directory / "metrics.jsonl", "validation ")
+    for path in sorted(run.directory.glob(f"{ZERO_SHOT}*.jsonl")):
+        curves |= _read_curves(path, f"zero-shot {path.stem.removeprefix(ZERO_SHOT)} ")
+    results = run.results()
+    if not config.model.causal and config.finetune is None:
+        curves = {name.replace("perplexity", MASKED): points for name, points in curves.items()}
+        results = {part: _renamed(values) for part, values in results.items()}
     return Facts(
         name=str(run.directory),
-        config=run.config(),
-        curves=_read_curves(run.directory / "metrics.jsonl"),
-        results=run.results(),
+        config=config,
+        curves=curves,
+        results=results,
         samples=read_samples(run.directory / "tensorboard"),
         judged=judged or _kept(run.directory / PAGE),
     )
@@ -104,8 +117,19 @@ def _configs(directory: epath.Path, depth: int) -> Iterator[epath.Path]:
                 yield from _configs(path, depth - 1)
 
 
-def _read_curves(path: epath.Path) -> dict[str, list[tuple[int, float]]]:
-    """Returns the curves of a log; a line that cannot be read is passed over, since the run may be writing it."""
+def _renamed(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {MASKED if name == "perplexity" else name: value for name, value in values.items()}
+
+
+def _read_curves(path: epath.Path, evaluated: str) -> dict[str, list[tuple[int, float]]]:
+    """Returns the curves of a log; a line that cannot be read is passed over, since the run may be writing it.
+
+    Args:
+        path: the log.
+        evaluated: goes before the names of what training did not log.
+    """
     curves: dict[str, list[tuple[int, float]]] = {}
     try:
         lines = path.read_bytes().split(b"\n")
@@ -118,7 +142,7 @@ def _read_curves(path: epath.Path) -> dict[str, list[tuple[int, float]]]:
             continue
         if not isinstance(entry, dict) or type(entry.get("step")) is not int:
             continue
-        prefix = "validation " if entry.get("kind") == "eval" else ""
+        prefix = evaluated if entry.get("kind", "eval") == "eval" else ""
         for name, value in entry.items():
             if name != "step" and isinstance(value, int | float) and math.isfinite(value):
                 curves.setdefault(prefix + name, []).append((entry["step"], float(value)))

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 # Texts of examples are cut to this many characters.
 _TEXT = 400
 _WORST = 20
 _MOST_POINTS = 500
+# Words that are shown on each side of one.
+_AROUND = 15
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class Mistake:
     Attributes:
         texts: the texts of the example, cut to a sane length.
         label, predicted: what is right, and what the model says.
-        probability: the model's probability of its answer; None for scores.
-        right: the model's probability of the label; None for scores.
+        probability: the model's probability of its answer; None for scores and completions.
+        right: the model's probability of the label; None for scores, answers in a context and completions.
     """
 
     texts: tuple[str, ...]
@@ -35,7 +37,7 @@ class Judged:
 
     Attributes:
         step: the step whose parameters judged.
-        counts: (label, predicted, how many) of a classification.
+        counts: (label, predicted, how many) of classes, or of the tags of words.
         points: (label, predicted) of scores.
         mistakes: the worst mistakes, the worst first.
     """
@@ -120,6 +122,43 @@ def judge_scores(
             for i in order[:_WORST]
         ),
     )
+
+
+def judge_tags(
+    step: int,
+    names: Sequence[str],
+    labels: Sequence[Sequence[int]],
+    probabilities: Sequence[Sequence[Sequence[float]]],
+    sentences: Sequence[Sequence[str]],
+) -> Judged:
+    """Judges the tags of words, each a class of its own.
+
+    Args:
+        step: the step whose parameters predict.
+        names: the name of each tag.
+        labels: [N][words], the number of the right tag of each word.
+        probabilities: [N][words, C].
+        sentences: [N][words].
+    """
+    texts = [(_point(words, place),) for words in sentences for place in range(len(words))]
+    flat = [tag for tags in labels for tag in tags]
+    return judge_classes(step, names, flat, [row for rows in probabilities for row in rows], texts)
+
+
+def judge_texts(step: int, mistakes: Sequence[Mistake]) -> Judged:
+    """Returns what there is to say of answers that are texts: the mistakes, the worst first."""
+    worst = []
+    for mistake in mistakes[:_WORST]:
+        label, predicted = _cut((mistake.label, mistake.predicted))
+        worst.append(replace(mistake, texts=_cut(mistake.texts), label=label, predicted=predicted))
+    return Judged(step, (), (), tuple(worst))
+
+
+def _point(words: Sequence[str], place: int) -> str:
+    """Returns a word in angle marks with those around it."""
+    first = max(0, place - _AROUND)
+    before, behind = words[first:place], words[place + 1 : place + 1 + _AROUND]
+    return " ".join([*before, f"»{words[place]}«", *behind])
 
 
 def _cut(texts: Sequence[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.overrides import flatten, to_dict
 from gpt1_jax.pages.charts import Level, Series, chart, confusion, number, table
 from gpt1_jax.pages.document import make_document
-from gpt1_jax.pages.facts import KEPT_BEGIN, KEPT_END, PAGE, Facts, read_facts
+from gpt1_jax.pages.facts import KEPT_BEGIN, KEPT_END, MASKED, PAGE, Facts, read_facts
 from gpt1_jax.pages.judged import Judged, Mistake
 from gpt1_jax.pages.paper import SCORES
 from gpt1_jax.pages.structure import draw_structure
@@ -29,6 +29,7 @@ CURVES: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...] = (
     ("Loss (nats a token, or of the task)", (("loss", False), ("validation loss", True))),
     ("Language-model loss beside the task's", (("lm_loss", False),)),
     ("Perplexity of the held-out text", (("validation perplexity", True),)),
+    ("Perplexity of the hidden pieces of the held-out text", ((f"validation {MASKED}", True),)),
     ("Bits per byte of the held-out text", (("validation bits_per_byte", True),)),
     ("Learning rate", (("learning_rate", False),)),
     ("Norm of the gradient", (("grad_norm", False),)),
@@ -91,7 +92,8 @@ def describe_score(facts: Facts) -> str:
     if not isinstance(best.get(name), int | float):
         return "no evaluation yet"
     further = best.get("bits_per_byte")
-    told = f"{name} {best[name]:.4g}" + (f", {further:.4g} bits per byte" if further else "")
+    masked = "" if facts.config.model.causal or facts.config.finetune else "masked "
+    told = f"{masked}{name} {best[name]:.4g}" + (f", {further:.4g} bits per byte" if further else "")
     return f"{told} at step {best.get('step')}"
 
 
@@ -190,6 +192,10 @@ def _majority(judged: Judged) -> tuple[int, int]:
 def _charts(runs: Sequence[Facts]) -> str:
     shorts = _short(runs)
     wanted = [*CURVES, *((name.replace("_", " "), ((f"validation {name}", True),)) for name in _SCORES)]
+    measured = sorted({name for facts in runs for name in facts.curves if name.startswith("zero-shot ")})
+    wanted += [
+        (name.replace("_", " "), ((name, False),)) for name in measured if not name.endswith(" examples")
+    ]
     figures = []
     for title, metrics in wanted:
         series = [
@@ -220,7 +226,7 @@ def _judged(facts: Facts, name: str) -> str:
         )
         shown = f'<div class="grid">{shown}</div>'
     else:
-        shown = confusion(judged.counts)
+        shown = confusion(judged.counts) if judged.counts else ""
     worst = "".join(map(_mistake, judged.mistakes))
     return _section(title, shown) + _section(f"The most wrong answers{name}", worst)
 

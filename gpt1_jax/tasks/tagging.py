@@ -71,14 +71,18 @@ def _written(words: Sequence[str]) -> Iterator[str]:
     return (" " * (number > 0) + word for number, word in enumerate(words))
 
 
+def word_logits(encoded: EncodedExamples, outputs: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Returns the logits [words, C] of every word of `count` examples, from each row's logits [T, C]."""
+    assert encoded.owners is not None
+    found: list[list[np.ndarray]] = [[] for _ in range(count)]
+    for row, (owner, logits) in enumerate(zip(encoded.owners.tolist(), outputs, strict=True)):
+        found[owner].append(logits[encoded.tags(row) != NO_WORD])
+    return [np.concatenate([np.zeros((0, encoded.classes), np.float32), *rows]) for rows in found]
+
+
 def decode_tags(encoded: EncodedExamples, outputs: Sequence[np.ndarray], count: int) -> list[tuple[int, ...]]:
     """Returns the number of the likeliest tag of every word of `count` examples, from each row's logits [T, C]."""
-    assert encoded.owners is not None
-    found: list[tuple[int, ...]] = [()] * count
-    for row, (owner, logits) in enumerate(zip(encoded.owners.tolist(), outputs, strict=True)):
-        places = encoded.tags(row) != NO_WORD
-        found[owner] += tuple(logits[places].argmax(-1).tolist())
-    return found
+    return [tuple(logits.argmax(-1).tolist()) for logits in word_logits(encoded, outputs, count)]
 
 
 # ── Entities ─────────────────────────────────────────────────────────────────────────────────────────────────

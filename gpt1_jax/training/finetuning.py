@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.frames import make_frame
 from gpt1_jax.tasks.grouping import Grouping
 from gpt1_jax.tasks.intervals import score_interval
-from gpt1_jax.tasks.predictions import Predictions, predict, write_predictions
+from gpt1_jax.tasks.predictions import predict, write_predictions
 from gpt1_jax.tasks.reading import TaskData, read_task
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_labels, describe_loss
@@ -34,7 +34,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.chosen import best_step, restore_chosen
 from gpt1_jax.training.ending import next_after_finetuning
 from gpt1_jax.training.evaluation import make_generate, make_predict
-from gpt1_jax.training.judging import judge
+from gpt1_jax.training.judging import Outcome, judge
 from gpt1_jax.training.kept import kept_task, kept_tokenizer, sound_tokenizer
 from gpt1_jax.training.loop import train
 from gpt1_jax.training.memory_plan import check_memory
@@ -107,14 +107,15 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
 
     outputs, generate, rows = make_predict(model, mesh), make_generate(model, mesh), config.train.rows
 
-    def answer(params: Any, split: str) -> tuple[Predictions, Sequence[np.ndarray]]:
-        """Returns the predictions of a split and, unless the task is text, the head's logits."""
+    def answer(params: Any, split: str) -> Outcome:
+        """Returns what the model says of a split."""
         examples = data.splits()[split]
         if task.kind == "completion":
             frame = make_frame(tokenizer, causal=True)
-            return complete(examples, tokenizer, frame, length, generate(params)), []
+            return Outcome(complete(examples, tokenizer, frame, length, generate(params)), encoded[split], [])
         found = outputs(params, encoded[split], rows)
-        return predict(task, examples, encoded[split], found, tokenizer, settings.scores), found
+        predictions = predict(task, examples, encoded[split], found, tokenizer, settings.scores)
+        return Outcome(predictions, encoded[split], found)
 
     parameters = parameter_count(trainer.abstract.params, tokenizer.vocab_size + SPECIALS)
     tokens_per_step = encoded["train"].tokens.size / batches.steps_per_epoch
@@ -125,7 +126,9 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
         start=start,
         rows=batches.rows,
         sample_rows=batches.sample,
-        evaluate=lambda params: score_predictions(task, answer(params, "validation")[0], data.validation),
+        evaluate=lambda params: score_predictions(
+            task, answer(params, "validation").predictions, data.validation
+        ),
         score=task.metrics[0],
         parameters=parameters,
         tokens_per_step=tokens_per_step,
@@ -159,12 +162,14 @@ def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any
     # Those of validation come last: with their scores in results.json, everything is written.
     for split in ("test", "validation"):
         with use(mesh):
-            predictions, logits = answer(params, split)
+            outcome = answer(params, split)
         if hosts.first():
-            write_predictions(run.directory / "predictions", split, task, predictions, data.splits()[split])
+            write_predictions(
+                run.directory / "predictions", split, task, outcome.predictions, data.splits()[split]
+            )
             if split == "validation":
-                _conclude(run, step, task, predictions, data.validation)
-                judged = judge(step, task, settings.scores, logits, data.validation)
+                _conclude(run, step, task, outcome.predictions, data.validation)
+                judged = judge(step, task, settings.scores, outcome, data.validation)
                 Showing("the page report.html")(lambda judged=judged: write_page(run, judged))
     tell(f"{'tables':8} {run.directory / 'predictions'}")
     tell(next_after_finetuning(run))

@@ -119,8 +119,16 @@ def score(
 class Scorer:
     """Scores texts with a trained run, in groups, and within a group batched by length."""
 
-    def __init__(self, trained: "TrainedRun", top: int = 0, stride: int | None = None) -> None:
-        """Takes the number of alternatives, and how far windows lie apart in a text longer than the context.
+    def __init__(
+        self, trained: "TrainedRun", top: int = 0, stride: int | None = None, last_full: bool = False
+    ) -> None:
+        """Takes how texts are read.
+
+        Args:
+            trained: the run.
+            top: the number of alternatives in each place.
+            stride: how far windows lie apart in a text longer than the context; None is half a context.
+            last_full: whether the last window reaches back, so that it has a whole context too.
 
         Raises:
             UserError: the model predicts no next token, or a number is out of range.
@@ -136,7 +144,7 @@ class Scorer:
             raise UserError(
                 f"stride={shown(stride)} is out of range; give 1 to {context}, the model's context."
             )
-        self._trained, self._context = trained, context
+        self._trained, self._context, self._last_full = trained, context, last_full
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Any]:
         """Yields the score of each text or record in order, with few of them in memory at once."""
@@ -157,7 +165,7 @@ class Scorer:
         windows = [
             window
             for number, passage in enumerate(passages)
-            for window in cut(number, passage, self._context, self._stride)
+            for window in cut(number, passage, self._context, self._stride, self._last_full)
         ]
         for batch in make_batches(windows, self._context, mesh.shape["data"] * mesh.shape["fsdp"]):
             stopping.check()

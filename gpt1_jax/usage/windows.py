@@ -118,8 +118,13 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def cut(number: int, passage: Passage, context: int, stride: int) -> Iterator[Window]:
-    """Yields windows of at most C ids that lie `stride` apart, up to the one that reaches the passage's end."""
+def cut(
+    number: int, passage: Passage, context: int, stride: int, last_full: bool = False
+) -> Iterator[Window]:
+    """Yields windows of at most C ids that lie `stride` apart, up to the one that reaches the passage's end.
+
+    With `last_full` that one has C ids too, of which more were read before.
+    """
     start, new, end = 0, passage.first - 1, len(passage.ids) - 1
     while new < end:
         stop = min(start + context, end)
@@ -127,6 +132,8 @@ def cut(number: int, passage: Passage, context: int, stride: int) -> Iterator[Wi
             yield Window(number, start, new, stop)
             new = stop
         start += stride
+        if last_full:
+            start = min(start, end - context)
 
 
 class WindowBatch(NamedTuple):

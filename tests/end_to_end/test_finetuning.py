@@ -245,6 +245,8 @@ def test_zero_shot_over_the_checkpoints_is_told_and_drawn(runner: Runner, pretra
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [entry["step"] for entry in found] == [10, 20]
     assert all(0 < entry["accuracy"] < 1 for entry in found)
+    kept = (pretrained / "zero_shot-demo_next_verse.jsonl").read_text().splitlines()
+    assert len(kept) > 1 and all("accuracy" in json.loads(line) for line in kept)
     assert (pretrained / "zero_shot-demo_next_verse.png").read_bytes().startswith(b"\x89PNG")
 
 

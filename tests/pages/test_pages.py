@@ -5,6 +5,7 @@ import re
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,16 @@ from gpt1_jax.pages.facts import find_runs, read_facts
 from gpt1_jax.pages.judged import Judged, judge_scores
 from gpt1_jax.pages.page import describe_score, make_page, write_page
 from gpt1_jax.run import Run
+from gpt1_jax.tasks.encoded import NO_WORD
+from gpt1_jax.tasks.spans import Answer
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.training.judging import judge
+from gpt1_jax.training.judging import Outcome, judge
 from gpt1_jax.training.showing import Board
 
 # Elements that have no end.
 _VOID = {"meta", "br", "img", "link"}
+# What a judge of this kind of task does not look at.
+ANY: Any = None
 
 
 class Reader(HTMLParser):
@@ -177,6 +182,31 @@ def test_runs_side_by_side_show_where_they_differ(tmp_path: Path) -> None:
     assert "one loss" in page and "two loss" in page
 
 
+def test_zero_shot_scores_of_several_checkpoints_are_curves(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    lines = [{"step": step, "accuracy": step / 100, "examples": 9} for step in (10, 20)]
+    (run.directory / "zero_shot-demo_next_verse.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines)
+    )
+    page = read(write_page(run).read_text()).text
+    assert "zero-shot demo next verse accuracy" in page and "examples" not in page
+    assert read_facts(run).curves["zero-shot demo_next_verse accuracy"] == [(10, 0.1), (20, 0.2)]
+
+
+def test_the_perplexity_of_hidden_pieces_is_named_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", **{"model.causal": False})
+    page = read(write_page(run).read_text()).text
+    assert "Perplexity of the hidden pieces of the held-out text" in page and "masked perplexity" in page
+    assert "Perplexity of the held-out text" not in page
+    assert describe_score(read_facts(run)).startswith("masked loss 3.4")
+    # Beside a run that predicts the next token, each has a picture of its own.
+    both = read(make_page([read_facts(run), read_facts(make_run(tmp_path / "gpt"))])).text
+    assert (
+        "Perplexity of the hidden pieces of the held-out text" in both
+        and "Perplexity of the held-out text" in both
+    )
+
+
 def test_a_list_says_the_score_of_each_run(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "books")
     make_tuned(tmp_path / "runs" / "tuned" / "cola")
@@ -192,7 +222,7 @@ def test_classes_are_judged_as_scikit_learn_counts_them() -> None:
     logits, labels = generator.normal(size=(60, 1, 3)), generator.integers(0, 3, 60)
     task = Task("custom", "classification", ("accuracy",), labels=("a", "b", "c"))
     examples = [Example((f"text {i}",), label if i else None, "") for i, label in enumerate(labels.tolist())]
-    found = judge(7, task, "regression", logits, examples)
+    found = judge(7, task, "regression", Outcome(logits.argmax(-1), ANY, [*logits]), examples)
     assert found is not None
     counts = metrics.confusion_matrix(labels[1:], logits[1:, 0].argmax(-1))
     assert {(a, b): n for a, b, n in found.counts} == {
@@ -201,6 +231,74 @@ def test_classes_are_judged_as_scikit_learn_counts_them() -> None:
     rights = [mistake.right for mistake in found.mistakes]
     assert rights == sorted(rights) and len(rights) == 20
     assert Judged.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_tags_are_judged_word_by_word_as_scikit_learn_counts_them() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    generator = np.random.default_rng(1)
+    task = Task("custom", "tagging", ("f1",), labels=("O", "B-X", "I-X"))
+    # Three sentences, of which the second, with no known tags, is in two rows; -1 is no word.
+    sentences = [("a", "b", "c"), ("d", "e"), ("f",)]
+    rows = [[-1, 0, 1, 2, -1], [-1, 0, -1], [-1, 0, -1], [-1, -1, 2, -1]]
+    outputs = [generator.normal(size=(len(row), 3)).astype(np.float32) for row in rows]
+    encoded: Any = SimpleNamespace(
+        owners=np.array([0, 1, 1, 2]),
+        classes=3,
+        tags=lambda row: np.array([NO_WORD if t < 0 else t for t in rows[row]]),
+    )
+    examples = [Example(sentences[0], (0, 1, 2)), Example(sentences[1], None), Example(sentences[2], (2,))]
+    found = judge(7, task, "regression", Outcome([], encoded, outputs), examples)
+    assert found is not None
+    predicted = [int(outputs[0][place].argmax()) for place in (1, 2, 3)] + [int(outputs[3][2].argmax())]
+    counts = metrics.confusion_matrix([0, 1, 2, 2], predicted, labels=[0, 1, 2])
+    names = task.labels
+    assert {(a, b): n for a, b, n in found.counts} == {
+        (names[i], names[j]): counts[i, j] for i in range(3) for j in range(3) if counts[i, j]
+    }
+    wrong = [place for place, (a, b) in enumerate(zip([0, 1, 2, 2], predicted, strict=True)) if a != b]
+    marked = ["»a« b c", "a »b« c", "a b »c«", "»f«"]
+    assert {mistake.texts[0] for mistake in found.mistakes} == {marked[place] for place in wrong} != set()
+    for mistake in found.mistakes:
+        assert mistake.probability is not None and mistake.right is not None
+        assert mistake.probability >= mistake.right
+
+
+def test_answers_that_are_not_right_are_told_the_surest_first() -> None:
+    context = f"{'x ' * 300}in 1066 by William."
+    place = context.index("1066")
+    task = Task("custom", "span", ("exact_match", "f1"), no_answer=True)
+    examples = [
+        Example((f"question {i}", context), label)
+        for i, label in enumerate([((place, place + 4),)] * 3 + [()])
+    ]
+    said = [
+        Answer("x", 0, 1, 0.3),
+        Answer("the 1066", 0, 8, 0.9),
+        Answer("", 0, 0, 0.5),
+        Answer("William", 5, 12, 0.7),
+    ]
+    found = judge(7, task, "regression", Outcome(said, ANY, []), examples)
+    assert found is not None and found.counts == ()
+    told = [(m.texts[0], m.predicted, m.probability, m.label) for m in found.mistakes]
+    assert told == [
+        ("question 3", "“William”", 0.7, "that there is no answer"),
+        ("question 2", "that there is no answer", 0.5, "“1066”"),
+        ("question 0", "“x”", 0.3, "“1066”"),
+    ]
+    assert all("in 1066 by" in m.texts[1] and len(m.texts[1]) < 400 for m in found.mistakes[1:])
+
+
+def test_completions_that_are_not_right_are_told_the_farthest_first() -> None:
+    task = Task("custom", "completion", ("exact_match",))
+    examples = [Example((f"prompt {i}",), " the old song") for i in range(3)]
+    found = judge(
+        7, task, "regression", Outcome(["the old song ", "the old river", "light"], ANY, []), examples
+    )
+    assert found is not None
+    assert [(m.texts, m.predicted) for m in found.mistakes] == [
+        (("prompt 2",), "“light”"),
+        (("prompt 1",), "“the old river”"),
+    ]
 
 
 def test_scores_are_judged_by_their_distance() -> None:
