@@ -70,6 +70,7 @@ def test_the_known_versions_fit_what_the_project_asks_for() -> None:
     pins = read_pins()
     extras = PROJECT["optional-dependencies"]
     asked = [*PROJECT["dependencies"], *extras["test"], *extras["demo"], *extras["beam"], *extras["original"]]
+    asked += extras["lm_eval"]
     for text in asked:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)

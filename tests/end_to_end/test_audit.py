@@ -1,12 +1,14 @@
 """`audit`: what a step read, when a text was read, and whether steps come out again, asked of a small run."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_support import SMALL, STEPS, Runner, make_text
+from command_support import ROOT, SMALL, STEPS, Runner, make_text
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
@@ -148,3 +150,30 @@ def test_checkpoints_at_powers_of_two_stay_if_that_is_asked_for(runner: Runner, 
     )
     kept = Checkpoints(Run(str(tmp_path / "run")).checkpoints).steps()
     assert {1, 2, 4, 8, 16} <= {*kept} and 3 not in kept
+
+
+# docs/inside.md has a larger run in mind.
+SMALLER = {"--step=700": "--step=7", "--replay=1000:1500": "--replay=4:8", ", 3)": ", 1)"}
+
+
+@pytest.mark.slow
+def test_the_page_about_looking_inside_runs(
+    runner: Runner, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "pretrain-tiny").symlink_to(undisturbed)
+    (tmp_path / "texts.txt").write_text("the river\nthe old song\n")
+    page = (ROOT / "docs" / "inside.md").read_text()
+    for larger, smaller in SMALLER.items():
+        assert larger in page
+        page = page.replace(larger, smaller)
+    commands = re.findall(r"^python -m gpt1_jax\.(.*)$", page, re.MULTILINE)
+    assert len(commands) == 5 and runner.commands is not None
+    for line in commands:
+        module, *flags = shlex.split(line.partition(" > ")[0])
+        ended = runner.commands.run(module, *flags, directory=tmp_path)
+        assert ended.code == 0 and ended.stdout, ended
+    (tmp_path / "explained.html").unlink()
+    exec("\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)), {})
+    assert "In the beginning" in (tmp_path / "explained.html").read_text()
