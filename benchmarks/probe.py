@@ -1,9 +1,9 @@
 """What each layer of a run knows of a word: python -m benchmarks.probe --run=RUN [--tagging=TASK] [--picture=FILE].
 
 A linear classifier for each layer reads the tag of a word from the state of one of its pieces: the last, or the first
-in a model that reads both ways. The classifier is logistic regression on states of mean 0 and deviation 1, with as much
-weight on each tag in all. The score is the balanced accuracy on other sentences: the mean over the tags of the share
-that is found, which is one divided by their number for whoever guesses.
+in a model that reads both ways. It is ridge regression on states of mean 0 and deviation 1, with as much weight on each
+tag in all. The score is the balanced accuracy on other sentences: the mean over the tags of the share that is found,
+which is one divided by their number for whoever guesses. Tags that few words have are left out.
 """
 
 import json
@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -26,6 +26,7 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Example
+from gpt1_jax.usage.states import inside, read_ids
 from gpt1_jax.usage.trained import TrainedRun
 from gpt1_jax.usage.words import find_words
 
@@ -34,7 +35,10 @@ _TAGGING = flags.DEFINE_string("tagging", "demo_names", "a task of tagging, whos
 _DATA = flags.DEFINE_string("data", "demo", "where its examples are: demo, tfds or files:DIR")
 _SENTENCES = flags.DEFINE_integer("sentences", 300, "how many sentences of each part are read", 2)
 _PICTURE = flags.DEFINE_string("picture", None, "the picture of the curve to write, such as probe.svg")
-_ITERATIONS = 1000
+# Of the squared weights.
+_PENALTY = 100.0
+# A tag that fewer words have in either part is left out.
+_FEWEST = 50
 
 
 def main(_: list[str]) -> None:
@@ -47,13 +51,18 @@ def main(_: list[str]) -> None:
     if data.task.kind != "tagging":
         raise UserError(f"--tagging={_TAGGING.value} is no task of tagging; name one, such as demo_names.")
     run = gpt1_jax.load(_RUN.value)
-    parts = [examples[: _SENTENCES.value] for examples in (data.train, data.validation)]
+    train, tags = read_words(run, data.train[: _SENTENCES.value])
+    new, new_tags = read_words(run, data.validation[: _SENTENCES.value])
+    least = np.minimum(*(np.bincount(some, minlength=len(data.task.labels)) for some in (tags, new_tags)))
+    asked = np.flatnonzero(least >= _FEWEST)
+    if len(asked) < 2:
+        raise UserError(f"--sentences={_SENTENCES.value} have too few words of each tag; read more of them.")
+    known, new_known = np.isin(tags, asked), np.isin(new_tags, asked)
     scores = []
-    for layer in range(run.config.model.num_layers + 1):
-        train, validation = (read_words(run, examples, layer) for examples in parts)
-        scores.append(probe(*train, *validation))
+    for layer, (states, new_states) in enumerate(zip(train, new, strict=True)):
+        scores.append(probe(states[known], tags[known], new_states[new_known], new_tags[new_known]))
         print(f"layer {layer:2}  {scores[-1]:.3f}", flush=True)
-    guess = 1 / len({tag for example in parts[1] for tag in example.label or ()})
+    guess = 1 / len(asked)
     print(json.dumps({"run": _RUN.value, "tagging": _TAGGING.value, "guess": guess, "layers": scores}))
     if _PICTURE.value is not None:
         # Text stays text, and neither the day nor the machine is written, so the same scores give the same file.
@@ -62,34 +71,33 @@ def main(_: list[str]) -> None:
             draw(scores, guess).savefig(_PICTURE.value, metadata={"Date": None} if svg else None)
 
 
-def read_words(run: TrainedRun, examples: Sequence[Example], layer: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the states of words behind a layer, float32 [words, D], and the numbers of their tags, int [words].
+def read_words(run: TrainedRun, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the states of words behind each layer, float32 [L + 1, words, D], and the numbers of their tags, [words].
 
     Sentences that do not fit the context are left out, and so are words without a piece.
     """
     model = run.config.model
-    states, tags = [np.zeros((0, model.d_model), np.float32)], []
+    states, tags = [np.zeros((model.num_layers + 1, 0, model.d_model), np.float32)], []
     for example in examples:
         text, labels = " ".join(example.texts), example.label
         ids = run.encode(text)
         # Two pieces may stand around it.
         if not (ids and isinstance(labels, tuple) and len(ids) <= model.context_length - 2):
             continue
-        read = run.states(text, layer)
-        before = (len(read) - len(ids)) // 2
+        read, _ = inside(run, read_ids(run, text))
+        before = (read.shape[1] - len(ids)) // 2
         for word, tag in zip(find_words(run.tokenizer, text, ids), labels, strict=True):
             if word.last > word.first:
                 place = before + (word.last - 1 if model.causal else word.first)
-                states.append(read[place : place + 1])
+                states.append(read[:, place : place + 1])
                 tags.append(tag)
-    return np.concatenate(states), np.array(tags)
+    return np.concatenate(states, 1), np.array(tags)
 
 
 def probe(states: np.ndarray, tags: np.ndarray, new_states: np.ndarray, new_tags: np.ndarray) -> float:
     """Returns the balanced accuracy on new states of a linear classifier of states."""
-    classifier = make_pipeline(
-        StandardScaler(), LogisticRegression(max_iter=_ITERATIONS, class_weight="balanced")
-    )
+    ridge = RidgeClassifier(alpha=_PENALTY, class_weight="balanced")
+    classifier = make_pipeline(StandardScaler(), ridge)
     classifier.fit(states, tags)
     return float(balanced_accuracy_score(new_tags, classifier.predict(new_states)))
 

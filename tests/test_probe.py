@@ -21,9 +21,11 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "lazy", "fox", "##es"]
 def test_a_word_is_read_at_its_last_piece(tmp_path: Path) -> None:
     make_run(tmp_path / "run", sentencepiece())
     run = gpt1_jax.load(tmp_path / "run")
-    states, tags = read_words(run, EXAMPLES, 1)
+    states, tags = read_words(run, EXAMPLES)
     first = len(run.encode("lazy"))
-    np.testing.assert_array_equal(states, run.states("lazy foxes", 1)[[first - 1, -1]])
+    assert len(states) == 3
+    for layer, found in enumerate(states):
+        np.testing.assert_array_equal(found, run.states("lazy foxes", layer)[[first - 1, -1]])
     # What is longer than the context, or has no tags, is left out.
     assert tags.tolist() == [1, 2]
 
@@ -32,8 +34,8 @@ def test_a_model_that_reads_both_ways_reads_a_word_at_its_first_piece(tmp_path: 
     tokenizer = HuggingFaceTokenizer({"vocab.txt": "\n".join(PIECES).encode()})
     make_run(tmp_path / "run", tokenizer, **MODELS["bert"])
     run = gpt1_jax.load(tmp_path / "run")
-    states, _ = read_words(run, EXAMPLES, -1)
-    np.testing.assert_array_equal(states, run.states("lazy foxes")[[1, 2]])
+    states, _ = read_words(run, EXAMPLES)
+    np.testing.assert_array_equal(states[-1], run.states("lazy foxes")[[1, 2]])
 
 
 def test_a_probe_finds_what_lies_on_a_line_and_nothing_else() -> None:

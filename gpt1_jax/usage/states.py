@@ -69,14 +69,14 @@ def states(trained: "TrainedRun", text: object, layer: object) -> np.ndarray:
             f"layer={shown(layer)} is out of range; give 0, the embeddings, to {layers}, the last block, or -1 for "
             "the last."
         )
-    found, _ = _inside(trained, read_ids(trained, text))
+    found, _ = inside(trained, read_ids(trained, text))
     return check_finite(found[number])
 
 
 def attention(trained: "TrainedRun", text: object) -> np.ndarray:
     """Returns the weights of attention, see `TrainedRun.attention`."""
     check_transformer(trained, "Attention")
-    _, weights = _inside(trained, read_ids(trained, text))
+    _, weights = inside(trained, read_ids(trained, text))
     return check_finite(weights)
 
 
@@ -177,7 +177,7 @@ def _make_inside(trained: "TrainedRun") -> Any:
     return inside
 
 
-def _inside(trained: "TrainedRun", ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def inside(trained: "TrainedRun", ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the states [L + 1, T, D] and the weights of attention [L, H, T, T] of one sequence."""
     rows, length = rows_at_least(trained), len(ids)
     # Few widths are compiled.
