@@ -12,7 +12,7 @@ from support import tiny_config
 from gpt1_jax.pages.explained import Reading, WordBits
 from gpt1_jax.pages.judged import Judged, judge_classes
 from gpt1_jax.run import Run
-from gpt1_jax.training.showing import Board
+from gpt1_jax.training.writers import TensorBoardWriter
 
 # What a text, a label or a sample could do to a page that takes it as HTML.
 HOSTILE = '</script><script>document.title="broken"</script><img src=x onerror="document.title=1"> & "quoted"'
@@ -44,10 +44,10 @@ def make_run(directory: Path, sample: str = "once upon a time", steps: int = 40,
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     best = {"step": steps, "loss": 3.4, "perplexity": 30.0, "bits_per_byte": 2.5}
     run.write_results({"kind": "pretrain", "task": None, "step": steps, "validation": best, "best": best})
-    board = Board(epath.Path(directory) / "tensorboard", 1)
-    board.add_scalar("train/loss", 1.0, 10)
-    board.add_text("sample", "the first", 10)
-    board.add_text("sample", sample, steps)
+    board = TensorBoardWriter(epath.Path(directory) / "tensorboard", 1)
+    board.add(10, {"train/loss": 1.0})
+    board.add_text(10, "sample", "the first")
+    board.add_text(steps, "sample", sample)
     board.close()
     return run
 

@@ -23,7 +23,7 @@ from gpt1_jax.tasks.encoded import NO_WORD
 from gpt1_jax.tasks.spans import Answer
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.judging import Outcome, judge
-from gpt1_jax.training.showing import Board
+from gpt1_jax.training.writers import TensorBoardWriter
 
 # Elements that have no end.
 _VOID = {"meta", "br", "img", "link"}
@@ -107,8 +107,8 @@ def test_ticks_are_few_round_numbers_within_the_range(low: float, high: float) -
 
 def test_nothing_in_a_run_is_markup_or_a_script(tmp_path: Path) -> None:
     run = make_tuned(tmp_path / "run", **{"init_from": HOSTILE, "data.source": f"files:{HOSTILE}"})
-    board = Board(run.directory / "tensorboard", 1)
-    board.add_text("sample", HOSTILE, 5)
+    board = TensorBoardWriter(run.directory / "tensorboard", 1)
+    board.add_text(5, "sample", HOSTILE)
     board.close()
     hostile = judged(names=(HOSTILE, "good"), text=HOSTILE)
     for page in (write_page(run, hostile).read_text(), make_page([read_facts(run, hostile)] * 2)):
@@ -168,8 +168,8 @@ def test_samples_from_before_a_crash_are_replaced(tmp_path: Path, monkeypatch: p
     # A later start; files have the second in their names.
     later = time.time() + 10
     monkeypatch.setattr(time, "time", lambda: later)
-    board = Board(run.directory / "tensorboard", 21)
-    board.add_text("sample", "after", 40)
+    board = TensorBoardWriter(run.directory / "tensorboard", 21)
+    board.add_text(40, "sample", "after")
     board.close()
     (run.directory / "tensorboard" / "note").write_bytes(b"\xff" * 40)
     assert read_facts(run).samples == [(10, "the first"), (40, "after")]
