@@ -56,7 +56,8 @@ class Answers:
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Returns the log-probability of each continuation after its context, and whether greedy choice gives it."""
-        pairs = (dict(zip(("context", "continuation"), request.args, strict=True)) for request in requests)
+        asked = (request.args for request in requests)
+        pairs = ({"context": context, "continuation": text} for context, text in asked)
         scores = ((score["total"], score["greedy"]) for score in self._scorer(pairs))
         return self._told("loglikelihood", requests, scores, disable_tqdm)
 
