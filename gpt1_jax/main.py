@@ -38,6 +38,10 @@ def main(_: list[str]) -> None:
     workdir = default_workdir(config_flag.spec()) if _WORKDIR.value is None else _WORKDIR.value
     config = from_dict(inherit(values, workdir))
 
+    if sys.stdout.isatty():
+        # The imports take seconds. The next line, which is longer, takes the place of this one.
+        print("starting …", end="\r", flush=True)
+
     # jax and the rest are imported only when the input is known to be right.
     from gpt1_jax.devices import hosts
 

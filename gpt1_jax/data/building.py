@@ -150,7 +150,9 @@ def _build(work: _Work, made_from: dict[str, Any], tokenizer: Tokenizer | None, 
         if tokenizer is None and (building / "tokenizer" / "tokenizer.json").exists():
             tokenizer = load_tokenizer(building / "tokenizer")
         if tokenizer is None:
-            work.progress.say(f"training {data.vocab_size} {data.tokenizer} pieces on {text.name}")
+            work.progress.say(
+                f"training a tokenizer of {data.vocab_size:,} pieces ({data.tokenizer}) on {text.name}"
+            )
             tokenizer = train_tokenizer(data.tokenizer, _sample(work, before, documents), data.vocab_size)
         tokenizer.save(building / "tokenizer")
         splits: dict[str, Any] = {}

@@ -58,7 +58,7 @@ def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, ste
     }
     told = [f"{name:8} {line}" for name, line in lines.items() if line]
     if mesh.size > 1:
-        told += [f"{'mesh':8} {dict(mesh.shape)}", *placements(trainer.abstract.params)]
+        told += [f"{'devices':8} mesh {dict(mesh.shape)} of {device}", *placements(trainer.abstract.params)]
     return told + list(stage.lines)
 
 

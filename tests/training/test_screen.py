@@ -97,6 +97,22 @@ def test_elsewhere_lines_are_plain_and_have_all_that_a_bar_would_show(
     assert written.endswith("gradient norm 1.23  123,456 tokens/s  0:49:58 left\n")
 
 
+def test_ctrl_c_on_a_terminal_is_answered_at_once_in_the_place_of_the_bar() -> None:
+    """The process may need a moment more to end, say to leave a compiler."""
+    program = """
+import os, signal, time
+from gpt1_jax.door import door
+def main(_):
+    print("a bar", end="", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+door(main)
+"""
+    written = run_in_terminal(program, 80)
+    answer, _, end = written.partition("\r\x1b[KCtrl-C: stopping …")
+    assert answer == "a bar" and "Stopped by Ctrl-C before there was anything new to save" in end
+
+
 def test_a_lone_loss_needs_no_name_and_the_perplexity_stands_behind_it(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
