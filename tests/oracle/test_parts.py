@@ -1,5 +1,7 @@
 """The parts, against what the authors' program computed: float32, within what rounding allows."""
 
+import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -69,11 +71,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_thirty_updates_of_the_optimizer_alone(case: str) -> None:
-    """A matrix that decays, and a vector and a scalar that may; gradients clipped by their norm together."""
+NAMES = {"matrix": "kernel", "vector": "bias", "scalar": "scale"}
+
+
+def config_of(case: str, **changes: Any) -> OptimizerConfig:
     decay, decayed, clip = CASES[case]
-    names = {"matrix": "kernel", "vector": "bias", "scalar": "scale"}
     config = OptimizerConfig(
         learning_rate=0.05,
         schedule="linear",
@@ -84,20 +86,55 @@ def test_thirty_updates_of_the_optimizer_alone(case: str) -> None:
         decayed=decayed,
         clip_norm=clip,
     )
+    return dataclasses.replace(config, **changes)
+
+
+def thirty_updates(config: OptimizerConfig) -> Iterator[tuple[Any, Any]]:
+    """Parameters and state after each update by the program's gradients."""
     optimizer = make_optimizer(config, make_schedule(config, 30))
-    params = {ours: jnp.asarray(TRACE[f"adam/initial/{theirs}"]) for theirs, ours in names.items()}
+    params: Any = {ours: jnp.asarray(TRACE[f"adam/initial/{theirs}"]) for theirs, ours in NAMES.items()}
     state = optimizer.init(params)
     update = jax.jit(optimizer.update)
     for number in range(30):
         gradients = {
-            ours: jnp.asarray(TRACE[f"adam/grad/{theirs}"][number]) for theirs, ours in names.items()
+            ours: jnp.asarray(TRACE[f"adam/grad/{theirs}"][number]) for theirs, ours in NAMES.items()
         }
         changes, state = update(gradients, state, params)
-        params: Any = optax.apply_updates(params, changes)
+        params = optax.apply_updates(params, changes)
+        yield params, state
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_thirty_updates_of_the_optimizer_alone(case: str) -> None:
+    """A matrix that decays, and a vector and a scalar that may; gradients clipped by their norm together."""
+    for number, (params, state) in enumerate(thirty_updates(config_of(case))):
         find = optax.tree_utils.tree_get_all_with_path
         moments: Any = find(state, "mu"), find(state, "nu")
-        for theirs, ours in names.items():
+        for theirs, ours in NAMES.items():
             expected = {kind: TRACE[f"adam/{case}/{kind}/{theirs}"][number] for kind in "pmv"}
             np.testing.assert_allclose(params[ours], expected["p"], rtol=0, atol=5e-6)
             for ((_, found),), kind in zip(moments, "mv", strict=True):
                 np.testing.assert_allclose(found[ours], expected[kind], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"name": "adamw"},
+        {"decayed": "all"},
+        {"weight_decay": 0.0},
+        {"clip_norm": 0.0},
+        {"schedule": "cosine"},
+        {"schedule": "warmup_cosine"},
+        {"schedule": "warmup_constant"},
+        {"warmup_fraction": 0.0},
+        {"beta2": 0.99},
+    ],
+    ids=str,
+)
+def test_a_switch_of_the_optimizer_that_is_moved_shows(moved: dict[str, Any]) -> None:
+    *_, (params, _) = thirty_updates(config_of("l2_clip", **moved))
+    away = [
+        np.abs(params[ours] - TRACE[f"adam/l2_clip/p/{theirs}"][-1]).max() for theirs, ours in NAMES.items()
+    ]
+    assert max(away) > 1e-4

@@ -1,5 +1,6 @@
 """Twelve fine-tuning updates of a tiny model on two candidates an example, against the authors' program's own."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -22,9 +23,9 @@ TRACE = trace(1)
 LM_COEF = 0.5
 
 
-def make_model() -> Classifier:
+def make_model(**moved: Any) -> Classifier:
     return Classifier(
-        make_trunk(CONFIG.model, VOCAB_SIZE, specials=SPECIALS),
+        make_trunk(dataclasses.replace(CONFIG.model, **moved), VOCAB_SIZE, specials=SPECIALS),
         Head("each", 1, 0.0),
         special_ids(VOCAB_SIZE).extract,
     )
@@ -116,10 +117,26 @@ def test_moments_after_updates(replay: dict[str, Any], update: int) -> None:
         assert_near(getattr(replay["moments"][update], field), expected, 1e-6)
 
 
-def test_the_softmax_over_tokens_alone_is_another_loss() -> None:
-    """Our default leaves the positions out, and the trace shows the difference."""
-    model, params = make_model(), as_ours(TRACE, "params_after_00")
+@pytest.mark.parametrize(
+    ("model", "objective"),
+    [
+        ({"activation": "relu"}, {}),
+        ({"activation": "swish"}, {}),
+        ({"activation": "gelu"}, {}),
+        ({"norm_epsilon": 1e-3}, {}),
+        ({"causal": False}, {}),
+        ({}, {"auxiliary_weight": 0.0}),
+        # λ on the task instead, which write-ups say.
+        ({}, {"auxiliary_weight": 2.0}),
+        # Our default leaves the positions out.
+        ({}, {"softmax": "tokens"}),
+    ],
+    ids=str,
+)
+def test_a_switch_that_is_moved_is_another_loss(model: dict[str, Any], objective: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"auxiliary_weight": LM_COEF, "regression": False, "softmax": "authors"}
     with use_mesh():
-        ours = finetuning_loss(model, LM_COEF, regression=False)
-        loss, _ = jax.jit(ours)(params, batch_of(0))
-    assert abs(float(loss) - TRACE["loss"][0]) > 1e-3
+        moved = finetuning_loss(make_model(**model), **settings | objective)
+        loss, _ = jax.jit(moved)(as_ours(TRACE, "params_after_00"), batch_of(0))
+    # Equality is within 1e-6.
+    assert abs(float(loss) - TRACE["loss"][0]) > 1e-5
