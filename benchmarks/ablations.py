@@ -3,23 +3,25 @@
     python -m benchmarks.ablations --init_from=RUN --output=DIR --tasks=demo_genre,cola:files:data/CoLA --seeds=0,1,2
 
 Every fine-tuning is a run directory DIR/TASK/VARIANT/SEED. A finished one is kept, so the same command goes on after an
-interruption, and further commands add to what DIR holds: DIR/table.md has all scores, DIR/differences.md says which
-variants differ from "full" by a paired bootstrap over examples and seeds, and DIR/transfer.png shows the scores against
-the number of transferred blocks.
+interruption, and further commands add to what DIR holds: DIR/table.md has all scores, with intervals over examples and
+seeds, DIR/differences.md says which variants differ from "full", and DIR/transfer.png shows the scores against the number
+of transferred blocks. Intervals are the middle 95 % of a bootstrap over examples and seeds, paired for differences.
 """
 
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from absl import flags
 from matplotlib.figure import Figure
 
 from benchmarks.baselines import BASELINES, baseline_scores
-from benchmarks.comparing import compare_runs
+from benchmarks.comparing import compare_runs, interval_of_runs
 from benchmarks.run_flags import INIT_FROM, LSTM_FROM, OUTPUT, SEEDS, SET
 from benchmarks.variants import (
     TRANSFER,
@@ -85,7 +87,12 @@ def main(_: list[str]) -> None:
             else:
                 finetune(place, setting, starts.get(variant, start), VARIANTS.get(variant, {}))
     scores = collect(output)
-    table = make_table(scores)
+    # Tags, spans and texts are not compared one by one.
+    places = {key: output / "/".join(key) for key in scores if find_task(key[0]).whole}
+    intervals = {
+        key: found for key, place in places.items() if (found := interval_of_runs(place)) is not None
+    }
+    table = make_table(scores, intervals)
     (output / "table.md").write_text(table)
     print(table)
     differences = make_differences(output)
@@ -130,14 +137,23 @@ def collect(output: Path) -> dict[tuple[str, str], list[float]]:
     return dict(scores)
 
 
-def make_table(scores: dict[tuple[str, str], list[float]]) -> str:
-    """Returns the table, a row a variant and a column a task: 100 times the mean, ± half the range, and the seeds."""
+def make_table(
+    scores: Mapping[tuple[str, str], list[float]],
+    intervals: Mapping[tuple[str, str], tuple[float, float]] = MappingProxyType({}),
+) -> str:
+    """Returns the table, a row a variant and a column a task: 100 times the mean, ± half the range, and the seeds.
+
+    Args:
+        scores: as `collect` returns them.
+        intervals: the middle 95 % of means over resampled examples and seeds, where the predictions are there.
+    """
     tasks = list(dict.fromkeys(task for task, _ in scores))
     variants = sorted(dict.fromkeys(variant for _, variant in scores), key=_order)
     lines = ["| | " + " | ".join(f"{task} ({find_task(task).metrics[0]})" for task in tasks) + " |"]
     lines.append("|---" * (len(tasks) + 1) + "|")
     for variant in variants:
-        cells = [_cell(scores.get((task, variant), [])) for task in tasks]
+        keys = [(task, variant) for task in tasks]
+        cells = [_cell(scores.get(key, []), intervals.get(key)) for key in keys]
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -147,7 +163,7 @@ def make_differences(output: Path) -> str:
     lines = []
     for place in sorted(output.glob("*/*"), key=lambda path: (path.parent.name, _order(path.name))):
         reference = place.with_name("full")
-        if place == reference or not reference.exists():
+        if place == reference or not reference.exists() or not find_task(place.parent.name).whole:
             continue
         found = compare_runs(reference, place)
         if found is not None:
@@ -178,13 +194,13 @@ def _order(variant: str) -> tuple[int, str]:
     return (known.index(variant) if variant in known else len(known), variant)
 
 
-def _cell(values: list[float]) -> str:
+def _cell(values: list[float], interval: tuple[float, float] | None) -> str:
     if not values:
         return ""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {50 * (max(values) - min(values)):.1f} ({len(values)})"
+    told = f"{100 * statistics.mean(values):.1f}"
+    if len(values) > 1:
+        told += f" ± {50 * (max(values) - min(values)):.1f} ({len(values)})"
+    return told if interval is None else f"{told} [{100 * interval[0]:.1f} to {100 * interval[1]:.1f}]"
 
 
 if __name__ == "__main__":

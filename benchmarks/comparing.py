@@ -4,16 +4,18 @@ Letters: N examples, K seeds, R resamples.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.variants import is_finished
+from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.intervals import interval, weighted_scores
 from gpt1_jax.tasks.reading import read_validation
-from gpt1_jax.tasks.task import Task
+from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.kept import task_of
 
 _RESAMPLES = 2000
@@ -56,48 +58,88 @@ def compare(task: Task, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray
         ours, theirs: predictions of the reference and of the variant, [K, N], of the same seeds in order.
     """
     seeds, examples = ours.shape
-    generator = np.random.default_rng(0)
-    weights = generator.multinomial(examples, np.full(examples, 1 / examples), size=_RESAMPLES)
 
     def differences(weights: np.ndarray) -> np.ndarray:
         """float64 [R, K]."""
-        scored, reference = (
-            np.array(
-                [weighted_scores(task.metrics[0], found, labels, weights, task.positive) for found in side]
-            )
-            for side in (theirs, ours)
-        )
-        return (scored - reference).T
+        return _scores(task, labels, theirs, weights) - _scores(task, labels, ours, weights)
 
     mean = float(differences(np.ones((1, examples))).mean())
+    return Difference(mean, *_interval(differences, seeds, examples), seeds, examples)
+
+
+def _scores(task: Task, labels: np.ndarray, found: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the scores of predictions [K, N] on resamples, float64 [R, K]."""
+    return np.stack(
+        [weighted_scores(task.metrics[0], one, labels, weights, task.positive) for one in found], axis=1
+    )
+
+
+def _interval(measure: Callable[[np.ndarray], np.ndarray], seeds: int, examples: int) -> tuple[float, float]:
+    """Returns the middle 95 % of a mean over seeds, of resampled examples and seeds."""
+    generator = np.random.default_rng(0)
+    weights = generator.multinomial(examples, np.full(examples, 1 / examples), size=_RESAMPLES)
     drawn = generator.integers(seeds, size=(_RESAMPLES, seeds))
-    low, high = interval(np.take_along_axis(differences(weights), drawn, axis=1).mean(1))
-    return Difference(mean, low, high, seeds, examples)
+    return interval(np.take_along_axis(measure(weights), drawn, axis=1).mean(1))
 
 
 def compare_runs(reference: Path, variant: Path) -> Difference | None:
     """Compares the fine-tunings DIR/SEED of two directories by their seeds in common; None if there is none."""
-    seeds = sorted(
-        {path.parent.name for path in reference.glob("*/predictions")}
-        & {path.parent.name for path in variant.glob("*/predictions")}
-    )
+    seeds = sorted(set(_finished(reference)) & set(_finished(variant)))
     if not seeds:
         return None
-    run = Run(str(reference / seeds[0]))
+    task, labels, ours = _read_runs(reference, seeds)
+    return compare(task, labels, ours, _read_runs(variant, seeds)[2])
+
+
+def interval_of_runs(place: Path) -> tuple[float, float] | None:
+    """Returns how far other examples and seeds would move the mean score of the fine-tunings DIR/SEED; None without."""
+    seeds = sorted(_finished(place))
+    if not seeds:
+        return None
+    task, labels, found = _read_runs(place, seeds)
+    return _interval(lambda weights: _scores(task, labels, found, weights), len(seeds), len(labels))
+
+
+def _finished(place: Path) -> list[str]:
+    """Returns the seeds whose fine-tunings are finished and have predictions."""
+    runs = (path.parent for path in place.glob("*/predictions"))
+    return [run.name for run in runs if is_finished(run)]
+
+
+def _read_runs(place: Path, seeds: Sequence[str]) -> tuple[Task, np.ndarray, np.ndarray]:
+    """Returns the task, and labels [N] and predictions [K, N] of its headline group or of all validation examples."""
+    run = Run(str(place / seeds[0]))
     task, config = task_of(run), run.config()
     assert task is not None and config.finetune is not None
-    examples = [
-        example
-        for example in read_validation(task, config.finetune, config.data, None)
-        if not task.headline or example.group == task.headline
-    ]
-    known = [number for number, example in enumerate(examples) if example.label is not None]
-    labels = np.array([examples[number].label for number in known])
-    ours, theirs = (
-        np.array([read_predictions(side / seed / "predictions", task) for seed in seeds])[:, known]
-        for side in (reference, variant)
-    )
-    return compare(task, labels, ours, theirs)
+    examples = read_validation(task, config.finetune, config.data, None)
+    groups = (task.headline,) if task.headline else tuple(sorted({example.group for example in examples}))
+    return task, *read_labeled([place / seed for seed in seeds], task, examples, "validation", groups)
+
+
+def read_labeled(
+    runs: Sequence[Path], task: Task, examples: Sequence[Example], part: str, groups: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the known labels [N] of some groups of examples, and what K runs predict of these, [K, N].
+
+    Raises:
+        UserError: a run has another number of predictions.
+    """
+    labels: list[Any] = []
+    columns: list[list[float]] = [[] for _ in runs]
+    for group in groups:
+        chosen = [example for example in examples if example.group == group]
+        known = [number for number, example in enumerate(chosen) if example.label is not None]
+        labels += [chosen[number].label for number in known]
+        for run, column in zip(runs, columns, strict=True):
+            path = run / "predictions" / ("_".join(filter(None, (part, group))) + ".tsv")
+            values = read_column(path, task) if path.exists() else []
+            if len(values) != len(chosen):
+                raise UserError(
+                    f"{path} has {len(values):,} predictions, and the data has {len(chosen):,} such examples: it "
+                    "changed; remove that run, or bring the data back."
+                )
+            column += [values[number] for number in known]
+    return np.array(labels), np.array(columns)
 
 
 def read_predictions(directory: Path, task: Task) -> list[float]:

@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.comparing import read_column
+from benchmarks.comparing import read_labeled
 from benchmarks.published import Cell
 from benchmarks.variants import is_finished
 from gpt1_jax.config import DataConfig
-from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.intervals import interval, weighted_scores
 from gpt1_jax.tasks.reading import read_split
@@ -117,21 +116,8 @@ def _score(
 ) -> Score:
     """Returns the score on the examples of some groups, or of all."""
     names = groups or tuple(dict.fromkeys(example.group for example in examples))
-    labels, columns = [], [[] for _ in runs]
-    for name in names:
-        chosen = [example for example in examples if example.group == name]
-        known = [number for number, example in enumerate(chosen) if example.label is not None]
-        labels += [chosen[number].label for number in known]
-        for run, column in zip(runs, columns, strict=True):
-            path = run / "predictions" / ("_".join(filter(None, (part, name))) + ".tsv")
-            values = read_column(path, task) if path.exists() else []
-            if len(values) != len(chosen):
-                raise UserError(
-                    f"{path} has {len(values):,} predictions, and --data has {len(chosen):,} such examples: the data "
-                    "changed; remove that run, or bring the data back."
-                )
-            column += [values[number] for number in known]
-    median, draws = resample(metric, np.array(labels), np.array(columns), task)
+    labels, predictions = read_labeled(runs, task, examples, part, names)
+    median, draws = resample(metric, labels, predictions, task)
     return Score(median, draws, len(runs), part)
 
 

@@ -43,6 +43,13 @@ def test_the_table_has_means_and_half_ranges_of_the_first_metric(output: Path) -
     ]
 
 
+def test_a_cell_tells_the_interval_of_examples_and_seeds_where_it_is_known() -> None:
+    table = make_table(
+        {("rte", "full"): [0.5, 0.75], ("rte", "authors"): [0.5]}, {("rte", "full"): (0.525, 0.7)}
+    )
+    assert "| full | 62.5 ± 12.5 (2) [52.5 to 70.0] |" in table and "| authors | 50.0 |" in table
+
+
 def test_the_score_of_a_fine_tuning_is_that_of_its_predictions(tmp_path: Path) -> None:
     place = tmp_path / "demo_genre/full/0"
     place.mkdir(parents=True)
