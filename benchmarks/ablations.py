@@ -3,9 +3,9 @@
     python -m benchmarks.ablations --init_from=RUN --output=DIR --tasks=demo_genre,cola:files:data/CoLA --seeds=0,1,2
 
 Every fine-tuning is a run directory DIR/TASK/VARIANT/SEED. A finished one is kept, so the same command goes on after an
-interruption, and further commands add to what DIR holds: DIR/table.md has all scores, with intervals over examples and
-seeds, DIR/differences.md says which variants differ from "full", and DIR/transfer.png shows the scores against the number
-of transferred blocks. Intervals are the middle 95 % of a bootstrap over examples and seeds, paired for differences.
+interruption, and further commands add to what DIR holds: DIR/table.md has all scores, DIR/differences.md says which
+variants differ from "full", and DIR/transfer.png shows the scores against the number of transferred blocks. Intervals
+are the middle 95 % of a bootstrap over examples and seeds, paired for differences.
 """
 
 import json
