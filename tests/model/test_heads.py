@@ -82,6 +82,23 @@ def test_a_class_is_read_off_the_state_at_the_extract_token_wherever_it_stands()
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+def test_the_state_at_the_first_token_is_the_same_whatever_follows() -> None:
+    """So a class cannot be read there, as some write-ups do."""
+    model, tokens = make_classifier("one", 3), tokens_with_extract_at([[11], [11]])
+    tokens[:, 0, 0] = special_ids(VOCAB).start
+    _, states = classify(model, classifier_params(model), tokens)
+    np.testing.assert_array_equal(states[0, 0, 0], states[1, 0, 0])
+    assert np.abs(states[0, 0, 11] - states[1, 0, 11]).max() > 0.01
+
+
+def test_a_fresh_head_is_normal_with_deviation_two_hundredths_and_its_bias_0() -> None:
+    with use_mesh():
+        fresh = nn.unbox(Head("one", 200, 0.1).init(jax.random.key(0), jnp.ones((1, 1, WIDTH)), None))[
+            "params"
+        ]
+    assert np.std(fresh["kernel"]) == pytest.approx(0.02, rel=0.05) and not np.any(fresh["bias"])
+
+
 def test_similarity_adds_the_states_of_both_orders() -> None:
     model, tokens = make_classifier("sum", 2), tokens_with_extract_at(ENDS)
     params = classifier_params(model)
