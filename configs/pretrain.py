@@ -201,15 +201,15 @@ def tiny_bert() -> Config:
             gpt1.model,
             **BERT,
             num_layers=2,
-            d_model=128,
-            d_ff=512,
+            d_model=64,
+            d_ff=256,
             embedding_dropout=0.0,
             attention_dropout=0.0,
             residual_dropout=0.0,
         ),
         data=replace(gpt1.data, tokenizer="wordpiece"),
         train=replace(gpt1.train, num_steps=2_000, batch_size=32),
-        optimizer=replace(gpt1.optimizer, learning_rate=2e-3),
+        optimizer=replace(gpt1.optimizer, learning_rate=3e-3),
     )
 
 
