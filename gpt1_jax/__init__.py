@@ -6,9 +6,10 @@ import typing
 from gpt1_jax.errors import UserError
 
 if typing.TYPE_CHECKING:
+    from gpt1_jax.usage.learning import finetune, pretrain
     from gpt1_jax.usage.trained import TrainedRun
 
-__all__ = ["UserError", "__version__", "load"]
+__all__ = ["UserError", "__version__", "finetune", "load", "pretrain"]
 __version__ = "0.1.0"
 
 
@@ -30,3 +31,12 @@ def load(
     from gpt1_jax.usage.trained import TrainedRun
 
     return TrainedRun(directory, step)
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Imports what trains when it is asked for, since the commands check their flags before jax is imported."""
+    if name in ("finetune", "pretrain"):
+        from gpt1_jax.usage import learning
+
+        return getattr(learning, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

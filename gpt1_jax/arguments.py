@@ -82,22 +82,6 @@ def check_ids(value: object, name: str, vocab_size: int) -> list[int]:
     return ids
 
 
-def check_records(value: object, name: str) -> list[Mapping[str, Any]]:
-    """Checks that a value is a list of dictionaries, and returns it.
-
-    Raises:
-        UserError: it is not.
-    """
-    records = check_several(value, name, "a list of dictionaries")
-    for number, record in enumerate(records, start=1):
-        if not isinstance(record, Mapping):
-            raise UserError(
-                f'{name} has {shown(record)} in place {number}, expected a dictionary such as {{"text": "…"}}; '
-                "give a list of these."
-            )
-    return records
-
-
 def check_integer(value: object, name: str) -> int:
     """Returns a whole number as Python's int.
 

@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.overrides import parse_override
+from gpt1_jax.overrides import change, parse_override
 
 NAME = "config"
 _HELP = (
@@ -55,13 +55,19 @@ def read(flag: flags.FlagHolder) -> dict[str, Any]:
     """
     if flag.value is None:
         raise UserError("--config is missing; name a file such as --config=configs/pretrain.py:tiny.")
-    values = flag.value.to_dict()
-    named = config_flags.get_override_values(flags.FLAGS[NAME])
-    rivals = {"train.num_steps": "num_epochs", "train.num_epochs": "num_steps"}
-    for key, other in rivals.items():
-        if named.get(key) and f"train.{other}" not in named:
-            values["train"][other] = 0
-    return values
+    return change(flag.value.to_dict(), config_flags.get_override_values(flags.FLAGS[NAME]))
+
+
+def read_file(spec: str) -> dict[str, Any]:
+    """Returns the config that a file gives, or a packaged one, as dictionaries.
+
+    Args:
+        spec: what --config would name, FILE.py[:PRESET] or NAME[:PRESET].
+
+    Raises:
+        UserError: there is no such file, it fails at some line, or it does not return a ConfigDict.
+    """
+    return _FileParser().parse(spec).to_dict()
 
 
 def spec() -> str:

@@ -7,11 +7,14 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
 FORMATS = ("openai", "huggingface", "gpt1_jax")
+TARGETS = (*FORMATS, "stablehlo")
 
 _FROM = flags.DEFINE_enum(
     "from", None, FORMATS, "what IN is: the authors' files, transformers', or a run directory"
 )
-_TO = flags.DEFINE_enum("to", None, FORMATS, "what OUT becomes; it must not exist, or be empty")
+_TO = flags.DEFINE_enum(
+    "to", None, TARGETS, "what OUT becomes, stablehlo of a run only; it must not exist, or be empty"
+)
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "openai:DIR, huggingface:DIR or sentencepiece:FILE.model, in place of the one in IN"
 )
@@ -34,7 +37,8 @@ def main(arguments: list[str]) -> None:
     source_format, target_format = _FROM.value, _TO.value
     if source_format is None or target_format is None:
         raise UserError(
-            f"--from=FORMAT and --to=FORMAT are both needed; each is one of {', '.join(FORMATS)}."
+            f"--from=FORMAT and --to=FORMAT are both needed; each is one of {', '.join(FORMATS)}, and --to may be "
+            "stablehlo."
         )
 
     step = check_step(_STEP.value, "--step")

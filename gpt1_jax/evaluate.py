@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
     from gpt1_jax.disk.whole_files import write_whole
     from gpt1_jax.pages.facts import ZERO_SHOT
     from gpt1_jax.run import Run
-    from gpt1_jax.usage import measuring, pictures
+    from gpt1_jax.usage import measuring
 
     found = []
     prompting = measuring.Prompting(_TEMPLATE.value, _SHOTS.value or 0)
@@ -59,6 +59,8 @@ def main(_: list[str]) -> None:
         )
         print(json.dumps(found[-1]), flush=True)
     if task is not None and len(found) > 1:
+        from gpt1_jax.usage import pictures
+
         place = Run(workdir).directory
         write_whole(place / f"{ZERO_SHOT}{task}.jsonl", "".join(json.dumps(line) + "\n" for line in found))
         pictures.draw_scores(place / f"{ZERO_SHOT}{task}.png", f"{task}, zero-shot", found)

@@ -1,4 +1,4 @@
-"""The one hash, a bijection of uint32, which dropout's masks, batches and checksums share."""
+"""The one hash, a bijection of uint32, which dropout's masks, batches and checksums share, and seeded permutations."""
 
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,3 +34,11 @@ def hash_numbers(*numbers: int | np.ndarray) -> np.ndarray:
         for number in numbers:
             hashed = mix(hashed ^ mix(np.asarray(number).astype(np.uint32) + np.uint32(0x9E3779B9)))
     return hashed
+
+
+def index_shuffle(index: int, *, max_index: int, seed: int, rounds: int) -> int:
+    """Returns where a seeded permutation of 0 to max_index takes an index, see `grain.experimental.index_shuffle`."""
+    # Imported late: grain takes half a second, and the commands that use a run make no such batches.
+    from grain import experimental
+
+    return experimental.index_shuffle(index, max_index=max_index, seed=seed, rounds=rounds)

@@ -1,9 +1,11 @@
 """Checks what config files, runs and the command line say, and makes a Config of it."""
 
+import copy
 import dataclasses
 import difflib
 import re
 import typing
+from collections.abc import Mapping
 from dataclasses import MISSING
 from typing import Any
 
@@ -62,6 +64,30 @@ def from_dict(values: dict[str, Any]) -> Config:
 def to_dict(config: Config) -> dict[str, Any]:
     """Returns the config as nested dictionaries of JSON types."""
     return dataclasses.asdict(config)
+
+
+def change(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested dictionaries with other values under some dotted names.
+
+    If the number of steps changes, that of epochs becomes 0, and the reverse, unless both are named.
+
+    Raises:
+        UserError: a key is unknown or its section absent, or a value has a wrong type or is out of range.
+    """
+    known, changed = schema(), copy.deepcopy({**values})
+    rivals = {"train.num_steps": "train.num_epochs", "train.num_epochs": "train.num_steps"}
+    silent = {other: 0 for key, other in rivals.items() if changes.get(key) and other not in changes}
+    for name, value in {**changes, **silent}.items():
+        if name not in known:
+            raise _unknown(name)
+        *path, last = name.split(".")
+        section = changed
+        for part in path:
+            section = section.get(part)
+            if section is None:
+                raise UserError(f"config.{name} does not go with a config that has no {part}; leave it out.")
+        section[last] = _checked(value, known[name])
+    return changed
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

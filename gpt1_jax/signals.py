@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from gpt1_jax.errors import Stopped
 
@@ -120,6 +121,33 @@ def something_to_save() -> Iterator[None]:
         raise
     finally:
         _state.saves = False
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block, Ctrl-C is obeyed at the next safe place if there is something to save, in Python's own process.
+
+    Otherwise, and the second time, it does what it would do outside: it raises KeyboardInterrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    raise_at_once: Any = before if callable(before) else signal.default_int_handler
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if _state.saves and _state.requested is None:
+            _state.requested = signal.Signals(number)
+            say("Ctrl-C: saving; once more leaves without saving.")
+        else:
+            raise_at_once(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _state.requested, _state.leaving = None, False
 
 
 def say(sentence: str) -> None:

@@ -7,12 +7,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from grain.experimental import index_shuffle
 
 from gpt1_jax.data.corpus import Split
 from gpt1_jax.data.documents import WHOLE, Documents
 from gpt1_jax.errors import UserError
-from gpt1_jax.hashing import hash_numbers
+from gpt1_jax.hashing import hash_numbers, index_shuffle
 
 
 class Batch(NamedTuple):

@@ -17,8 +17,10 @@ from gpt1_jax.interop.json_files import shown
 from gpt1_jax.interop.openai import HEAD_WIDTH, read_openai, write_openai
 from gpt1_jax.interop.published import LanguageModel, check_finite
 from gpt1_jax.interop.run_directory import read_run, write_run
+from gpt1_jax.interop.stablehlo import write_stablehlo
 from gpt1_jax.interop.target import check_target, whole_directory
 from gpt1_jax.model.specials import SPECIALS
+from gpt1_jax.usage.trained import TrainedRun
 
 
 class Reading(TypedDict, total=False):
@@ -50,7 +52,7 @@ def convert(
     """Converts the model in one directory into another format; lines say what is left out.
 
     Args:
-        source_format, target_format: each `openai`, `huggingface` or `gpt1_jax`.
+        source_format, target_format: each `openai`, `huggingface` or `gpt1_jax`; a run may become `stablehlo`.
         source, target: the directories; `target` must be absent or empty, and in the end it is complete or absent.
         **reading: what the files of the source leave open.
 
@@ -75,6 +77,17 @@ def convert(
         raise UserError(f"--step={step} goes with --from=gpt1_jax only; leave it out.")
     if kind is not None and source_format != "huggingface":
         raise UserError(f"--kind={kind} goes with --from=huggingface only; leave it out.")
+
+    if target_format == "stablehlo":
+        if source_format != "gpt1_jax" or tokenizer is not None:
+            raise UserError(
+                "--to=stablehlo exports a run with its own tokenizer; convert IN to a run first (--to=gpt1_jax), and "
+                "export that with --from=gpt1_jax."
+            )
+        with whole_directory(place) as building:
+            write_stablehlo(TrainedRun(str(directory), step), building)
+        tell(f"{target} has the program, its weights, and a README.md that loads them.")
+        return
 
     named = None if tokenizer is None else _open_named(tokenizer)
 

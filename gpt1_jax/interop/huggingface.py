@@ -21,6 +21,7 @@ from gpt1_jax.interop.family import HIDDEN_FACTOR, Family, axis_sizes
 from gpt1_jax.interop.finding import UNFOLDED, find_tensors
 from gpt1_jax.interop.fold import narrow, widen
 from gpt1_jax.interop.found_heads import read_head
+from gpt1_jax.interop.model_card import write_card
 from gpt1_jax.interop.published import LanguageModel
 from gpt1_jax.interop.task_heads import add_head
 from gpt1_jax.interop.tensors import SAFETENSORS, write_safetensors
@@ -97,12 +98,18 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
         UserError: the model has more hidden units than the layout can hold.
     """
     config, family = model.config, model.family
-    values = config_values(config, model.rows, tell)
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        tell(line)
+
+    values = config_values(config, model.rows, note)
     wide = HIDDEN_FACTOR * config.d_model if family.always_four else config.d_ff
     weights = {place.name: widen(place.name, array, wide) for place, array in model.published()}
     heads, unfolded = {}, {}
     if model.head is not None:
-        values |= add_head(model, weights, heads, unfolded, tell)
+        values |= add_head(model, weights, heads, unfolded, note)
     if unfolded:
         write_safetensors(unfolded, directory / UNFOLDED)
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n")
@@ -111,4 +118,5 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
     )
     # Under the names of GPT-1's vocabulary, other families look for one of theirs.
     write_tokenizer(model.tokenizer, directory, HUGGING_FACE_FILES if family is GPT1 else OPENAI_FILES)
-    write_for_transformers(model, directory, tell)
+    write_for_transformers(model, directory, note)
+    write_card(model, values, directory, notes)

@@ -6,15 +6,20 @@ Letters: D width, N outputs of a head.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gpt1_jax.config import ModelConfig
+from gpt1_jax.config import Config, ModelConfig
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.families import family_of
 from gpt1_jax.interop.family import Family, TensorPlace
+from gpt1_jax.run import Run
 from gpt1_jax.tasks.task import Task
+from gpt1_jax.training.entries import read_entries
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +41,51 @@ class TaskHead:
     dropout_rate: float
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a model was read from.
+
+    Attributes:
+        run: the run directory.
+        step: the step of the checkpoint.
+    """
+
+    run: Run
+    step: int
+
+    @cached_property
+    def config(self) -> Config:
+        """The run's config."""
+        return self.run.config()
+
+    @property
+    def name(self) -> str:
+        """The name of the run directory."""
+        return Path(self.run.directory).resolve().name
+
+    @property
+    def data(self) -> str:
+        """What the run was trained on: the name of its task, or its source."""
+        task = None if self.config.finetune is None else self.config.finetune.task
+        return self.config.data.source if task in (None, "custom") else task
+
+    def scores(self) -> dict[str, Any]:
+        """Returns what the run's evaluation of the step says, with the "interval" if there is one; maybe nothing."""
+        entries, _ = read_entries(self.run.directory / "metrics.jsonl", self.step)
+        found: dict[str, Any] = {}
+        for entry in entries:
+            if entry.values["kind"] == "eval" and entry.values["step"] == self.step:
+                found = {
+                    name: value
+                    for name, value in entry.values.items()
+                    if name != "step" and isinstance(value, int | float)
+                }
+        predictions = self.run.results().get("predictions")
+        if found and isinstance(predictions, dict) and predictions.get("step") == self.step:
+            found |= {name: predictions[name] for name in ("interval",) if name in predictions}
+        return found
+
+
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
     """A language model, whatever it was read from.
@@ -46,6 +96,7 @@ class LanguageModel:
         tokenizer: says what the rows of the token table mean; a NoTokenizer if the files came without one.
         head: the head of a fine-tuned run.
         added: the names of added tokens, whose rows of the token table come after those of the tokenizer's pieces.
+        origin: the run that it was read from; None for files of other programs.
     """
 
     config: ModelConfig
@@ -53,6 +104,7 @@ class LanguageModel:
     tokenizer: Tokenizer
     head: TaskHead | None = None
     added: Sequence[str] = ()
+    origin: Origin | None = None
 
     @property
     def family(self) -> Family:

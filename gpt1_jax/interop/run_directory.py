@@ -20,7 +20,7 @@ from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.families import family_of
 from gpt1_jax.interop.family import BLOCKS, weight_key
-from gpt1_jax.interop.published import LanguageModel, TaskHead
+from gpt1_jax.interop.published import LanguageModel, Origin, TaskHead
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.overrides import from_dict, to_dict
@@ -60,7 +60,8 @@ def read_run(directory: str, step: Step | None = None) -> LanguageModel:
         kernel, bias = (np.asarray(layer[name]) for name in ("kernel", "bias"))
         specials = trunk["tokens"][rows : rows + (SPECIALS if config.causal else 0)]
         head = TaskHead(trained.task, specials, kernel, bias, settings.classifier_dropout)
-    return LanguageModel(config, _unstack(config, trunk, rows), trained.tokenizer, head)
+    origin = Origin(trained.run, trained.step)
+    return LanguageModel(config, _unstack(config, trunk, rows), trained.tokenizer, head, origin=origin)
 
 
 def write_run(model: LanguageModel, directory: Path, origin: str) -> None:

@@ -19,7 +19,7 @@ from gpt1_jax.tasks.task import Kind
 # The id after the end of shorter sequences, as in our own batches.
 _PADDING = 0
 # How a sequence is made of texts.
-_LAYOUTS: dict[Kind, str] = {
+LAYOUTS: dict[Kind, str] = {
     "classification": "{start} text {end}",
     "entailment": "{start} premise {delimiter} hypothesis {end}",
     "similarity": "{start} text {delimiter} other text {end}",
@@ -107,7 +107,7 @@ def _fold(
 def _usage(form: Form, frame: Frame, head: TaskHead) -> str:
     """Returns a line on what the class reads, and where it says what."""
     start, delimiter, end = names = ("[CLS]", "[SEP]", "[SEP]") if frame.both_ways else ("<s>", "$", "<e>")
-    layout = _LAYOUTS[head.task.kind].format(start=start, delimiter=delimiter, end=end)
+    layout = LAYOUTS[head.task.kind].format(start=start, delimiter=delimiter, end=end)
     ids = ", ".join(dict.fromkeys(f"{name} = {id}" for name, id in zip(names, frame[:3], strict=True)))
     line = f"{form.architecture} reads {layout}, where {ids}"
     if frame.both_ways and delimiter in layout.removesuffix(end):

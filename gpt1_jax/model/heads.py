@@ -102,16 +102,16 @@ class Classifier(nn.Module):
         assert flat is not None
         hidden = self.trunk(flat, None if noise is None else noise.reshape(-1), types, groups)
         if self.head is None:
-            return jnp.zeros((len(tokens), 0, 0)), hidden
+            return jnp.zeros((tokens.shape[0], 0, 0)), hidden
         ends = jnp.argmax(flat == self.extract, axis=-1)
         if self.head.pooling in ("tokens", "ends"):
             states = hidden
         elif self.trunk.config.causal:
             states = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)
-            states = states.reshape(len(tokens), -1, hidden.shape[-1])
+            states = states.reshape(tokens.shape[0], -1, hidden.shape[-1])
         else:
             states = pooled(nn.unbox(self.trunk.variables["params"]), hidden[:, 0])
-            states = states.reshape(len(tokens), -1, hidden.shape[-1])
+            states = states.reshape(tokens.shape[0], -1, hidden.shape[-1])
         logits = self.head(states, None if noise is None else noise[:, 0])
         if self.head.pooling == "ends":
             inside = jnp.arange(flat.shape[-1]) <= ends[:, None] if groups is None else groups >= 0

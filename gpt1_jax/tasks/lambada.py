@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from gpt1_jax.config import DataConfig
 from gpt1_jax.data.tokenizers.opening import Tokenizer
@@ -79,6 +78,9 @@ def stop_pieces(tokenizer: Tokenizer) -> np.ndarray:
     Group.
     """
     found = np.zeros(tokenizer.vocab_size, bool)
+    # Imported late: few commands need it, and it takes a second.
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
     words = sorted(ENGLISH_STOP_WORDS)
     for ids in tokenizer.encode_batch([f" {word}" for word in words], threads=1):
         if len(ids) == 1:

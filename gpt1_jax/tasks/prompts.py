@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grain.experimental import index_shuffle
-
 from gpt1_jax.disk.inputs import read_text
 from gpt1_jax.errors import UserError
+from gpt1_jax.hashing import index_shuffle
 from gpt1_jax.tasks.task import ROLES, Example, Task
 
 # Each answer of an example: the text that is given, and the text that is scored.

@@ -2,11 +2,10 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics
 
 from gpt1_jax.tasks.answer_scores import completion_scores, span_scores
 from gpt1_jax.tasks.predictions import Predictions
@@ -28,27 +27,38 @@ def compute_metrics(
     """
     found = {name: _COMPUTE[name](labels, predictions) for name in names if name != "f1"}
     if "f1" in names:
+        # Imported late here and below: scikit-learn and scipy take a second, and labeling needs neither.
+        from sklearn.metrics import f1_score
+
         found["f1"] = float(
-            metrics.f1_score(labels == positive, predictions == positive, zero_division=cast(Any, 0.0))
+            f1_score(labels == positive, predictions == positive, zero_division=cast(Any, 0.0))
         )
     return {name: found[name] for name in names}
 
 
-def _correlation(statistic, labels: np.ndarray, predictions: np.ndarray) -> float:
+def _correlation(name: str, labels: np.ndarray, predictions: np.ndarray) -> float:
+    from scipy import stats
+
     if len(labels) < 2:
         return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-        value = float(statistic(labels, predictions).statistic)
+        value = float(getattr(stats, name)(labels, predictions).statistic)
     return value if np.isfinite(value) else 0.0
+
+
+def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
 
 
 _COMPUTE = {
     "accuracy": lambda labels, predictions: float(np.mean(labels == predictions)),
-    "matthews_correlation": lambda labels, predictions: float(metrics.matthews_corrcoef(labels, predictions)),
-    "pearson": lambda labels, predictions: _correlation(stats.pearsonr, labels, predictions),
-    "spearman": lambda labels, predictions: _correlation(stats.spearmanr, labels, predictions),
+    "matthews_correlation": _matthews,
+    "pearson": partial(_correlation, "pearsonr"),
+    "spearman": partial(_correlation, "spearmanr"),
 }
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 from gpt1_jax.config import DataConfig
 from gpt1_jax.data import corpus as corpora
@@ -9,6 +11,9 @@ from gpt1_jax.data.tokenizers.opening import TRAINED, Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.task import Task
+
+# Where a run keeps the examples that it was given in Python.
+EXAMPLES = "examples"
 
 
 def sound_tokenizer(run: Run) -> Tokenizer:
@@ -64,6 +69,15 @@ def open_corpus(
         # The corpus was made by training the tokenizer, not with one at hand, and is found under that name.
         tokenizer = None
     return corpora.prepare(data, tokenizer, progress)
+
+
+def kept_examples(run: Run, data: DataConfig) -> DataConfig:
+    """Returns the settings with the examples that a run was given in Python where they are now, if it was moved."""
+    named = Path(data.source.removeprefix("files:"))
+    tail = named.parts[named.parts.index(EXAMPLES) :] if EXAMPLES in named.parts else ()
+    if not tail or named.exists() or not (run.directory.joinpath(*tail)).exists():
+        return data
+    return replace(data, source=f"files:{run.directory.joinpath(*tail)}")
 
 
 def kept_task(run: Run) -> Task | None:

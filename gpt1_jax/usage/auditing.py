@@ -13,7 +13,7 @@ from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.entries import read_entries
 from gpt1_jax.training.replay import Comparison, replay
-from gpt1_jax.usage.measuring import own_corpus
+from gpt1_jax.usage.evaluating import own_corpus
 
 
 class RowText(TypedDict):

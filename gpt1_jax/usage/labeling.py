@@ -3,12 +3,11 @@
 Letters: N examples, C outputs of the head.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt1_jax.arguments import check_records
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.completions import complete
 from gpt1_jax.tasks.encoded import EncodedExamples
@@ -25,23 +24,32 @@ from gpt1_jax.tasks.predictions import (
 )
 from gpt1_jax.tasks.predictions import predict as predict_outputs
 from gpt1_jax.tasks.structured import read_sentence
-from gpt1_jax.tasks.task import Example
+from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.evaluation import Predict, make_generate, make_predict
 from gpt1_jax.usage.bar import bar
+from gpt1_jax.usage.given import unlabeled_records
 from gpt1_jax.usage.notices import check_finite, warn_once
 
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
 
 EXAMPLES_AT_ONCE = 32
+# So few are labeled one by one, instead of filling up a batch.
+_FEW = EXAMPLES_AT_ONCE // 4
 
 
-def predict(trained: "TrainedRun", records: Iterable[Mapping[str, object]]) -> list[Prediction]:
+def predict(trained: "TrainedRun", given: object) -> Prediction | list[Prediction]:
     """Labels new examples, see `TrainedRun.predict`."""
     task = trained.task
     if task is None:
         raise UserError(f"{trained.run.directory} was not fine-tuned on a task; name a run that was.")
-    checked, examples, sentences = check_records(records, "examples"), [], []
+    if isinstance(given, str):
+        return _predict(trained, task, unlabeled_records(task.kind, [given], "examples"))[0]
+    return _predict(trained, task, unlabeled_records(task.kind, given, "examples"))
+
+
+def _predict(trained: "TrainedRun", task: Task, checked: list[Mapping[str, Any]]) -> list[Prediction]:
+    examples, sentences = [], []
     columns = find_columns(task, checked)
     for number, record in enumerate(checked, start=1):
         try:
@@ -98,8 +106,9 @@ def _head_outputs(
     encoded = encode_examples(trained.task, examples, trained.tokenizer, length, scores, causal)
     for line in encoded.describe_cut(length):
         warn_once(line)
+    rows = EXAMPLES_AT_ONCE if len(encoded) > _FEW else 1
     with trained.on_mesh(), bar("predicting") as watch:
-        outputs = trained.compiled(_make_logits)(trained.params, encoded, EXAMPLES_AT_ONCE, watch)
+        outputs = trained.compiled(_make_logits)(trained.params, encoded, rows, watch)
     for logits in outputs:
         check_finite(logits)
     return encoded, outputs

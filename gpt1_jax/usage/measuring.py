@@ -8,8 +8,6 @@ import numpy as np
 
 from gpt1_jax.arguments import Step
 from gpt1_jax.config import DataConfig
-from gpt1_jax.data import corpus as corpora
-from gpt1_jax.data.text_batches import evaluation_batches
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.run import Run
@@ -18,100 +16,32 @@ from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
 from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.prompts import Ask, read_template, with_shots
-from gpt1_jax.tasks.reading import is_training_file, read_split, read_validation
+from gpt1_jax.tasks.reading import read_split
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_judged
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.tasks.zero_shot import best_threshold, check_plain, choose_answers, encode_queries, plain_ask
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.evaluation import make_evaluate, make_guess, make_score, perplexity, score_text
-from gpt1_jax.training.kept import open_corpus
-from gpt1_jax.training.objectives import language_model_loss
+from gpt1_jax.training.evaluation import make_guess, make_score, perplexity
+from gpt1_jax.usage import evaluating
 from gpt1_jax.usage.bar import bar
 from gpt1_jax.usage.labeling import EXAMPLES_AT_ONCE, predict_examples
 from gpt1_jax.usage.notices import warn_once
 from gpt1_jax.usage.trained import TrainedRun
 
-TEXT_SOURCES = ("text:", "tfds:")
-
 
 def evaluate(workdir: str, source: str | None, step: Step | None) -> dict[str, float]:
-    """Measures a run: on text if it was pre-trained or a text is named, otherwise on the task of its fine-tuning.
+    """Measures a run, see `evaluating.evaluate`.
 
     Args:
         workdir: the run directory.
-        source: a text source, or for the task `tfds` or `files:DIR`; None means the run's own held-out part.
+        source: what to measure it on; None means its own held-out part.
         step: the checkpoint, as `load` takes it.
 
     Raises:
         UserError: there is no run or no checkpoint, or the source has nothing suitable.
     """
-    trained = TrainedRun(workdir, step)
-    on_text = source is not None and (source == "demo" or source.startswith(TEXT_SOURCES))
-    scored = trained.task is not None and not (on_text and source != trained.config.data.source)
-    values = _on_task(trained, source) if scored else _on_text(trained, source)
-    return {"step": trained.step, **values}
-
-
-def _on_task(trained: TrainedRun, source: str | None) -> dict[str, float]:
-    """Returns the scores on what was held out, or on another source, see `score_predictions`."""
-    settings, data, task = trained.config.finetune, trained.config.data, trained.task
-    assert settings is not None and task is not None
-    examples = read_validation(task, settings, data, source)
-    if source is not None and is_training_file(data, source):
-        warn_once(f"{source} is the file that the run was fine-tuned on: most of its rows were trained on.")
-    if task.counted_class is not None:
-        warn_once(f"f1 is that of the class {task.counted_class!r}")
-    for line in describe_judged(task, examples, "scored examples"):
-        warn_once(line)
-    return score_predictions(task, predict_examples(trained, examples), examples)
-
-
-def _on_text(trained: TrainedRun, source: str | None) -> dict[str, float]:
-    """Returns what `score_text` finds on a whole text, with the "tokens" that were predicted and the text's "bytes"."""
-    run, config, tokenizer = trained.run, trained.config, trained.tokenizer
-    if source is None:
-        splits = [own_corpus(config.data, run, config.init_from).validation]
-    else:
-        corpus = corpora.prepare(dataclasses.replace(config.data, source=source), tokenizer)
-        splits = [corpus.train, corpus.validation]
-    rows = -(-config.train.batch_size // trained.mesh.size) * trained.mesh.size
-    tokens, nats = 0, 0.0
-    with trained.on_mesh():
-        loss = language_model_loss(trained.trunk, dropout=False)
-        for split in splits:
-            batches = evaluation_batches(config, tokenizer, split, rows)
-            with bar("measuring") as watch:
-                measure = make_evaluate(loss, batches, 0, trained.mesh, watch)
-                found = measure(trained.trunk_params)
-            tokens += found.targets
-            nats += found.nats
-    size = sum(split.bytes for split in splits)
-    return score_text(nats / max(tokens, 1), splits, config.model.causal) | {"tokens": tokens, "bytes": size}
-
-
-def own_corpus(data: DataConfig, run: Run, init_from: str | None) -> corpora.Corpus:
-    """Returns the text that a run was trained on, from its cache or from its source.
-
-    Raises:
-        UserError: it is in neither place.
-    """
-    text = run.identity().get("text")
-    if text and (cached := corpora.find_tokenized(data.cache_dir, text)):
-        return cached
-    mend = "bring it back as it was, or name another text, which is measured whole, with --source"
-    try:
-        corpus = open_corpus(data, run, init_from)
-    except UserError as error:
-        reason = str(error).removesuffix(".")
-        raise UserError(
-            f"The text that {run.directory} was trained on cannot be read ({reason}); {mend}."
-        ) from error
-    if corpus.fingerprint != text:
-        raise UserError(
-            f"data.source={data.source} is no longer what {run.directory} was trained on; {mend}."
-        )
-    return corpus
+    return evaluating.evaluate(TrainedRun(workdir, step), source)
 
 
 class Prompting(NamedTuple):

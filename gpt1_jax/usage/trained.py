@@ -13,19 +13,12 @@ import numpy as np
 import optax
 from absl import logging
 
-from gpt1_jax.arguments import (
-    check_ids,
-    check_path,
-    check_step,
-    check_text,
-)
+from gpt1_jax.arguments import check_ids, check_path, check_step, check_text
 from gpt1_jax.data.documents import Documents
 from gpt1_jax.devices.compile_cache import keep_compiled
 from gpt1_jax.devices.mesh import mesh_at_hand, use
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
 from gpt1_jax.model.kernels.choice import or_auto
-from gpt1_jax.model.specials import SPECIALS
-from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.classifier import make_classifier
@@ -34,18 +27,16 @@ from gpt1_jax.tasks.task import Example
 from gpt1_jax.training.chosen import restore_chosen
 from gpt1_jax.training.kept import sound_tokenizer, task_of
 from gpt1_jax.training.state import abstract_state
-from gpt1_jax.usage import continuation, explaining, labeling, scores, states
+from gpt1_jax.usage import continuation, evaluating, explaining, labeling, scores, states
 from gpt1_jax.usage.continuation import Continued
+from gpt1_jax.usage.displays import display, facts_of
 from gpt1_jax.usage.explaining import Explanation
 from gpt1_jax.usage.scores import ContinuationScore, TextScore
 from gpt1_jax.usage.states import Guess
 
 
 class TrainedRun:
-    """A trained model with its tokenizer, on the mesh of its config if the available devices allow that.
-
-    If they do not, each device has a copy of the parameters.
-    """
+    """A trained model with its tokenizer, on the mesh of its config or, if the devices do not allow that, in copies."""
 
     def __init__(
         self,
@@ -82,14 +73,11 @@ class TrainedRun:
         self._compiled: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
-        """Describes the run: `TrainedRun(runs/books: pre-trained, 4,240,384 parameters, step 1,500, …)`."""
-        stage = "pre-trained" if self.task is None else f"fine-tuned on {self.task.name} ({self.task.kind})"
-        pieces = self.tokenizer.vocab_size
-        parameters = parameter_count(self.params, pieces if self.task is None else pieces + SPECIALS)
-        return (
-            f"TrainedRun({self.run.directory}: {stage}, {parameters:,} parameters, step {self.step:,}, "
-            f"{self.config.data.tokenizer} of {pieces:,} pieces)"
-        )
+        """Returns such as `TrainedRun(runs/books: pre-trained, 4,240,384 parameters, step 1,500, …)`."""
+        return f"TrainedRun({self.run.directory}: {', '.join(facts_of(self))})"
+
+    def _repr_html_(self) -> str:
+        return display({"run": f"{self.run.directory}", "is": facts_of(self)})._repr_html_()
 
     @property
     def trunk_params(self) -> Any:
@@ -193,23 +181,43 @@ class TrainedRun:
             stop=stop,
             beyond_context=beyond_context,
         )
-        return continuation.generate(self, prompt, settings, watch, number)
+        return display(continuation.generate(self, prompt, settings, watch, number))
 
-    def predict(self, records: Iterable[Mapping[str, object]]) -> list[Prediction]:
+    def evaluate(self, given: object = None) -> dict[str, float]:
+        """Returns scores, as the command `evaluate` prints them.
+
+        Args:
+            given: labeled examples as `gpt1_jax.finetune` takes them, or texts; by default what the run holds out.
+
+        Raises:
+            UserError: something else is given, or the run's own data cannot be read any more.
+        """
+        return display(evaluating.evaluate(self) if given is None else evaluating.evaluate_given(self, given))
+
+    @overload
+    def predict(self, records: str) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        records: Sequence[Mapping[str, object] | tuple[Any, ...] | list[Any]] | list[str] | tuple[str, ...],
+    ) -> list[Prediction]: ...
+
+    def predict(self, records: object) -> Prediction | list[Prediction]:
         """Labels new examples with a fine-tuned run.
 
         Args:
-            records: the texts of each example, by the names of the task's kind (`tasks.task.ROLES`) or by the data
-                set's own names.
+            records: a pandas frame, or for each example a dictionary of its texts, by the names of the task's kind
+                (`tasks.task.ROLES`) or the data set's own; a tuple of them in order; or of a kind with one text that
+                text. A text alone is one example.
 
         Returns:
-            For each record a dictionary as described by `Prediction`.
+            For each example a dictionary as described by `Prediction`.
 
         Raises:
-            UserError: the run was not fine-tuned, or a record is not an example of its task; the error gives the
-                record's number, from 1.
+            UserError: the run was not fine-tuned, or these are no examples of its task.
         """
-        return labeling.predict(self, records)
+        return display(labeling.predict(self, records))
 
     def predict_logits(self, examples: Sequence[Example]) -> np.ndarray:
         """Returns the head's logits of a fine-tuned run, float32 [N, C].
@@ -244,9 +252,9 @@ class TrainedRun:
         Args:
             texts: a text, a list of texts, or a list of records of a "context" and its "continuation".
             top: the number of alternatives to tell in the place of each token.
-            stride: a text longer than the context is read in windows that begin so many tokens apart, and each token
-                is scored in the first window that reaches it. By default half the context, so that each token comes
-                after half a context or more; the context itself gives disjoint windows, as `evaluate` has them.
+            stride: windows of a text longer than the context begin so many tokens apart, and a token is scored in the
+                first that reaches it; by default half the context, so that each comes after as much or more. The
+                context itself gives disjoint windows, as `evaluate` has them.
 
         Returns:
             A dictionary as described by `TextScore`, or for a list of texts a list of them; for each record one as
@@ -255,7 +263,7 @@ class TrainedRun:
         Raises:
             UserError: something is neither a text nor such a record, or a number is out of range.
         """
-        return scores.score(self, texts, top, stride)
+        return display(scores.score(self, texts, top, stride))
 
     def next_tokens(self, text: str | Iterable[SupportsIndex], n: int = 10) -> list[Guess]:
         """Returns the `n` most probable pieces behind a text, or behind token ids, with their probabilities.
@@ -263,7 +271,7 @@ class TrainedRun:
         Raises:
             UserError: the model fills blanks instead, or the text is none or too long.
         """
-        return states.next_tokens(self, text, n)
+        return display(states.next_tokens(self, text, n))
 
     def fill(self, text: str | Iterable[SupportsIndex], n: int = 5) -> list[list[Guess]]:
         """Returns the `n` most probable pieces in each blank of a text, with their probabilities.
@@ -275,7 +283,7 @@ class TrainedRun:
         Raises:
             UserError: the model is no BERT, or the text has no blank or is too long.
         """
-        return states.fill(self, text, n)
+        return display(states.fill(self, text, n))
 
     def states(self, text: str | Iterable[SupportsIndex], layer: int = -1) -> np.ndarray:
         """Returns the states of a text's tokens behind a layer, float32 [T, D].
@@ -306,11 +314,8 @@ class TrainedRun:
     def embed(self, texts: str | Iterable[str]) -> np.ndarray:
         """Returns vectors of length 1, so that the product of two is their cosine: the mean of each text's last states.
 
-        The mean goes over all tokens that the model reads: in a BERT also [CLS] and [SEP]; in a causal model the text's
-        own, of which the first have seen little of it. A text longer than the context is cut.
-
-        Args:
-            texts: a text or a list of texts.
+        The mean goes over all tokens that the model reads: in a BERT also [CLS] and [SEP], in a causal model the text's
+        own, of which the first have seen little. A text longer than the context is cut.
 
         Returns:
             float32 [D], or [N, D] for a list of N texts; a text without tokens has zeros.

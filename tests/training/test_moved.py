@@ -15,7 +15,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training.finetuning import _open_tokenizer
 from gpt1_jax.training.kept import open_corpus
-from gpt1_jax.usage.measuring import own_corpus
+from gpt1_jax.usage.evaluating import own_corpus
 
 WORDS = [f"Document {i} has a few lines like the others\n" * 9 for i in range(25)]
 

@@ -206,7 +206,19 @@ def test_what_is_no_prompt_is_told(run: TrainedRun, wrong: Any) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [None, 5, "the", b"the", {"text": "the"}, ["the"], [None], [["the"]], [5], np.array(["the"])],
+    [
+        None,
+        5,
+        b"the",
+        {"text": "the"},
+        {"the"},
+        [None],
+        [["the", "old"]],
+        [5],
+        [b"the"],
+        SURROGATE,
+        ["the", SURROGATE],
+    ],
     ids=spelled,
 )
 def test_what_are_no_records_is_told(classifier: TrainedRun, wrong: Any) -> None:
