@@ -15,7 +15,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.attention import Sight, chunked_attention, plain_attention
 from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.kernels import library
-from gpt1_jax.model.kernels.flash import fits, flash_attention
 
 
 class Attention(Protocol):
@@ -28,10 +27,17 @@ class Attention(Protocol):
         ...
 
 
+def _flash(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight) -> jax.Array:
+    # Imported late, here and below: only TPUs need Pallas' part for them, which takes a quarter of a second.
+    from gpt1_jax.model.kernels.flash import flash_attention
+
+    return flash_attention(query, key, value, dropout, sight)
+
+
 FORMS: dict[str, Attention] = {
     "plain": plain_attention,
     "chunked": chunked_attention,
-    "flash": flash_attention,
+    "flash": _flash,
     "splash": partial(library.attention, library.splash),
     "cudnn": partial(library.attention, library.cudnn),
 }
@@ -113,6 +119,8 @@ def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool, groups:
         )
     width = config.d_model // config.num_heads
     if form == "flash":
+        from gpt1_jax.model.kernels.flash import fits
+
         if fits(config.context_length, width, config.dtype):
             return None
         return f"cannot hold a head of model.context_length={config.context_length} × {width} in a TPU core"

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
 from gpt1_jax.model.attention import BEFORE, Sight
@@ -68,6 +67,9 @@ def cudnn(query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight) -> j
 
 def splash(query: jax.Array, key: jax.Array, value: jax.Array, sight: Sight) -> jax.Array:
     """Computes one TPU core's part by splash attention."""
+    # Imported late: only TPUs need it, and it takes a quarter of a second.
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
     q, k, v = (_filled(x, LANES).swapaxes(1, 2) for x in (query * query.shape[-1] ** -0.5, key, value))
     heads, length = q.shape[1:3]
     block = next(block for block in (512, 384, 256, LANES) if length % block == 0)
