@@ -23,7 +23,7 @@ from gpt1_jax.training.evaluation import make_evaluate, score_text
 from gpt1_jax.training.kept import kept_examples, open_corpus
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.usage.bar import bar
-from gpt1_jax.usage.given import labeled_records
+from gpt1_jax.usage.given import read_labeled
 from gpt1_jax.usage.labeling import predict_examples
 from gpt1_jax.usage.notices import warn_once
 
@@ -58,10 +58,10 @@ def evaluate_given(trained: "TrainedRun", given: object) -> dict[str, float]:
     if trained.task is None:
         return {"step": trained.step, **_on_splits(trained, [_split_of(trained, given)])}
     task = trained.task
-    records = labeled_records(task.kind, given, "examples", task.columns)
-    rows = [Row(f"examples[{number}]", record) for number, record in enumerate(records)]
+    labeled = read_labeled(task.kind, given, "examples", task.columns)
+    rows = [Row(f"examples[{number}]", record) for number, record in enumerate(labeled.records)]
     try:
-        examples = make_examples(task, rows, "validation")
+        examples = make_examples(task, rows, "validation", labeled.columns)
     except UserError as error:
         raise UserError(str(error).removeprefix("data.source: ")) from None
     return {"step": trained.step, **_score(trained, examples)}

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,37 +68,47 @@ def spell_columns(columns: Columns) -> str:
     )
 
 
-def labeled_records(kind: Kind, given: object, name: str, columns: Columns) -> list[dict[str, Any]]:
+class Labeled(NamedTuple):
+    """Labeled examples as records, and the names of their columns that differ from the kind's."""
+
+    records: list[dict[str, Any]]
+    columns: Columns
+
+
+def read_labeled(kind: Kind, given: object, name: str, columns: Columns) -> Labeled:
     """Returns examples with their labels as records, with the columns that the kind has.
 
     Args:
         kind: of the examples.
         given: tuples of the kind's texts, in the order of ROLES, and the label; dictionaries; or a frame.
         name: the argument that holds them, for errors.
-        columns: the names of the columns that have other names than the kind's.
+        columns: the names of the columns that have other names than the kind's; if the first example lacks these, but
+            has the kind's own names, as a tuple has, those count.
 
     Raises:
         UserError: there are none, or one is not such an example.
     """
     roles = (*ROLES[kind], label_name(kind))
-    members = _members(given, name)
+    members = [
+        _record(member, roles, f"{name}[{number}]") for number, member in enumerate(_members(given, name))
+    ]
     if not members:
         raise UserError(f"{name} is empty; give labeled examples.")
-    wanted = {role: several(columns.get(role, role)) for role in roles}
-    kept = {column for names in wanted.values() for column in names} | {*_MORE.get(kind, ())}
+    wanted = {role: columns.get(role, role) for role in roles}
+    own = dict(zip(roles, roles, strict=True))
+    if _missing(kind, members[0], wanted) and not _missing(kind, members[0], own):
+        columns, wanted = {}, own
+    kept = {column for names in wanted.values() for column in several(names)} | {*_MORE.get(kind, ())}
     records = []
-    for number, member in enumerate(members):
-        record = _record(member, roles, f"{name}[{number}]")
-        for role, names in wanted.items():
-            others = {_OTHER_NAMES.get(role)} & record.keys()
-            missing = [column for column in names if column not in record]
-            if missing and not others and (kind, role) != ("choice", "question"):
-                raise UserError(
-                    f"{name}[{number}] has no {missing[0]!r} but {', '.join(map(repr, record)):.200}; give it one, or "
-                    f'name the column that holds it: columns={{"{role}": …}}.'
-                )
+    for number, record in enumerate(members):
+        if missing := _missing(kind, record, wanted):
+            role, column = missing
+            raise UserError(
+                f"{name}[{number}] has no {column!r} but {', '.join(map(repr, record)) or 'nothing':.200}; give it one, or name the "
+                f'column that holds it: columns={{"{role}": …}}.'
+            )
         records.append({str(column): record[column] for column in record if column in kept})
-    return records
+    return Labeled(records, columns)
 
 
 def unlabeled_records(kind: Kind, given: object, name: str) -> list[Mapping[str, Any]]:
@@ -140,6 +150,16 @@ def to_lines(records: Sequence[Mapping[str, Any]], name: str) -> bytes:
                 f"{name}[{number}] cannot be written as JSON ({error}); give texts, numbers and lists of these."
             ) from error
     return b"".join(lines)
+
+
+def _missing(kind: Kind, record: Mapping[Any, Any], columns: Columns) -> tuple[str, str] | None:
+    """Returns what a record lacks and the column that would hold it, or None if it has all that its kind needs."""
+    for role, names in columns.items():
+        optional = (kind, role) == ("choice", "question") or _OTHER_NAMES.get(role) in record
+        for column in several(names):
+            if column not in record and not optional:
+                return role, column
+    return None
 
 
 def _members(given: object, name: str) -> list[Any]:

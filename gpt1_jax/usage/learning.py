@@ -25,7 +25,7 @@ from gpt1_jax.tasks.task import Kind
 from gpt1_jax.training import finetuning, pretraining
 from gpt1_jax.training.kept import EXAMPLES
 from gpt1_jax.troubles import explain
-from gpt1_jax.usage.given import check_columns, check_kind, labeled_records, spell_columns, to_lines
+from gpt1_jax.usage.given import check_columns, check_kind, read_labeled, spell_columns, to_lines
 from gpt1_jax.usage.trained import TrainedRun
 
 
@@ -87,18 +87,18 @@ def finetune(
         KeyboardInterrupt: it was interrupted; what it had learned is saved if its first step was reached.
     """
     run, known = Run(check_path(workdir, "workdir"), "workdir"), check_kind(kind)
-    named = check_columns(columns, known)
-    parts = {"train.jsonl": to_lines(labeled_records(known, examples, "examples", named), "examples")}
+    learned = read_labeled(known, examples, "examples", check_columns(columns, known))
+    parts = {"train.jsonl": to_lines(learned.records, "examples")}
     if validation is not None:
-        judged = labeled_records(known, validation, "validation", named)
-        parts["validation.jsonl"] = to_lines(judged, "validation")
+        judged = read_labeled(known, validation, "validation", learned.columns)
+        parts["validation.jsonl"] = to_lines(judged.records, "validation")
     place = f"{run.directory / EXAMPLES}"
     source = place if validation is not None else f"{place}/train.jsonl"
     settings = {
         "init_from": check_path(directory, "directory"),
         "data.source": f"files:{source}",
         "finetune.kind": known,
-        "finetune.columns": spell_columns(named),
+        "finetune.columns": spell_columns(learned.columns),
         **({} if epochs is None else {"train.num_epochs": epochs}),
         **_flat(changes),
     }

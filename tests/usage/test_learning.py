@@ -22,7 +22,7 @@ from gpt1_jax.tasks.examples import parse_example
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.record import Record
-from gpt1_jax.usage.given import unlabeled_records
+from gpt1_jax.usage.given import read_labeled, unlabeled_records
 from gpt1_jax.usage.measuring import evaluate
 from gpt1_jax.usage.trained import TrainedRun
 
@@ -188,6 +188,16 @@ def test_examples_come_in_several_forms(
     assert learned == [
         kept if columns is None else kept.replace(b'"text"', b'"review"').replace(b'"label"', b'"stars"')
     ]
+
+
+def test_the_columns_that_are_named_count_unless_an_example_has_only_the_kinds_own() -> None:
+    stars, own = {"text": "a", "label": "b", "stars": 3}, {"text": "a", "label": "b"}
+    both = [
+        read_labeled("classification", [given], "examples", {"label": "stars"})
+        for given in (stars, own, ("a", "b"))
+    ]
+    assert both[0] == ([{"text": "a", "stars": 3}], {"label": "stars"})
+    assert both[1] == both[2] == ([own], {})
 
 
 def test_a_run_that_is_moved_with_its_examples_is_evaluated_on_them(
