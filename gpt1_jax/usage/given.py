@@ -103,9 +103,10 @@ def read_labeled(kind: Kind, given: object, name: str, columns: Columns) -> Labe
     for number, record in enumerate(members):
         if missing := _missing(kind, record, wanted):
             role, column = missing
+            found = ", ".join(map(repr, record)) or "nothing"
             raise UserError(
-                f"{name}[{number}] has no {column!r} but {', '.join(map(repr, record)) or 'nothing':.200}; give it one, or name the "
-                f'column that holds it: columns={{"{role}": …}}.'
+                f"{name}[{number}] has no {column!r} but {found:.200}; give it one, or name the column that holds it: "
+                f'columns={{"{role}": …}}.'
             )
         records.append({str(column): record[column] for column in record if column in kept})
     return Labeled(records, columns)
