@@ -143,13 +143,12 @@ class TaskEvaluationBatches:
 def shared_widths(context_length: int) -> list[int]:
     """Returns the widths that examples are padded to where few programs are to serve all lengths, ascending.
 
-    Neighbors differ by a third to a half: 8, 16, 24, 32, 48, 64, 96, 128 … and the context itself.
+    They are multiples of 8, from 32 on four to an octave (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160 …), and
+    the context itself.
     """
-    steps = (_WIDTH_MULTIPLE * 2**k * part // 2 for k in range(32) for part in (2, 3))
-    return [
-        *(width for width in steps if width % _WIDTH_MULTIPLE == 0 and width < context_length),
-        context_length,
-    ]
+    widths = [*range(_WIDTH_MULTIPLE, 4 * _WIDTH_MULTIPLE, _WIDTH_MULTIPLE)]
+    widths += [_WIDTH_MULTIPLE * 2**octave * quarter for octave in range(24) for quarter in range(4, 8)]
+    return [*(width for width in widths if width < context_length), context_length]
 
 
 def choose_widths(lengths: np.ndarray, count: int = NUM_WIDTHS) -> list[int]:

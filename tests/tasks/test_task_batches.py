@@ -402,9 +402,10 @@ def test_evaluation_of_any_examples_has_one_of_few_widths() -> None:
             np.ones(length, np.uint16), np.array([0, length]), np.ones((1, 2), np.float32), np.zeros(1, int)
         )
         (width,) = TaskEvaluationBatches(examples, 1, 500).widths
-        assert length <= width <= max(8, 2 * length, 500 * (length > 384)) and width <= 500
+        assert length <= width <= max(length + 7, length * 5 / 4)
         seen.add(width)
-    assert sorted(seen) == [8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 500]
+    fine, octave = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128], [160, 192, 224, 256, 320, 384, 448, 500]
+    assert sorted(seen) == fine + octave
 
 
 def test_evaluation_rows_can_be_read_alone() -> None:
