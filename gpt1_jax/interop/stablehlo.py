@@ -174,7 +174,8 @@ def _predict(trained: TrainedRun) -> _Program:
     sequences = {"sum": 2, "each": task.choices}.get(pooling, 1)
     shape = f"B {sequences} T"
     causal = classifier.trunk.config.causal
-    inputs = (_Input("tokens", shape, "ids, framed as `layout` says; 0 behind the end"),)
+    orders = "; one sequence for each order of the texts" if pooling == "sum" else ""
+    inputs = (_Input("tokens", shape, f"ids, framed as `layout` says; 0 behind the end{orders}"),)
     inputs += () if causal else _both_ways(shape)
 
     def predict(params: Any, *given: Any) -> jax.Array:
