@@ -188,7 +188,7 @@ def _kept(run: Run, parts: Mapping[str, bytes]) -> Iterator[None]:
 # ── The training ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _train(stage: Callable[[Config, str], None], config: Config, workdir: str) -> None:
+def _train(stage: Callable[[Config, str], object], config: Config, workdir: str) -> None:
     """Runs a stage; after Ctrl-C the same call resumes it.
 
     Raises:
