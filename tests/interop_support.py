@@ -19,6 +19,7 @@ from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
+from gpt1_jax.interop.model_card import CARD
 from gpt1_jax.model.trunk import make_trunk
 from gpt1_jax.run import Run, write_json
 from gpt1_jax.tasks.classifier import make_classifier
@@ -117,7 +118,8 @@ def refused(source_format: str, source: Path, target: Path, to: str = "gpt1_jax"
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    """The files of an exported model but its card, which says where that came from."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != CARD}
 
 
 def published_shapes(layers: int, width: int, hidden: int, context: int, rows: int) -> list[list[int]]:
