@@ -12,7 +12,6 @@ from gpt1_jax.door import door
 from gpt1_jax.help import describe_settings, describe_tasks
 from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.overrides import from_dict
-from gpt1_jax.run import inherit
 
 _CONFIG = config_flag.define()
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if it cannot be detected")
@@ -34,6 +33,9 @@ def default_workdir(spec: str) -> str:
 
 def main(_: list[str]) -> None:
     """Reads the config and runs the stage."""
+    # --help does not wait for it.
+    from gpt1_jax.run import inherit
+
     values = config_flag.read(_CONFIG)
     workdir = default_workdir(config_flag.spec()) if _WORKDIR.value is None else _WORKDIR.value
     config = from_dict(inherit(values, workdir))

@@ -48,7 +48,9 @@ def check_tracker(tracker: str) -> None:
     Raises:
         UserError: it is not.
     """
-    if tracker != "none" and importlib.util.find_spec(tracker) is None:
+    found = None if tracker == "none" else importlib.util.find_spec(tracker)
+    # A directory of that name, which these packages leave behind, is found too, but has no origin.
+    if tracker != "none" and (found is None or found.origin is None):
         raise UserError(
             f"train.tracker={tracker} needs a package that is not installed; run pip install 'gpt1_jax[{tracker}]', or "
             "set train.tracker=none."
