@@ -1,16 +1,9 @@
 """What a training shows: a bar below lasting lines on a terminal, plain lines elsewhere."""
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
-from collections.abc import Iterator
 
 import pytest
+from terminal_support import run_in_terminal
 
 from gpt1_jax.training.plan import spell_seconds
 from gpt1_jax.training.screen import Screen, describe_metrics
@@ -38,32 +31,6 @@ for step in range(1, 4):
     screen.tell_step(step, {LOGGED})
 screen.close()
 """
-
-
-def run_in_terminal(program: str, columns: int) -> str:
-    """Returns everything that a program writes to a terminal of this width."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}
-    ):
-        os.close(theirs)
-        written = b"".join(_read(ours))
-    os.close(ours)
-    return written.decode()
-
-
-def _read(descriptor: int) -> Iterator[bytes]:
-    while True:
-        try:
-            part = os.read(descriptor, 2**16)
-        # Linux says so at the end.
-        except OSError:
-            return
-        if not part:
-            return
-        yield part
 
 
 @pytest.mark.parametrize("columns", [80, 120])
