@@ -43,7 +43,7 @@ def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, ste
         run: the run directory.
         step: the step at which the training begins.
     """
-    mesh, steps = trainer.mesh, config.num_steps - step
+    mesh, steps = trainer.mesh, max(config.num_steps - step, 0)
     device = mesh.devices.flat[0].device_kind
     begins = f"resuming at step {step}" if step else "a new run"
     lasts = "" if stage.seconds_per_step is None else spell_seconds(steps * stage.seconds_per_step)
