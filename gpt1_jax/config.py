@@ -159,6 +159,12 @@ class DataConfig:
         fixed=True,
         before=False,
     )
+    without: str | None = setting(
+        None,
+        OURS,
+        "a file of training documents, a number or a hash a line, whose tokens get weight 0; all else stays bit-equal",
+        before=None,
+    )
 
 
 @dataclass(frozen=True)

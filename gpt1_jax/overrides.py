@@ -254,6 +254,10 @@ def _check_documents(config: Config) -> None:
             "data.restart_positions=True needs data.mask_documents=True: positions that begin anew tell nothing apart "
             "that attends to each other; set both, or neither."
         )
+    if data.without is not None and config.finetune:
+        raise UserError(
+            f"data.without={data.without} names documents of a text, and fine-tuning reads examples; leave it out."
+        )
     if data.mask_documents and config.model.kind == "lstm":
         raise UserError(
             "data.mask_documents=True does not go with model.kind=lstm, which reads a window from end to end; set it "

@@ -102,9 +102,10 @@ class Run:
         self.changes(config)
         before = self.identity()
         # The tokenizer comes first, since the tokens of every text depend on it.
-        for name in sorted(identity, key=lambda name: name != "tokenizer") if before else ():
+        names = {*identity, *({"without"} & before.keys())} if before else ()
+        for name in sorted(names, key=lambda name: (name != "tokenizer", name)):
             begun_earlier = name == "validation" and name not in before
-            if before.get(name) != identity[name] and not begun_earlier:
+            if before.get(name) != identity.get(name) and not begun_earlier:
                 raise self._foreign(name, config)
         stretches, _ = self._history()
         last = self._recorded() or self.config()
@@ -179,6 +180,12 @@ class Run:
                 f"with; set data.tokenizer={begun.tokenizer}, for which its own copy is used, or start a new run with "
                 "another --workdir."
             )
+        if name == "without":
+            return UserError(
+                f"data.without={config.data.without} does not leave out the documents that {self.directory} was begun "
+                "without (their numbers are in its without.json, if it left out any); set it back as it was, or start "
+                "a new run with another --workdir."
+            )
         before = "" if begun.source == config.data.source else f" (data.source={begun.source})"
         if name == "validation":
             return UserError(
@@ -194,8 +201,8 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """Returns the identity of the corpus and the tokenizer when the run was begun, or nothing if it is lost.
 
-        It consists of fingerprints by name: "text" of the training text, "tokenizer", and, for a task, "validation",
-        which runs of older versions lack.
+        It consists of fingerprints by name: "text" of the training text, "tokenizer", for a task "validation", which
+        runs of older versions lack, and "without" if documents were left out.
         """
         stretches, _ = self._history()
         if stretches:

@@ -86,15 +86,19 @@ class PretrainingBatches:
         self._documents = documents
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
-        """Returns rows start:stop of the global batch of `step`; the weights of a global batch sum to 1."""
+        """Returns rows start:stop of the global batch of `step`.
+
+        The weights of a global batch sum to 1, or to less by those of documents that are left out.
+        """
         starts = self.starts(step, start, stop)
         windows = _read_windows(self._split, starts, self.context_length)
         tokens, targets = windows[:, None, :-1], windows[:, None, 1:]
-        weights = np.full(tokens.shape, 1 / (self.batch_size * self.context_length), np.float32)
+        weights = np.full(windows[:, 1:].shape, 1 / (self.batch_size * self.context_length), np.float32)
+        weights = self._documents.weigh(weights, starts[:, None] + np.arange(1, self.context_length + 1))
         noise = hash_numbers(self._seed, step, np.arange(start, stop)[:, None], np.arange(1))
         update = np.full(stop - start, hash_numbers(self._seed, step))
         groups, positions = self._documents.read(tokens)
-        return Batch(tokens, targets, weights, noise, update, groups=groups, positions=positions)
+        return Batch(tokens, targets, weights[:, None], noise, update, groups=groups, positions=positions)
 
     def starts(self, step: int, start: int, stop: int) -> np.ndarray:
         """Returns where in the stream the windows of rows start:stop of a step begin, int64 [B]."""

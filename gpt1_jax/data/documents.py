@@ -20,26 +20,41 @@ class Documents:
         end: the piece that stands behind each document; None if that does not matter.
         apart: whether no position of a window attends to another document.
         restart: whether the positions of each document begin anew.
+        left_out: int64 [·, 2], ascending ranges of the stream whose tokens, as targets, have weight 0; None for none.
     """
 
     end: int | None = None
     apart: bool = False
     restart: bool = False
+    left_out: np.ndarray | None = None
 
     @classmethod
-    def of(cls, data: DataConfig, tokenizer: Tokenizer) -> "Documents":
-        """Returns what a config says of them.
+    def of(cls, data: DataConfig, tokenizer: Tokenizer, left_out: np.ndarray | None = None) -> "Documents":
+        """Returns what a config says of them; `left_out` is what its file comes to in the text.
 
         Raises:
             UserError: the tokenizer does not mark where documents end.
         """
         check_marked(data, tokenizer)
-        return cls(tokenizer.end_id, data.mask_documents, data.restart_positions)
+        some = left_out if left_out is not None and len(left_out) else None
+        return cls(tokenizer.end_id, data.mask_documents, data.restart_positions, some)
 
     @property
     def anew(self) -> int | None:
         """The piece behind which a text begins anew, so that nothing is seen of what is before it; None for none."""
         return self.end if self.apart else None
+
+    def weigh(self, weights: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Returns weights with 0 for documents that are left out; all others keep their bits.
+
+        Args:
+            weights: float32 [B, T].
+            places: int64 [B, T], where in the stream the targets are.
+        """
+        if self.left_out is None:
+            return weights
+        begun, over = (np.searchsorted(edge, places, "right") for edge in self.left_out.T)
+        return np.where(begun > over, np.float32(0), weights)
 
     def read(self, tokens: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Returns which inputs of a model that predicts the next token attend to each other, and their positions.
@@ -90,10 +105,18 @@ def check_marked(data: DataConfig, tokenizer: Tokenizer) -> None:
     Raises:
         UserError: it does not.
     """
-    if data.mask_documents and tokenizer.end_id is None:
+    if tokenizer.end_id is not None:
+        return
+    told = f"and data.tokenizer={data.tokenizer} has no piece that ends one"
+    if data.mask_documents:
         raise UserError(
-            f"data.mask_documents=True keeps documents apart, and data.tokenizer={data.tokenizer} has no piece that "
-            "ends one; set it to False, or another tokenizer, such as sentencepiece."
+            f"data.mask_documents=True keeps documents apart, {told}; set it to False, or another tokenizer, such as "
+            "sentencepiece."
+        )
+    if data.without is not None:
+        raise UserError(
+            f"data.without={data.without} names documents, {told}; leave it out, or set another tokenizer, such as "
+            "sentencepiece."
         )
 
 

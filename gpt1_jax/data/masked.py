@@ -176,6 +176,9 @@ class MaskedBatches:
     """Training windows with some pieces hidden, drawn like those of `PretrainingBatches`.
 
     Every window has the same share of the loss, and each chosen piece the same share of its window's.
+
+    Attributes:
+        windows: the tokens between [CLS] and [SEP].
     """
 
     def __init__(
@@ -193,25 +196,28 @@ class MaskedBatches:
         Raises:
             UserError: the stream has fewer than 2 N tokens.
         """
-        self._windows = PretrainingBatches(
+        self.windows = PretrainingBatches(
             split, seed=seed, batch_size=batch_size, context_length=context_length, around=AROUND
         )
         self.batch_size = batch_size
-        self.examples_per_epoch = self._windows.examples_per_epoch
+        self.examples_per_epoch = self.windows.examples_per_epoch
         self._masking, self._documents = masking, documents
         self._seed = seed
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
-        """Returns rows start:stop of the global batch of `step`; the weights of a global batch sum to 1."""
-        windows = self._windows.rows(step, start, stop)
+        """Returns rows start:stop of the global batch of `step`; weights sum as in `PretrainingBatches.rows`."""
+        windows = self.windows.rows(step, start, stop)
         text = windows.tokens[:, 0]
         rows, positions = np.arange(start, stop)[:, None], np.arange(text.shape[1])
         batch = self._masking.make(
             text, np.full(len(text), text.shape[1]), (self._seed, step, rows, positions), self._documents
         )
         shares = np.maximum(batch.weights.sum(-1, keepdims=True), 1) * self.batch_size
+        weights = batch.weights / shares
+        places = self.windows.starts(step, start, stop)[:, None] + np.arange(text.shape[1])
+        weights[:, 0, 1:-1] = self._documents.weigh(weights[:, 0, 1:-1], places)
         return batch._replace(
-            weights=batch.weights / shares,
+            weights=weights,
             noise=windows.noise,
             update=windows.update,
             groups=batch.groups if self._documents.apart else None,
@@ -239,18 +245,16 @@ class MaskedEvaluationBatches:
         Raises:
             UserError: the stream has fewer than 2 tokens.
         """
-        self._windows = EvaluationBatches(
-            split, batch_size=batch_size, context_length=context_length - AROUND
-        )
+        self.windows = EvaluationBatches(split, batch_size=batch_size, context_length=context_length - AROUND)
         self.batch_size = batch_size
-        self.num_examples = self._windows.num_examples
-        self.num_batches = self._windows.num_batches
+        self.num_examples = self.windows.num_examples
+        self.num_batches = self.windows.num_batches
         self._masking, self._documents = masking, documents
 
     def rows(self, step: int, start: int, stop: int) -> Batch:
         """Returns rows start:stop of batch `step` < num_batches; weights are 1 or 0; noise is 0."""
-        windows, starts = self._windows.rows(step, start, stop), self._windows.starts(step, start, stop)
+        windows, starts = self.windows.rows(step, start, stop), self.windows.starts(step, start, stop)
         text = windows.tokens[:, 0]
         places = starts[:, None] + np.arange(text.shape[1])
-        lengths = np.clip(self._windows.tokens - starts, 0, text.shape[1])
+        lengths = np.clip(self.windows.tokens - starts, 0, text.shape[1])
         return self._masking.make(text, lengths, (0, places & 0xFFFFFFFF, places >> 32), self._documents)

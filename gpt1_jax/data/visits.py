@@ -12,10 +12,11 @@ import numpy as np
 
 from gpt1_jax.data.batches import PretrainingBatches
 from gpt1_jax.data.corpus import Split
+from gpt1_jax.data.left_out import Document, walk_documents
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 
-# So many tokens are counted at once, or sought through: few, since each place that is found is decoded again and again.
-_COUNTED, _SOUGHT = 2**16, 2**10
+# So many tokens are sought through at once: few, since each place that is found is decoded again and again.
+_SOUGHT = 2**10
 # So many before them are decoded too, since a decoded text may lack the first space or the rest of a character.
 _BEFORE = 8
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
@@ -100,21 +101,25 @@ def find_visits(
                 yield Visit(step + 1, row, max(0, int(firsts[place] - starts[row])), epoch + 1)
 
 
-def count_documents(split: Split, end: int, places: np.ndarray) -> np.ndarray:
-    """Returns the number, from 0, of the document at each place of the stream, int64.
+def documents_in(split: Split, end: int, windows: np.ndarray) -> list[list[Document]]:
+    """Returns the documents of which each window of the stream has a token or the end piece, in flat memory.
 
     Args:
         split: the stream, which begins with an end piece and has one behind each document.
         end: the id of the end piece.
-        places: int64, ascending or not.
+        windows: int64 [·, 2], for each its first token, and the one behind its last; they may overlap.
     """
-    order = np.argsort(places, kind="stable")
-    found, seen, read = np.zeros(len(places), np.int64), 0, 0
-    for number in order:
-        place = int(places[number]) + 1
-        while read < place:
-            stop = min(place, read + _COUNTED)
-            seen += int(np.count_nonzero(split.read(read, stop) == end))
-            read = stop
-        found[number] = max(0, min(seen, split.documents) - 1)
+    found: list[list[Document]] = [[] for _ in windows]
+    order, begun = np.argsort(windows[:, 0], kind="stable").tolist(), 0
+    within: list[int] = []
+    for document in walk_documents(split, end):
+        while begun < len(order) and windows[order[begun], 0] < document.stop:
+            within.append(order[begun])
+            begun += 1
+        for row in within:
+            if document.start < windows[row, 1]:
+                found[row].append(document)
+        within = [row for row in within if document.stop < windows[row, 1]]
+        if not within and begun == len(order):
+            break
     return found

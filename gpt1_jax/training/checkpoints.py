@@ -197,6 +197,23 @@ class Checkpoints:
         except Exception as error:  # as in `restore`
             raise judged(error, step) from error
 
+    def sums_of_arrays(self, step: int) -> dict[str, int]:
+        """Returns the checksums of the arrays that a checkpoint now holds, whatever they are; one device reads them.
+
+        Raises:
+            Damaged, Fault: as in `sums`.
+        """
+        path, place = self.directory / str(step), jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        try:
+            abstract = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), ocp.metadata(path).metadata
+            )
+            return checksums(ocp.load(path, abstract))
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # as in `restore`
+            raise judged(error, step) from error
+
     def restore(self, step: int, abstract: Any) -> Any:
         """Returns what was saved at a step, with the shapes, dtypes and shardings of `abstract`.
 
@@ -279,6 +296,7 @@ class Checkpoints:
 
         If there are several processes, all of them must call this.
         """
+        hosts.on_first(lambda: ledger.set_aside(self.directory.parent, step))
         newer = [other for other in self.steps() if other > step]
         hosts.on_first(lambda: [self._set_aside(other, DIVERGED) for other in newer])
         return newer

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from gpt1_jax.config import DataConfig
 from gpt1_jax.data import corpus as corpora
+from gpt1_jax.data import left_out
+from gpt1_jax.data.left_out import NOTHING, LeftOut, left_out_of
 from gpt1_jax.data.tokenizers.opening import TRAINED, Tokenizer, load_tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
@@ -78,6 +80,23 @@ def kept_examples(run: Run, data: DataConfig) -> DataConfig:
     if not tail or named.exists() or not (run.directory.joinpath(*tail)).exists():
         return data
     return replace(data, source=f"files:{run.directory.joinpath(*tail)}")
+
+
+def kept_left_out(run: Run, corpus: corpora.Corpus) -> LeftOut:
+    """Returns the documents that a run leaves out, whatever became of the file that named them.
+
+    Raises:
+        UserError: the run's own file of their numbers is missing or damaged.
+    """
+    if "without" not in run.identity():
+        return NOTHING
+    end, found = corpus.tokenizer.end_id, run.read_file(left_out.NAME)
+    if found is None or end is None:
+        raise UserError(
+            f"{run.directory / left_out.NAME} is missing or damaged; restore it from a copy, or run the training "
+            "command again, which restores it."
+        )
+    return left_out_of(found["documents"], corpus.train, end)
 
 
 def kept_task(run: Run) -> Task | None:

@@ -13,7 +13,7 @@ from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
 from gpt1_jax.devices.mesh import place_rows, use
 from gpt1_jax.run import Run
-from gpt1_jax.training import divergence, stopping
+from gpt1_jax.training import divergence, ledger, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.ending import describe_end
 from gpt1_jax.training.entries import mend_results
@@ -53,6 +53,7 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
         checkpoints.log_spaced = config.keep_log_spaced
         divergence.go_back(run, checkpoints, tell)
         restored = checkpoints.restore_newest(trainer.abstract, tell)
+        hosts.on_first(lambda: ledger.mend(run.directory, checkpoints.steps(), checkpoints.sums))
         state: State = stage.start() if restored is None else restored
         step, last = int(state.step), config.num_steps
         hosts.on_first(lambda: mend_results(run, stage, step))

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from gpt1_jax.config import Config
 from gpt1_jax.data.corpus import Corpus
 from gpt1_jax.data.documents import Documents
+from gpt1_jax.data.left_out import find_left_out
 from gpt1_jax.data.text_batches import evaluation_batches, training_batches
 from gpt1_jax.devices import hosts
 from gpt1_jax.devices.hosts import tell
@@ -72,7 +73,8 @@ def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any
 
     corpus = hosts.first_then_others(read)
     tokenizer, length = corpus.tokenizer, config.model.context_length
-    batches = training_batches(config, tokenizer, corpus.train)
+    left_out = find_left_out(config.data, corpus.train, tokenizer)
+    batches = training_batches(config, tokenizer, corpus.train, left_out)
     steps_per_epoch = batches.examples_per_epoch / config.train.batch_size
     early = early_evaluations(config.train, steps_per_epoch)
     config = replace(config, train=settle(config.train, steps_per_epoch))
@@ -125,13 +127,13 @@ def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any
     plan = make_plan(stage, trainer, config.train, run, memory, warnings)
 
     # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────
-    contents = {"text": corpus.fingerprint}
+    contents = {"text": corpus.fingerprint, **left_out.contents}
     if check:
         check_run(run, config, contents, tokenizer)
         for line in introduce(stage, trainer, config.train, run, plan["step"]):
             tell(line)
         return plan
-    opened = open_run(run, config, contents, tokenizer)
+    opened = open_run(run, config, contents, tokenizer, left_out.files)
     train(
         replace(stage, record=opened.record, lines=[*stage.lines, *opened.lines]), trainer, config.train, run
     )

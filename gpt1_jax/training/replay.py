@@ -4,8 +4,8 @@ from functools import partial
 from typing import Any, TypedDict
 
 from gpt1_jax.config import Config
-from gpt1_jax.data.batches import PretrainingBatches
 from gpt1_jax.data.corpus import Corpus
+from gpt1_jax.data.text_batches import training_batches
 from gpt1_jax.devices.mesh import check_divisible, make_mesh, place_rows, use
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.trunk import make_trunk
@@ -16,6 +16,7 @@ from gpt1_jax.training import ledger, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.checksums import checksums
 from gpt1_jax.training.damage import Damaged
+from gpt1_jax.training.kept import kept_left_out
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.state import State
 from gpt1_jax.training.trainer import Trainer
@@ -59,12 +60,7 @@ def replay(run: Run, corpus: Corpus, first: int, last: int) -> Comparison:
     model = make_trunk(config.model, corpus.tokenizer.vocab_size)
     loss = language_model_loss(model, dropout=True)
     trainer = Trainer.make(model, loss, mesh, config.optimizer, config.train)
-    batches = PretrainingBatches(
-        corpus.train,
-        seed=config.seed,
-        batch_size=config.train.batch_size,
-        context_length=config.model.context_length,
-    )
+    batches = training_batches(config, corpus.tokenizer, corpus.train, kept_left_out(run, corpus))
     with use(mesh):
         if first == 0 and config.init_from is None:
             state = trainer.init(config.seed)

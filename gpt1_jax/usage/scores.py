@@ -21,13 +21,25 @@ from gpt1_jax.model.losses import CHUNK_ROWS
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.training import stopping
 from gpt1_jax.usage.notices import check_finite
-from gpt1_jax.usage.windows import Passage, Request, check_request, cut, encode, group, make_batches
+from gpt1_jax.usage.windows import (
+    CHARACTERS_AT_ONCE,
+    ROWS,
+    Passage,
+    Request,
+    check_request,
+    cut,
+    encode,
+    group,
+    make_batches,
+)
 from gpt1_jax.usage.words import find_words
 
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
 
 _BITS = 1 / math.log(2)
+# At most so many alternatives of a text are told, or held at once: 32 MiB of arrays, and as objects some 500 MB.
+_ALTERNATIVES = 2**22
 
 
 class WordScore(TypedDict):
@@ -145,11 +157,17 @@ class Scorer:
                 f"stride={shown(stride)} is out of range; give 1 to {context}, the model's context."
             )
         self._trained, self._context, self._last_full = trained, context, last_full
+        # Alternatives take memory, so that fewer tokens are in flight.
+        each = max(1, self._top)
+        self._characters = min(CHARACTERS_AT_ONCE, _ALTERNATIVES // each)
+        self._rows = min(ROWS, max(1, _ALTERNATIVES // (each * context)))
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Any]:
         """Yields the score of each text or record in order, with few of them in memory at once."""
-        for some in group(requests):
+        for some in group(requests, self._characters):
             passages = encode(self._trained.tokenizer, self._context, some)
+            for passage in passages:
+                self._check_size(passage)
             for passage, readings in zip(passages, self._read(passages), strict=True):
                 if isinstance(passage.request, str):
                     yield _describe_text(self._trained.tokenizer, passage, readings, self._top)
@@ -157,6 +175,14 @@ class Scorer:
                     scored = check_finite(readings.logprobs[passage.first :])
                     greedy = bool(readings.greedy[passage.first :].all())
                     yield {"total": math.fsum(scored.tolist()), "tokens": len(scored), "greedy": greedy}
+
+    def _check_size(self, passage: Passage) -> None:
+        tokens = len(passage.ids)
+        if tokens * self._top > _ALTERNATIVES:
+            raise UserError(
+                f"top={self._top} of a text of {tokens:,} tokens are more than {_ALTERNATIVES:,} alternatives; give a "
+                "smaller number, or the text in parts."
+            )
 
     def _read(self, passages: Sequence[Passage]) -> list[Readings]:
         """Returns what the model says of each passage."""
@@ -167,7 +193,9 @@ class Scorer:
             for number, passage in enumerate(passages)
             for window in cut(number, passage, self._context, self._stride, self._last_full)
         ]
-        for batch in make_batches(windows, self._context, mesh.shape["data"] * mesh.shape["fsdp"]):
+        for batch in make_batches(
+            windows, self._context, mesh.shape["data"] * mesh.shape["fsdp"], self._rows
+        ):
             stopping.check()
             with trained.on_mesh():
                 readings = trained.compiled(_make_readings, self._top)

@@ -17,10 +17,10 @@ Request = str | Mapping[str, str]
 
 # Texts are scored in groups of at most so many, or so many characters, which limits memory.
 _TEXTS_AT_ONCE = 512
-_CHARACTERS_AT_ONCE = 2**20
+CHARACTERS_AT_ONCE = 2**20
 # Windows that share a batch; fewer than a quarter go one by one.
-_ROWS = 32
-_FEW = _ROWS // 4
+ROWS = 32
+_FEW = ROWS // 4
 # Windows are padded to the context, or to a half, a quarter or an eighth of it.
 _WIDTHS = (8, 4, 2, 1)
 
@@ -71,14 +71,14 @@ def check_request(value: object) -> Request:
     return {field: check_text(value[field], field) for field in ("context", "continuation")}
 
 
-def group(requests: Iterable[Request]) -> Iterator[list[Request]]:
-    """Groups texts and records so that a group fills batches, and no further, to save memory."""
+def group(requests: Iterable[Request], most: int = CHARACTERS_AT_ONCE) -> Iterator[list[Request]]:
+    """Groups texts and records so that a group fills batches or has so many characters, and no further: flat memory."""
     found: list[Request] = []
     characters = 0
     for request in requests:
         found.append(request)
         characters += len(request) if isinstance(request, str) else sum(map(len, request.values()))
-        if len(found) == _TEXTS_AT_ONCE or characters > _CHARACTERS_AT_ONCE:
+        if len(found) == _TEXTS_AT_ONCE or characters > most:
             yield found
             found, characters = [], 0
     if found:
@@ -92,6 +92,9 @@ def encode(tokenizer: Tokenizer, context: int, requests: Sequence[Request]) -> l
     word's first piece has the space before it. What is scored begins with the first piece that the context alone does
     not have, since a piece may spell the end of a context and the beginning of its continuation. A context that does
     not fit is cut at its beginning.
+
+    Raises:
+        UserError: a continuation has no token before it, not even an end piece.
     """
     begin = [] if tokenizer.end_id is None else [tokenizer.end_id]
     texts = []
@@ -103,8 +106,15 @@ def encode(tokenizer: Tokenizer, context: int, requests: Sequence[Request]) -> l
     encoded = [ids.tolist() for ids in tokenizer.encode_batch(texts, threads=16)]
     passages = []
     for request, whole, given in zip(requests, encoded[::2], encoded[1::2], strict=True):
+        first = len(begin) + _common(whole, given)
+        if not isinstance(request, str) and whole and not first:
+            given_context, text = (shown(request[field]) for field in ("context", "continuation"))
+            raise UserError(
+                f"context={given_context} has no token before continuation={text}, and the tokenizer has no end piece to "
+                "begin with; give a longer context."
+            )
         # Only the first token of a text without an end piece before it has nothing to be predicted from.
-        passage = Passage([*begin, *whole], max(1, len(begin) + _common(whole, given)), request)
+        passage = Passage([*begin, *whole], max(1, first), request)
         surplus = min(len(passage.ids) - context - 1, passage.first - 1)
         if not isinstance(request, str) and surplus > 0:
             passage = passage._replace(ids=passage.ids[surplus:], first=passage.first - surplus)
@@ -158,13 +168,15 @@ class WindowBatch(NamedTuple):
         return tokens, targets
 
 
-def make_batches(windows: Iterable[Window], context: int, multiple: int) -> Iterator[WindowBatch]:
-    """Yields batches, of few shapes in all, whose rows are a multiple of a number."""
+def make_batches(
+    windows: Iterable[Window], context: int, multiple: int, most: int = ROWS
+) -> Iterator[WindowBatch]:
+    """Yields batches, of few shapes in all, whose rows are a multiple of a number, and hardly more than `most`."""
     widths = sorted({-(-context // parts) for parts in _WIDTHS})
     by_width: dict[int, list[Window]] = {width: [] for width in widths}
     for window in windows:
         by_width[next(width for width in widths if width >= window.stop - window.start)].append(window)
     for width, members in by_width.items():
-        rows = _ROWS if len(members) > _FEW else 1
+        rows = most if len(members) > _FEW else 1
         for start in range(0, len(members), rows):
             yield WindowBatch(members[start : start + rows], -(-rows // multiple) * multiple, width)

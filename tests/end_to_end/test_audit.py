@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_support import ROOT, SMALL, STEPS, Runner, make_text
+from command_support import ROOT, SMALL, STEPS, Runner, make_text, read_metrics
 
+from gpt1_jax.data.left_out import hash_text
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training import ledger
@@ -52,6 +53,11 @@ def test_the_rows_of_a_step_are_text_of_the_documents_that_they_name(
             assert len(row["token_ids"]) == LENGTH
             # A row may reach into the next document; its first tokens are of its own.
             begin = row["text"][: row["text"].index("\n") + 1] if "\n" in row["text"] else row["text"]
+            assert row["weight"] == pytest.approx(1) and not any(
+                part["left_out"] for part in row["documents"]
+            )
+            numbers = [part["document"] for part in row["documents"]]
+            assert numbers == [*range(row["document"], row["document"] + len(numbers))]
             at = [number for number, text in enumerate(training) if begin and begin in text]
             found.add((row["document"], at[0]) if len(at) == 1 else None)
     pairs = sorted(found - {None})  # pyright: ignore
@@ -138,7 +144,7 @@ def test_slips_are_told(runner: Runner, audit: Audit, undisturbed: Path) -> None
     ):
         with pytest.raises(UserError, match=told):
             call()
-    for flags in ([], ["--step=1", "--find=a"]):
+    for flags in ([], ["--step=1", "--find=a"], ["--verify", "--documents"]):
         ended = runner.call("audit", f"--workdir={undisturbed}", *flags)
         assert ended.code == 2 and "Ask one question" in ended.stderr
 
@@ -177,3 +183,160 @@ def test_the_page_about_looking_inside_runs(
     (tmp_path / "explained.html").unlink()
     exec("\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)), {})
     assert "In the beginning" in (tmp_path / "explained.html").read_text()
+
+
+# ── Documents, and leaving some out ──────────────────────────────────────────────────────────────────────────
+
+
+def test_documents_are_listed_with_numbers_and_the_hashes_of_their_texts(
+    runner: Runner, undisturbed: Path, audit: Audit
+) -> None:
+    listed = answers(runner, undisturbed, "--documents")
+    texts = [make_text(number, 300) for number in range(21)]
+    training = [text for text in texts if hash_text(text) in {entry["hash"] for entry in listed}]
+    assert [(entry["document"], entry["hash"]) for entry in listed] == [
+        (number, hash_text(text)) for number, text in enumerate(training)
+    ]
+    assert len(training) == 20 and all(training[x["document"]].startswith(x["text"]) for x in listed)
+    # Only those that have a text.
+    sought = training[7][100:160]
+    found = [*audit.documents(sought)]
+    assert [x["document"] for x in found] == [i for i, text in enumerate(training) if sought in text] == [7]
+
+
+def losses(workdir: Path) -> list[float]:
+    return [entry["loss"] for entry in read_metrics(workdir) if entry["kind"] == "train"]
+
+
+def test_runs_differ_by_the_documents_that_are_left_out_alone(
+    runner: Runner, undisturbed: Path, audit: Audit, tmp_path: Path
+) -> None:
+    first_read: dict[int, int] = {}
+    for step in range(1, 9):
+        for row in audit.rows(step):
+            for part in row["documents"]:
+                first_read.setdefault(part["document"], step)
+    late = max(first_read, key=lambda document: first_read[document])
+    unread = next(number for number in range(20) if number not in first_read)
+    names = tmp_path / "names"
+
+    def run(name: str, *lines: object) -> Path:
+        names.write_text("".join(f"{line}\n" for line in lines))
+        runner.run(tmp_path / name, **{"train.num_steps": 8, "data.without": names})
+        return tmp_path / name
+
+    # A document that no step reads.
+    whole, without = run("unread", unread), run("without", late)
+    assert losses(whole) == losses(undisturbed)[:8]
+    touched = min(
+        step for step in range(1, 9) for row in Audit(str(without)).rows(step) if row["weight"] < 1 - 1e-6
+    )
+    assert touched in (first_read[late], first_read[late] - 1) and touched > 2
+    assert losses(without)[: touched - 1] == losses(whole)[: touched - 1]
+    assert all(
+        one != other
+        for one, other in zip(losses(without)[touched - 1 :], losses(whole)[touched - 1 :], strict=True)
+    )
+    parts = [part for row in Audit(str(without)).rows(first_read[late]) for part in row["documents"]]
+    assert {part["document"] for part in parts if part["left_out"]} == {late}
+    (found,) = answers(runner, without, "--replay=4:8")
+    assert found["equal"]
+
+    # What is left out cannot change, but the same document may be named otherwise.
+    told = runner.run(without, expect=2, **{"train.num_steps": 8})
+    assert "data.without=None does not leave out the documents" in told
+    names.write_text(f"{unread}\n")
+    told = runner.run(without, expect=2, **{"train.num_steps": 8, "data.without": names})
+    assert f"data.without={names} does not leave out the documents" in told
+    names.write_text(hash_text(make_text(_number_of(audit, late), 300)))
+    assert "is done" in runner.run(without, **{"train.num_steps": 8, "data.without": names})
+    # An empty file is none.
+    names.write_text("")
+    assert "is done" in runner.run(undisturbed, **{"data.without": names})
+
+
+def _number_of(audit: Audit, document: int) -> int:
+    """The number of the text that is a training document; one of them is held out."""
+    found = next(x["hash"] for x in audit.documents() if x["document"] == document)
+    return next(number for number in range(21) if hash_text(make_text(number, 300)) == found)
+
+
+# ── Masks ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_that_fills_masks_tells_what_it_hid_and_comes_out_again(runner: Runner, tmp_path: Path) -> None:
+    runner.run(
+        tmp_path / "bert",
+        **{"model.causal": False, "data.tokenizer": "byte_bpe", "data.mask_documents": True}
+        | {"train.num_steps": 8, "train.eval_every": 8},
+    )
+    audit = Audit(str(tmp_path / "bert"))
+    tokenizer = audit.corpus.tokenizer
+    ids = tokenizer.special_ids
+    for step in (1, 8):
+        for row in answers(runner, tmp_path / "bert", f"--step={step}"):
+            read = row["token_ids"]
+            assert (read[0], read[-1], len(read)) == (ids["cls"], ids["sep"], LENGTH)
+            assert 0 < len(row["hidden"]) <= 3 and ids["mask"] not in dict(row["hidden"]).values()
+            original = list(read)
+            for position, id in row["hidden"]:
+                original[position] = id
+            assert tokenizer.decode(original[1:-1]) == row["text"]
+            text = row["text"].strip()[2:14]
+            assert text in row["text"]
+            places = [(x.step, x.row) for x in audit.find(text)]
+            assert (step, row["row"]) in places
+    (found,) = answers(runner, tmp_path / "bert", "--replay=4:8")
+    assert found["equal"]
+
+
+# ── The ledger ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_published_checkpoints_are_verified_by_the_ledger_alone(
+    runner: Runner, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed / "checkpoints", tmp_path / "checkpoints")
+    for told in ("has no checksums.jsonl to verify by",):
+        ended = runner.call("audit", f"--workdir={tmp_path}", "--verify")
+        assert ended.code == 2 and told in ended.stderr
+    shutil.copy(undisturbed / ledger.NAME, tmp_path)
+    found = answers(runner, tmp_path, "--verify")
+    kept = Checkpoints(Run(str(undisturbed)).checkpoints).steps()
+    assert [entry["step"] for entry in found] == kept and all(entry["equal"] for entry in found)
+    assert found[0]["arrays"] > 30
+    # One array that is not what was saved.
+    directory = Run(str(tmp_path)).directory
+    ledger.enter(directory, kept[0], ledger.read(directory)[kept[0]] | {"params/tokens": 1})
+    ended = runner.call("audit", f"--workdir={tmp_path}", "--verify")
+    assert ended.code == 1 and "1 checkpoints of" in ended.stderr
+    first, *others = map(json.loads, ended.stdout.splitlines())
+    assert (first["equal"], first["differing"]) == (False, ["params/tokens"])
+    assert all(entry["equal"] for entry in others)
+
+
+def test_a_line_that_a_crash_has_cost_is_entered_at_the_next_start(
+    runner: Runner, undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run" / ledger.NAME
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    directory = Run(str(tmp_path / "run")).directory
+    assert STEPS not in ledger.read(directory)
+    runner.run(tmp_path / "run")
+    assert path.read_text().splitlines(keepends=True) == lines
+    runner.run(tmp_path / "run")
+    assert path.read_text().splitlines(keepends=True) == lines
+
+
+def test_steps_that_a_divergence_set_aside_are_no_longer_known(tmp_path: Path) -> None:
+    directory = Run(str(tmp_path)).directory
+    for step in (4, 8, 12):
+        ledger.enter(directory, step, {"a": step})
+    ledger.set_aside(directory, 4)
+    assert ledger.read(directory) == {4: {"a": 4}}
+    ledger.enter(directory, 8, {"a": 9})
+    ledger.set_aside(directory, 8)
+    assert ledger.read(directory) == {4: {"a": 4}, 8: {"a": 9}}
+    assert (tmp_path / ledger.NAME).read_text().count("diverged") == 2

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import random
+import tracemalloc
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
+from gpt1_jax.usage import scores
 from gpt1_jax.usage.measuring import evaluate
+from gpt1_jax.usage.scores import Scorer
 from gpt1_jax.usage.trained import TrainedRun
 from gpt1_jax.usage.windows import cut, encode, make_batches
 from gpt1_jax.usage.words import find_words
@@ -265,6 +269,7 @@ def test_slips_are_told(run: TrainedRun) -> None:
         ("a", {"stride": 0}, "stride=0 is out of range; give 1 to 16"),
         ("a", {"stride": 17}, "stride=17"),
         ("a", {"top": 1.5}, "top=1.5 is not a whole number"),
+        ("a", {"top": 10**12}, r"top=10{12} is out of range; give 0 to \d+, the tokenizer's pieces"),
     ):
         with pytest.raises(UserError, match=told):
             run.score(texts, **settings)  # pyright: ignore
@@ -278,3 +283,50 @@ def test_strides_of_windows_meet(run: TrainedRun) -> None:
         assert windows[0].new == 0 and windows[-1].stop == len(passage.ids) - 1
         assert all(one.stop == other.new for one, other in pairwise(windows))
         assert all(window.new - window.start >= CONTEXT - stride for window in windows[1:])
+
+
+# ── Memory ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_continuation_with_nothing_before_it_is_told(run: TrainedRun, published: TrainedRun) -> None:
+    for context in ("", "  "):
+        record = {"context": context, "continuation": "the lazy dog"}
+        with pytest.raises(UserError, match=r"context='.*' has no token before continuation='the lazy dog'"):
+            published.score(record)
+        # With an end piece, all tokens are scored as a text's are.
+        assert run.score(record)["tokens"] == len(run.encode(context + "the lazy dog"))
+    assert published.score({"context": "the", "continuation": " lazy"})["tokens"] > 0
+
+
+def test_alternatives_take_no_more_memory_for_many_texts(
+    run: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run.score([SHORT, LONG, ODD], top=run.tokenizer.vocab_size)
+    monkeypatch.setattr(scores, "_ALTERNATIVES", len(run.encode(LONG)) * run.tokenizer.vocab_size * 2)
+    read = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for text in [SHORT, LONG, ODD] * 4:
+            read += 1
+            yield text
+
+    for number, found in enumerate(Scorer(run, run.tokenizer.vocab_size)(texts())):
+        assert read - number <= 3
+        assert found["alternatives"] == expected[number % 3]["alternatives"]
+    monkeypatch.setattr(scores, "_ALTERNATIVES", len(run.encode(LONG)) * run.tokenizer.vocab_size)
+    with pytest.raises(UserError, match=r"top=\d+ of a text of \d+ tokens are more than [\d,]+ alternatives"):
+        run.score([SHORT, LONG], top=run.tokenizer.vocab_size)
+
+
+def test_a_large_file_is_scored_in_flat_memory(run: TrainedRun) -> None:
+    def peak(texts: int) -> int:
+        tracemalloc.start()
+        for _ in Scorer(run)(f"{SHORT} {number % 7}" for number in range(texts)):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(512)
+    assert peak(2048) < 1.3 * peak(1024)
