@@ -108,9 +108,9 @@ def encode(tokenizer: Tokenizer, context: int, requests: Sequence[Request]) -> l
     for request, whole, given in zip(requests, encoded[::2], encoded[1::2], strict=True):
         first = len(begin) + _common(whole, given)
         if not isinstance(request, str) and whole and not first:
-            given_context, text = (shown(request[field]) for field in ("context", "continuation"))
+            before, text = (shown(request[field]) for field in ("context", "continuation"))
             raise UserError(
-                f"context={given_context} has no token before continuation={text}, and the tokenizer has no end piece to "
+                f"context={before} has no token before continuation={text}, and the tokenizer has no end piece to "
                 "begin with; give a longer context."
             )
         # Only the first token of a text without an end piece before it has nothing to be predicted from.
