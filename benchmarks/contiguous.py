@@ -47,6 +47,9 @@ _MODEL = {
 _OUTPUT = flags.DEFINE_string("output", None, "the directory of texts and runs")
 _SEEDS = flags.DEFINE_list("seeds", "0,1,2", "seeds of each pre-training and of its fine-tunings")
 _STEPS = flags.DEFINE_integer("steps", 600, "steps of each pre-training")
+_ZERO_SHOT = flags.DEFINE_list(
+    "zero_shot_tasks", "demo_next_verse", "demo tasks to score without fine-tuning"
+)
 _TASKS = flags.DEFINE_list("tasks", "demo_next_verse", "demo tasks to fine-tune on")
 _MAX_EXAMPLES = flags.DEFINE_integer("max_examples", 1000, "examples of each fine-tuning")
 _SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE of the config, for every pre-training")
@@ -57,13 +60,17 @@ def main(_: list[str]) -> None:
     if _OUTPUT.value is None:
         raise UserError("--output is missing; name the directory of the runs.")
     output, seeds = Path(_OUTPUT.value), _SEEDS.value
-    for task in _TASKS.value:
+    for task in [*_TASKS.value, *_ZERO_SHOT.value]:
         find_task(task)
     for order in ORDERS:
         write_text(output / f"{order}.jsonl", order)
     for seed in seeds:
         for order in ORDERS:
             pretrain(output, order, seed)
+            for task in _ZERO_SHOT.value:
+                zero_shot(output, order, seed, task)
+    for seed in seeds:
+        for order in ORDERS:
             for task in _TASKS.value:
                 finetune(output, order, seed, task)
     table = make_table(output, _TASKS.value, seeds)
@@ -103,6 +110,15 @@ def pretrain(output: Path, order: str, seed: str) -> None:
     _run("pretrain.py:tiny", output / order / seed, [*_pairs(settings), *_SET.value])
 
 
+def zero_shot(output: Path, order: str, seed: str, task: str) -> None:
+    """Scores a pre-trained run on a task of which it has seen no example."""
+    place = output / f"zero_shot_{task}" / order / seed / "results.json"
+    if not place.exists():
+        found = _call("evaluate", f"--workdir={output / order / seed}", f"--zero_shot={task}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({"validation": json.loads(found)}) + "\n")
+
+
 def finetune(output: Path, order: str, seed: str, task: str) -> None:
     """Fine-tunes a pre-trained run."""
     settings = {"init_from": output / order / seed, "finetune.max_examples": _MAX_EXAMPLES.value}
@@ -114,7 +130,15 @@ def make_table(output: Path, tasks: Sequence[str], seeds: Sequence[str]) -> str:
     lines = [f"| | {' | '.join(ORDERS)} | difference |", "|---|---|---|---|"]
     bits = [[_scores(output / order / seed)["bits_per_byte"] for seed in seeds] for order in ORDERS]
     found = " | ".join(f"{statistics.mean(values):.3f}" for values in bits)
-    lines.append(f"| bits a byte | {found} | {_difference(*bits)} |")
+    lines.append(f"| bits a byte | {found} | {_difference(bits, 1)} |")
+    for task in _ZERO_SHOT.value:
+        metric = find_task(task).metrics[0]
+        values = [
+            [_scores(output / f"zero_shot_{task}" / order / seed)[metric] for seed in seeds]
+            for order in ORDERS
+        ]
+        found = " | ".join(f"{100 * statistics.mean(some):.1f}" for some in values)
+        lines.append(f"| {task} without fine-tuning, {metric} | {found} | {_difference(values, 100)} |")
     for task in tasks:
         metric = find_task(task).metrics[0]
         values = [
@@ -127,15 +151,16 @@ def make_table(output: Path, tasks: Sequence[str], seeds: Sequence[str]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    """Returns the mean of paired differences with the interval of Student's t."""
-    differences = [other - own for own, other in zip(ours, theirs, strict=True)]
-    mean = statistics.mean(differences)
+def _difference(values: Sequence[Sequence[float]], scale: int) -> str:
+    """Returns the mean over seeds of the second minus the first, scaled, with the interval of Student's t."""
+    differences = [scale * (other - own) for own, other in zip(*values, strict=True)]
+    mean, digits = statistics.mean(differences), 3 if scale == 1 else 1
     if len(differences) < 2:
-        return f"{mean:+.3f}"
+        return f"{mean:+.{digits}f}"
     error = statistics.stdev(differences) / len(differences) ** 0.5
     half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
-    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f}; {len(differences)} seeds)"
+    low, high = mean - half, mean + half
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}; {len(differences)} seeds)"
 
 
 def _scores(run: Path, part: str = "validation") -> dict[str, float]:
@@ -148,12 +173,19 @@ def _pairs(settings: Mapping[str, object]) -> list[str]:
 
 
 def _run(config: str, workdir: Path, settings: Sequence[str]) -> None:
-    """Runs the command that a user gives, which does nothing where the run is finished."""
-    line = [sys.executable, "-m", "gpt1_jax.main", f"--config=configs/{config}", f"--workdir={workdir}"]
-    line += [f"--config.{setting}" for setting in settings]
+    """Trains by the command that a user gives, which does nothing where the run is finished."""
+    flags = [f"--config=configs/{config}", f"--workdir={workdir}"]
+    _call("main", *flags, *(f"--config.{setting}" for setting in settings))
+
+
+def _call(command: str, *arguments: str) -> str:
+    """Returns what a command prints."""
+    line = [sys.executable, "-m", f"gpt1_jax.{command}", *arguments]
     print("+", *line[1:], file=sys.stderr, flush=True)
-    if code := subprocess.run(line, stdout=subprocess.DEVNULL).returncode:
-        raise UserError(f"The command above ended with {code}; correct that, and run this again.")
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"The command above ended with {done.returncode}; correct that, and run this again.")
+    return done.stdout
 
 
 if __name__ == "__main__":

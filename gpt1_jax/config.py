@@ -70,18 +70,10 @@ class ModelConfig:
         before=True,
     )
     token_types: Annotated[int, Range(0, below=2**10)] = setting(
-        0,
-        PAPER,
-        "rows of a table that tells texts of a sequence apart; BERT has 2",
-        architecture=True,
-        before=0,
+        0, PAPER, "rows of a table that tells texts apart; BERT has 2", architecture=True, before=0
     )
     embedding_norm: bool = setting(
-        False,
-        PAPER,
-        "whether the summed embeddings are normalized, as in BERT",
-        architecture=True,
-        before=False,
+        False, PAPER, "whether the summed embeddings are normalized (BERT)", architecture=True, before=False
     )
     embedding_dropout: Rate = setting(0.1, PAPER, "dropout rate of embeddings")
     embedding_dropout_form: Literal["vectors", "matrix"] = setting(
@@ -122,10 +114,7 @@ class DataConfig:
         "openai:DIR",
     )
     vocab_size: Number = setting(
-        40_478,
-        PAPER,
-        "pieces of a tokenizer trained on the source: 40,000 merges and the characters",
-        fixed=True,
+        40_478, PAPER, "pieces of a trained tokenizer: 40,000 merges and the characters", fixed=True
     )
     cache_dir: str = setting("~/.cache/gpt1_jax", OURS, "directory of tokenized text, shared by runs")
     tfds_dir: str | None = setting(None, OURS, "where TFDS prepares its sets; by default its own directory")
@@ -153,11 +142,7 @@ class DataConfig:
         before=False,
     )
     restart_positions: bool = setting(
-        False,
-        OURS,
-        "whether, with data.mask_documents, the positions of each document in a window begin anew",
-        fixed=True,
-        before=False,
+        False, OURS, "whether positions begin anew with each document kept apart", fixed=True, before=False
     )
     without: str | None = setting(
         None,
@@ -192,10 +177,7 @@ class TrainConfig:
         3, OURS, "how many of the newest checkpoints stay; at least two, so that a damaged one can be skipped"
     )
     keep_log_spaced: bool = setting(
-        False,
-        OURS,
-        "saves at the steps 1, 2, 4, 8, … too, and removes none of these checkpoints",
-        before=False,
+        False, OURS, "saves at steps 1, 2, 4, 8, … too, and removes none of these checkpoints", before=False
     )
     tracker: Literal["none", "wandb", "mlflow"] = setting(
         "none",
@@ -251,10 +233,7 @@ class FinetuneConfig:
     task: str = setting(MISSING, OURS, "a name of gpt1_jax/tasks/catalog.py", fixed=True)
     auxiliary_weight: NonNegative = setting(0.5, PAPER, "λ of L3 = L2 + λ · L1")
     num_transfer_layers: Annotated[int, Range(-1, below=2**20)] | None = setting(
-        None,
-        PAPER,
-        "pre-trained blocks to take; by default all; 0 takes only the embeddings, -1 nothing",
-        fixed=True,
+        None, PAPER, "pre-trained blocks to take: all by default, 0 only embeddings, -1 nothing", fixed=True
     )
     classifier_dropout: Rate = setting(0.1, PAPER, "dropout rate of the state that the head reads")
     scores: Literal["classes", "regression"] = setting(
