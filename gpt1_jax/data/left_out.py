@@ -93,18 +93,19 @@ def find_left_out(data: DataConfig, split: Split, tokenizer: Tokenizer) -> LeftO
     hashes = {name for name in named if not isinstance(name, int)}
     numbers = named.keys() - hashes
     assert tokenizer.end_id is not None
-    found = []
+    found, seen = [], set()
     for document in walk_documents(split, tokenizer.end_id) if named else ():
         # Decoding takes long, and no number needs it.
         hashed = hash_text(document.text(split, tokenizer)) if hashes else None
         if document.number in numbers or hashed in hashes:
             found.append(document)
-            named = {name: line for name, line in named.items() if name not in (document.number, hashed)}
-    for name, line in named.items():
+            seen |= {document.number, hashed}
+    missing = next((name for name in named if name not in seen), None)
+    if missing is not None:
         last = f"they have the numbers 0 to {split.documents - 1}"
         raise UserError(
-            f"data.without={data.without}: {line} names the document {name}, which is none of the training documents "
-            f"of data.source={data.source} ({last}); `audit --documents` lists them with their hashes."
+            f"data.without={data.without}: {named[missing]} names the document {missing}, which is none of those "
+            f"that data.source={data.source} trains on ({last}); `audit --documents` lists them with their hashes."
         )
     return _made(found, split, f"data.without={data.without}")
 

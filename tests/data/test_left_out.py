@@ -119,7 +119,7 @@ def test_a_wrong_file_is_told(tokenizer: HuggingFaceTokenizer, split: Split, tmp
         ((3, "-1"), r"line 2 is -1, neither the number .* nor a hash of 64 hexadecimal digits"),
         (("abc",), "line 1 is abc, neither"),
         ((3, len(TEXTS)), f"line 2 names the document {len(TEXTS)}, .* numbers 0 to {len(TEXTS) - 1}"),
-        (("a" * 64,), "line 1 names the document a{64}, which is none of the training documents"),
+        (("a" * 64,), "line 1 names the document a{64}, which is none of those that data.source="),
         (range(len(TEXTS)), f"leaves out all {len(TEXTS)} training documents"),
     ):
         with pytest.raises(UserError, match=rf"data\.without=.*names.*{told}"):

@@ -228,6 +228,8 @@ def test_runs_differ_by_the_documents_that_are_left_out_alone(
     # A document that no step reads.
     whole, without = run("unread", unread), run("without", late)
     assert losses(whole) == losses(undisturbed)[:8]
+    sums = [ledger.read(Run(str(run)).directory)[8] for run in (whole, undisturbed)]
+    assert sums[0] == sums[1]
     touched = min(
         step for step in range(1, 9) for row in Audit(str(without)).rows(step) if row["weight"] < 1 - 1e-6
     )
