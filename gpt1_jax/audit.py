@@ -43,14 +43,14 @@ def main(_: list[str]) -> None:
     from gpt1_jax.usage.verifying import verify
 
     if _VERIFY.value:
-        wrong = 0
+        wrong = []
         for verified in verify(workdir):
             print(json.dumps(verified), flush=True)
-            wrong += verified["equal"] is False
+            wrong += [str(verified["step"])] if verified["equal"] is False else []
         if wrong:
             raise Fault(
-                f"{wrong} checkpoints of {workdir} are not what the run saved; get them again, or ask who published "
-                "them."
+                f"These checkpoints of {workdir} are not what the run saved: {', '.join(wrong)}; get them again, or ask "
+                "who published them."
             )
         return
     audit = Audit(workdir)
