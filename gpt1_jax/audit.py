@@ -49,8 +49,8 @@ def main(_: list[str]) -> None:
             wrong += [str(verified["step"])] if verified["equal"] is False else []
         if wrong:
             raise Fault(
-                f"These checkpoints of {workdir} are not what the run saved: {', '.join(wrong)}; get them again, or ask "
-                "who published them."
+                f"These checkpoints of {workdir} are not what the run saved: {', '.join(wrong)}; get them again, or "
+                "ask who published them."
             )
         return
     audit = Audit(workdir)
