@@ -152,7 +152,7 @@ class Audit:
         ]
 
     def find(self, text: str) -> Iterator[Visit]:
-        """Yields where a text was read in the steps that were made so far.
+        """Returns where a text was read in the steps that were made so far, one after the other.
 
         A text that lies in two windows was read in two places.
 
@@ -160,8 +160,8 @@ class Audit:
             UserError: the text is empty, or the training text does not have it.
         """
         ranges = self._places(text)
-        for visit in find_visits(self._windows, ranges, self._done()):
-            yield visit._replace(position=visit.position + self._before)
+        visits = find_visits(self._windows, ranges, self._done())
+        return (visit._replace(position=visit.position + self._before) for visit in visits)
 
     def documents(self, text: str | None = None) -> Iterator[DocumentText]:
         """Yields the training documents, or those that have a text.
