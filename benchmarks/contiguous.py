@@ -9,8 +9,6 @@ after an interruption. DIR/table.md has bits per byte and the tasks' scores, wit
 """
 
 import json
-import random
-import re
 import statistics
 import subprocess
 import sys
@@ -21,15 +19,11 @@ from absl import flags
 from scipy import stats
 
 from benchmarks.comparing import compare_runs
-from gpt1_jax.data.demo import Demo
-from gpt1_jax.data.splits import HELD_OUT
+from benchmarks.sentences import ORDERS, write_text
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
 
-ORDERS = ("contiguous", "shuffled")
-# A sentence ends behind a mark, which a quote may close.
-_SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[.?!][\"')])\s+")
 # Half of a preset `tiny`, which is enough to tell the two texts apart.
 _MODEL = {
     "model.num_layers": 3,
@@ -76,27 +70,6 @@ def main(_: list[str]) -> None:
     table = make_table(output, _TASKS.value, seeds)
     (output / "table.md").write_text(table)
     print(table)
-
-
-def write_text(path: Path, order: str) -> None:
-    """Writes the demo's training text in 19 documents, and its validation text as the twentieth."""
-    lines = "\n".join(Demo().read("train", 0)).split("\n")
-    if order == "shuffled":
-        lines = shuffle_sentences(lines)
-    size = -(-len(lines) // (HELD_OUT - 1))
-    documents = ["\n".join(lines[start : start + size]) for start in range(0, len(lines), size)]
-    documents.append("\n".join(Demo().read("validation", 0)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
-
-
-def shuffle_sentences(lines: Sequence[str]) -> list[str]:
-    """Returns lines with as many sentences as before, drawn from those of all lines, each of them once."""
-    cut = [_SENTENCE.split(line) for line in lines]
-    sentences = [sentence for line in cut for sentence in line]
-    random.Random(0).shuffle(sentences)
-    left = iter(sentences)
-    return [" ".join(next(left) for _ in line) for line in cut]
 
 
 def pretrain(output: Path, order: str, seed: str) -> None:
