@@ -44,7 +44,7 @@ def flash_attention(
     dropout: Dropout,
     sight: Sight = BEFORE,
     *,
-    interpret: bool = False,
+    interpret: bool | pltpu.InterpretParams = False,
 ) -> jax.Array:
     """Computes `attention.plain_attention` by kernels: the same weights are dropped, and the softmax is in float32.
 
@@ -55,7 +55,7 @@ def flash_attention(
         query, key, value: [B, T, H, K], float32 or bfloat16.
         dropout: of the weights.
         sight: causal and without groups; `choice.choose_attention` refuses another.
-        interpret: whether the kernels are interpreted, which any platform can do, slowly.
+        interpret: whether the kernels are interpreted, which any platform can do, slowly; and how, as on which TPU.
 
     Returns:
         [B, T, H, K].
@@ -153,7 +153,7 @@ def _call(
     )(stream, *(x.array for x in inputs))
 
 
-def _settings(length: int, dropout: Dropout, interpret: bool) -> KernelSettings:
+def _settings(length: int, dropout: Dropout, interpret: bool | pltpu.InterpretParams) -> KernelSettings:
     """Returns the fewest blocks that hold T, no longer than necessary."""
     blocks = -(-length // BLOCK)
     block = -(-length // (blocks * LANES)) * LANES

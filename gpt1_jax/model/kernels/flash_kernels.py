@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from gpt1_jax.hashing import mix
 from gpt1_jax.model.dropout import threshold
@@ -31,14 +32,14 @@ class KernelSettings(NamedTuple):
         blocks: the number of blocks in a head.
         rate: the rate of dropout; 0 means no dropout.
         context_length: C, the stride of the dropout index.
-        interpret: whether the kernel is interpreted.
+        interpret: whether the kernel is interpreted, and how.
     """
 
     block: int
     blocks: int
     rate: float
     context_length: int
-    interpret: bool
+    interpret: bool | pltpu.InterpretParams
 
     def place(self, number: Any) -> tuple[slice, Any]:
         """Returns the index of block `number` in a reference [K or 1, T]."""
