@@ -153,7 +153,8 @@ def interruptible() -> Iterator[None]:
 def say(sentence: str) -> None:
     """Writes a line to standard error, if that still exists; on a terminal in the place of a progress bar."""
     with contextlib.suppress(OSError):
-        os.write(2, f"{_CLEAR if os.isatty(2) else ''}{sentence}\n".encode())
+        clear = _CLEAR if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
+        os.write(2, f"{clear}{sentence}\n".encode())
 
 
 def _note(number: int, frame: FrameType | None) -> None:

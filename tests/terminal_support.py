@@ -10,13 +10,13 @@ import termios
 from collections.abc import Iterator
 
 
-def run_in_terminal(program: str, columns: int) -> str:
-    """Returns everything that a program writes to a terminal of this width."""
+def run_in_terminal(program: str, columns: int, kind: str = "xterm") -> str:
+    """Returns everything that a program writes to a terminal of this width and kind."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"}
+        [sys.executable, "-c", program], stdout=theirs, stderr=theirs, env=environment | {"TERM": kind}
     ):
         os.close(theirs)
         written = b"".join(_read(ours))

@@ -32,7 +32,8 @@ class Screen:
         # A notebook asks for colours, and would get a bar, but it shows only plain lines.
         self._console = Console(force_terminal=sys.stdout.isatty(), highlight=False, markup=False)
         self._progress = None
-        if self._console.is_terminal:
+        # A dumb terminal, such as a shell in an editor, cannot draw a line anew.
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
             whole = Column(no_wrap=True)
             self._progress = Progress(
                 TextColumn("step {task.completed}/{task.total}", table_column=whole),

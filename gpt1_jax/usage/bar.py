@@ -18,7 +18,7 @@ def bar(what: str) -> Iterator[Watch]:
         what: the work, such as "measuring".
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield unwatched
         return
     columns = TextColumn(what), BarColumn(None), TextColumn("{task.percentage:.0f} %"), Left()

@@ -47,6 +47,11 @@ def test_lines_stay_above_a_bar_of_one_line_that_says_what_is_done_now(columns: 
     assert any("loss 5.0000" in line and re.search(r"\d:\d\d:\d\d left$", line) for line in bars)
 
 
+def test_a_terminal_that_cannot_draw_gets_plain_lines() -> None:
+    written = run_in_terminal(PROGRAM, 80, kind="dumb")
+    assert "\x1b" not in written and written.count("gradient norm 1.23") == 3
+
+
 def test_elsewhere_lines_are_plain_and_have_all_that_a_bar_would_show(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
