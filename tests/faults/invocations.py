@@ -203,6 +203,7 @@ _TEXTS = (
     "data.tokenizer",
     "data.cache_dir",
     "data.tfds_dir",
+    "data.without",
     "train.profile_steps",
 )
 
