@@ -70,12 +70,19 @@ def test_a_blank_is_looked_at_first() -> None:
 
 def test_two_runs_with_the_same_tokens_are_compared_token_by_token() -> None:
     one, other = make_reading(PIECES, run="one"), make_reading(PIECES, run="two", seed=1)
-    page = read(make_explorer("a b", [one, other])).text
+    reader = read(make_explorer("a b", [one, other]))
+    page = reader.text
     assert "The difference, token by token" in page
+    colors = {
+        attrs["title"]: attrs["class"] for _, attrs in reader.seen if "class" in attrs and "title" in attrs
+    }
     for place in (1, 2, 3):
         first, second = one.bits[place], other.bits[place]
         assert first is not None and second is not None
         assert f"{first:.2f}\n{second:.2f}\n{first - second:+.2f}\n" in page
+        # The second model gives more where it is surprised less.
+        color = "more" if second < first else "less"
+        assert colors[f"{first:.2f} and {second:.2f} bits"] == f"word {color}"
     sums = [sum(bits for bits in reading.bits if bits is not None) for reading in (one, other)]
     assert f"all 3\n{sums[0]:.2f}\n{sums[1]:.2f}\n{sums[0] - sums[1]:+.2f}" in page
 
