@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 # In the units of the pictures, which are about a phone's pixels.
 _WIDTH, _HEIGHT = 360, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 8, 10, 24
 # More points than the picture has pixels show nothing more.
 _MOST_POINTS = 300
 COLORS = 8
