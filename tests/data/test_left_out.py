@@ -47,6 +47,8 @@ def test_numbers_and_hashes_find_the_documents_and_all_with_the_same_text(
     assert find(5, "", " 2 ", 5) == (2, 5)
     assert find(hash_text(TEXTS[9]).upper(), 2) == (2, 9)
     assert find(hash_text(TEXTS[3])) == (3, 7)
+    # An empty file leaves nothing out, and a run does not know it from none.
+    assert find_left_out(config(without=named(tmp_path)).data, split, tokenizer).contents == {}
     assert find() == find("") == () and find_left_out(config().data, split, tokenizer).numbers == ()
     assert tokenizer.end_id is not None
     documents = [*walk_documents(split, tokenizer.end_id)]

@@ -12,6 +12,8 @@ from command_support import Runner, make_text
 import gpt1_jax
 from gpt1_jax.usage.trained import TrainedRun
 
+pytestmark = pytest.mark.slow
+
 APART = {"data.mask_documents": True, "data.restart_positions": True}
 
 

@@ -387,7 +387,7 @@ def test_an_lstm_is_told() -> None:
 # ── Documents that are kept apart ────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("beams", "restart"), [(1, False), (3, True)])
+@pytest.mark.parametrize(("beams", "restart"), [(1, False), pytest.param(3, True, marks=pytest.mark.slow)])
 def test_what_follows_an_end_piece_is_continued_as_if_it_stood_alone(beams: int, restart: bool) -> None:
     prompts, settings = (
         random_prompts(6),

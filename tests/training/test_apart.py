@@ -109,6 +109,7 @@ def update(axes: tuple[int, int, int], remat: str, accumulation: int) -> tuple[d
         return to_host(state.params), float(metrics["loss"])
 
 
+@pytest.mark.slow
 def test_an_update_is_the_same_on_a_mesh_in_micro_batches_and_with_remat() -> None:
     (expected, loss), (found, other) = update((1, 1, 1), "none", 1), update((1, 2, 2), "dots", 2)
     assert other == pytest.approx(loss, rel=1e-5)
