@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
     found = load(workdir, step).predict(records)
     write_output(output, "".join(json.dumps(_shorten(prediction)) + "\n" for prediction in found))
     # The output may be standard output.
-    print(f"predicted {len(found):,} examples: {output}", file=sys.stderr)
+    print(f"labeled {len(found):,} examples: {output}", file=sys.stderr)
 
 
 def _shorten(value: Any) -> Any:

@@ -145,7 +145,7 @@ def test_predict_labels_each_line_in_order_and_python_says_the_same(
     assert done.code == 0, done.stderr
     found = [json.loads(line) for line in written.read_text().splitlines()]
     assert [entry["label"] for entry in found[:2]] == ["good", "bad"] and len(found) == len(texts)
-    assert done.stderr == f"predicted {len(texts)} examples: {written}\n"
+    assert done.stderr == f"labeled {len(texts)} examples: {written}\n"
     for entry in found:
         assert sum(entry["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert all(value == float(f"{value:.6g}") for value in entry["probabilities"].values())
