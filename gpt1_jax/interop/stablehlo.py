@@ -160,7 +160,7 @@ def _score(trained: TrainedRun) -> _Program:
         found = jax.nn.log_softmax(project(states(params, given), params["tokens"])[..., :pieces])
         return jnp.take_along_axis(found[:, :-1], given[:, 1:, None], -1)[..., 0]
 
-    holds = "of each token after the first, given those before it, in nats"
+    holds = f"of each token after the first, given those before it, among {pieces} ids, in nats"
     return _Program("score", score, (tokens,), "logprobs", "B T-1", holds)
 
 

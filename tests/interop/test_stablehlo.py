@@ -15,6 +15,7 @@ import gpt1_jax
 from gpt1_jax.data.tokenizers.huggingface import BERT_PIECES, UNKNOWN, HuggingFaceTokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
+from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.tasks.batches import assemble
 from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.task import Example, Task
@@ -66,12 +67,22 @@ def export(place: Path, name: str, family: str, task: Task | None) -> TrainedRun
     return gpt1_jax.load(place / "runs" / name)
 
 
+def logits_of(run: TrainedRun, row: np.ndarray) -> np.ndarray:
+    """The logits of pieces at each token and, of a model that completes prompts, of the three marks too."""
+    if run.task is None:
+        return run.logits(row.tolist())
+    with run.on_mesh():
+        states: Any = run.trunk.apply({"params": run.trunk_params}, np.tile(row, (run.mesh.size, 1)))
+    table = np.asarray(run.trunk_params["tokens"])[: run.tokenizer.vocab_size + SPECIALS]
+    return np.asarray(states[0]) @ table.T
+
+
 def texts_of(run: TrainedRun) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray]]:
     """Inputs of two shapes for a language model, and the log-probabilities that we find."""
     given, expected = [], []
     for ids in ([1, 7, 5, 9, 11, 6, 7], [5, 8, 9]):
         tokens = np.array([ids, ids[::-1]], np.int32)
-        logits = np.stack([run.logits(row.tolist()) for row in tokens]).astype(np.float64)
+        logits = np.stack([logits_of(run, row) for row in tokens]).astype(np.float64)
         found = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         if run.config.model.causal:
             found = np.take_along_axis(found[:, :-1], tokens[:, 1:, None], -1)[..., 0]
