@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
 from html import escape
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from etils import epath
 
@@ -23,6 +23,7 @@ from gpt1_jax.pages.judged import Judged, Mistake
 from gpt1_jax.pages.paper import SCORES
 from gpt1_jax.pages.structure import draw_structure
 from gpt1_jax.run import Run
+from gpt1_jax.tasks.task import Metric
 
 # The curves in their order: the title, and the metrics of which one is drawn, solid or dashed.
 CURVES: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...] = (
@@ -37,7 +38,7 @@ CURVES: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...] = (
     ("Model FLOPs utilization", (("mfu", False),)),
     ("Memory (GB)", (("memory_gb", False),)),
 )
-_SCORES = ("accuracy", "f1", "matthews_correlation", "pearson", "spearman")
+_SCORES = get_args(Metric)
 _PERPLEXITY = 18.4
 # What differs from one machine to the next, and says nothing about a run.
 _PLACES = ("data.cache_dir", "data.tfds_dir")
