@@ -99,7 +99,6 @@ def test_real_sets_survive_kills(runner: Runner, undisturbed: Path, tmp_path: Pa
     for task, files in {
         "CoLA": ("train.tsv", "dev.tsv"),
         "RTE": ("train.tsv", "dev.tsv", "test.tsv"),
-        "STS-B": ("train.tsv", "dev.tsv"),
         "DPR": ("train.c.txt", "test.c.txt"),
     }.items():
         (tmp_path / "data" / task).mkdir(parents=True)
@@ -131,13 +130,13 @@ def test_real_sets_survive_kills(runner: Runner, undisturbed: Path, tmp_path: Pa
 
     # Killed while the first fine-tuning runs, and that must have ended with it.
     first = start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (output / "cola/full/0/config.json").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     again = start()
-    page, told = again.communicate(timeout=170)
+    page, told = again.communicate(timeout=900)
     assert again.returncode == 0, told[-2000:]
     assert "| CoLA | matthews_correlation | " in page and "left out: " in page and "not resolved: " in page
     lacking = page.splitlines()[-1]
@@ -145,4 +144,4 @@ def test_real_sets_survive_kills(runner: Runner, undisturbed: Path, tmp_path: Pa
     assert (output / "submission/RTE.tsv").read_text().startswith("index\tprediction\n0\t")
     # A third time there is nothing to do.
     last = start()
-    assert last.communicate(timeout=60)[0] == page and last.returncode == 0
+    assert last.communicate(timeout=300)[0] == page and last.returncode == 0
