@@ -22,8 +22,9 @@ def register() -> type[Any]:
         from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
         from lm_eval.api.registry import model_registry  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
         raise UserError(
-            f"{error.name} is not installed; install the extra: pip install 'gpt1_jax[lm_eval]'."
+            f"{missing} is not installed; install the extra: pip install 'gpt1_jax[lm_eval]'."
         ) from error
     from gpt1_jax.usage.harness import Answers
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt1_jax import lm_eval
 from gpt1_jax.__main__ import COMMANDS, describe
 from gpt1_jax.config_flag import packaged
 from gpt1_jax.tasks.catalog import CATALOG
@@ -51,6 +52,19 @@ def test_a_config_is_found_by_its_name_from_any_directory(name: str, tmp_path: P
     assert code == 2 and "train.num_stepz" in err
     code, _, err = call("train", "--config=pretrain:tinny", directory=tmp_path)
     assert code == 2 and "tinny" in err and "tiny" in err
+
+
+def test_without_its_extra_the_harness_is_asked_for_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # None stands for a module that is not there.
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(SystemExit) as ended:
+        lm_eval.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: lm_eval is not installed; install the extra: pip install 'gpt1_jax[lm_eval]'.\n"
+    )
 
 
 def test_the_wheel_has_every_room_and_the_config_files() -> None:
