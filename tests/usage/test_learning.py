@@ -134,6 +134,7 @@ def test_new_examples_of_every_kind_come_as_texts_tuples_or_dictionaries(kind: A
         unlabeled_records(kind, [new, 5], "examples")
 
 
+@pytest.mark.slow
 def test_it_goes_the_way_of_the_command_to_the_last_bit(
     base: Path, short: dict[str, Any], reviews: TrainedRun, tmp_path: Path
 ) -> None:
