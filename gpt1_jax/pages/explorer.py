@@ -33,12 +33,12 @@ def make_explorer(text: str, readings: Sequence[Reading]) -> str:
 
 
 def _names(readings: Sequence[Reading]) -> list[str]:
-    """Returns short names of the runs that are all different."""
-    short = [reading.run.rstrip("/").rpartition("/")[2] for reading in readings]
+    """Returns short names of the runs that are all different, unless one is read twice."""
     whole = [reading.run for reading in readings]
-    found = next((names for names in (short, whole) if len({*names}) == len(names)), whole)
-    # One run at two steps.
-    return found if len({*found}) == len(found) else [f"{r.run}, step {r.step:,}" for r in readings]
+    short = [name.rstrip("/").rpartition("/")[2] for name in whole]
+    # The last is one run at two steps.
+    steps = [f"{name}, step {reading.step:,}" for name, reading in zip(short, readings, strict=True)]
+    return next((names for names in (short, whole) if len({*names}) == len(names)), steps)
 
 
 # ── One model ────────────────────────────────────────────────────────────────────────────────────────────────
