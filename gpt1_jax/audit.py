@@ -1,4 +1,4 @@
-"""Questions a pre-training: python -m gpt1_jax.audit --workdir=RUN with one of --step, --find, --documents, …."""
+"""Questions a training: python -m gpt1_jax.audit --workdir=RUN --step=N (--find, --documents, --replay, --verify)."""
 
 import json
 import sys
