@@ -20,9 +20,8 @@ _COMPILING = 40
 # A width pays if it saves as much within so many epochs, the paper's number. How long the run is to be does not count,
 # since a run that is prolonged goes on with its widths.
 _EPOCHS = 3
-# Evaluation is cheaper per batch, so compiling weighs more: so many batches pay for a width, beyond the first two.
+# Evaluation is cheaper per batch, so compiling weighs more, and fewer widths are better.
 NUM_EVALUATION_WIDTHS = 2
-_BATCHES_A_WIDTH = 16
 _WIDTH_MULTIPLE = 8
 
 
@@ -118,37 +117,23 @@ class TaskBatches:
 
 
 class TaskEvaluationBatches:
-    """Every example once, sorted by length, in widths that all sets of examples share."""
+    """Every example once, sorted by length."""
 
-    def __init__(self, examples: EncodedExamples, batch_size: int, context_length: int) -> None:
-        """Prepares batches of these examples, which are not copied and not longer than the context."""
+    def __init__(self, examples: EncodedExamples, batch_size: int) -> None:
+        """Prepares batches of these examples, which are not copied."""
         self.batch_size = batch_size
         # Row r of batch s is example order[s · B + r].
         self.order = np.argsort(examples.lengths(), kind="stable")
         self.num_batches = -(-len(examples) // batch_size)
+        self.widths = choose_widths(examples.lengths(), NUM_EVALUATION_WIDTHS)
         self._examples = examples
         self._lengths = examples.lengths()
-        shared = np.array(shared_widths(context_length))
-        count = max(NUM_EVALUATION_WIDTHS, self.num_batches // _BATCHES_A_WIDTH)
-        # A lone example of a new length then finds a program that was compiled before.
-        self.widths = choose_widths(shared[np.searchsorted(shared, self._lengths)], count)
 
     def rows(self, step: int, start: int, stop: int) -> TaskBatch:
         """Returns rows start:stop of batch `step`, without noise; rows that fill up the last batch are padding."""
         batch = self.order[step * self.batch_size : (step + 1) * self.batch_size]
         width = _smallest_width(self.widths, int(self._lengths[batch].max()))
         return assemble(self._examples, batch[start:stop], stop - start, width, batch)
-
-
-def shared_widths(context_length: int) -> list[int]:
-    """Returns the widths that examples are padded to where few programs are to serve all lengths, ascending.
-
-    They are multiples of 8, from 32 on four to an octave (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160 …), and
-    the context itself.
-    """
-    widths = [*range(_WIDTH_MULTIPLE, 4 * _WIDTH_MULTIPLE, _WIDTH_MULTIPLE)]
-    widths += [_WIDTH_MULTIPLE * 2**octave * quarter for octave in range(24) for quarter in range(4, 8)]
-    return [*(width for width in widths if width < context_length), context_length]
 
 
 def choose_widths(lengths: np.ndarray, count: int = NUM_WIDTHS) -> list[int]:

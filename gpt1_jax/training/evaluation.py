@@ -111,7 +111,7 @@ def make_predict(model: Classifier, mesh: Mesh) -> Predict:
         found, _ = cast(Any, model.apply({"params": params}, batch.tokens, None, batch.types, batch.groups))
         return found
 
-    return _over_examples(logits, mesh, model.trunk.config.context_length)
+    return _over_examples(logits, mesh)
 
 
 def make_generate(model: Classifier, mesh: Mesh) -> Callable[[Any], Generator]:
@@ -143,7 +143,7 @@ def make_score(model: Trunk, mesh: Mesh) -> Predict:
         scored = real & (jnp.arange(real.shape[-1]) >= first[:, None])
         return jnp.where(scored, found, 0).sum(-1).reshape(batch.labels.shape)
 
-    return _over_examples(score, mesh, model.config.context_length)
+    return _over_examples(score, mesh)
 
 
 def make_guess(
@@ -180,15 +180,13 @@ def make_guess(
 
     def measure(params: Any, queries: EncodedExamples, batch_size: int) -> np.ndarray:
         most = int(queries.labels.max())
-        run = _over_examples(
-            lambda params, batch: guess(params, batch, most), mesh, model.config.context_length
-        )
+        run = _over_examples(lambda params, batch: guess(params, batch, most), mesh)
         return np.concatenate(run(params, queries, batch_size))
 
     return measure
 
 
-def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh, context_length: int) -> Predict:
+def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Predict:
     """Applies (parameters, batch) → [B, P, C] to all examples; it is compiled once for each width of their batches."""
     compiled = jax.jit(function, out_shardings=replicated(mesh))
 
@@ -198,7 +196,7 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh, contex
         if not len(examples):
             return []
         rows = -(-batch_size // mesh.size) * mesh.size
-        batches = TaskEvaluationBatches(examples, rows, context_length)
+        batches = TaskEvaluationBatches(examples, rows)
         parts: list[Any] = []
         for step in range(batches.num_batches):
             stopping.check()

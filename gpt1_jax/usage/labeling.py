@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
 
 EXAMPLES_AT_ONCE = 32
-# So few are labeled one by one, instead of filling up a batch.
-_FEW = EXAMPLES_AT_ONCE // 4
 
 
 def predict(trained: "TrainedRun", given: object) -> Prediction | list[Prediction]:
@@ -106,9 +104,8 @@ def _head_outputs(
     encoded = encode_examples(trained.task, examples, trained.tokenizer, length, scores, causal)
     for line in encoded.describe_cut(length):
         warn_once(line)
-    rows = EXAMPLES_AT_ONCE if len(encoded) > _FEW else 1
     with trained.on_mesh(), bar("predicting") as watch:
-        outputs = trained.compiled(_make_logits)(trained.params, encoded, rows, watch)
+        outputs = trained.compiled(_make_logits)(trained.params, encoded, EXAMPLES_AT_ONCE, watch)
     for logits in outputs:
         check_finite(logits)
     return encoded, outputs

@@ -40,9 +40,6 @@ def encoded(lengths: list[list[int]], outputs: int = 2) -> EncodedExamples:
     )
 
 
-CONTEXT = 256
-
-
 def random_examples(count: int, sequences: int = 1, seed: int = 0) -> EncodedExamples:
     """Examples of skewed lengths, from 3 to 200, most of them short."""
     generator = np.random.default_rng(seed)
@@ -375,7 +372,7 @@ def test_no_width_is_beyond_the_longest_example_where_the_context_may_end() -> N
 @pytest.mark.parametrize(("count", "size"), [(45, 8), (40, 8), (3, 8), (1, 1)])
 def test_evaluation_has_every_example_once_where_its_order_says(count: int, size: int) -> None:
     examples = random_examples(count, 2)
-    batches = TaskEvaluationBatches(examples, size, CONTEXT)
+    batches = TaskEvaluationBatches(examples, size)
     seen = [batches.rows(step, 0, size) for step in range(batches.num_batches)]
     assert list(itertools.chain(*map(numbers, seen))) == batches.order.tolist()
     assert sorted(batches.order.tolist()) == list(range(count))
@@ -387,29 +384,15 @@ def test_evaluation_has_every_example_once_where_its_order_says(count: int, size
 
 def test_evaluation_batches_grow_longer_and_pad_little() -> None:
     examples = random_examples(500)
-    batches = TaskEvaluationBatches(examples, 8, CONTEXT)
+    batches = TaskEvaluationBatches(examples, 8)
     lengths = examples.lengths()[batches.order]
     assert (np.diff(lengths) >= 0).all()
     computed = sum(batches.rows(step, 0, 8).tokens.size for step in range(batches.num_batches))
     assert computed < 0.5 * 500 * lengths.max()
 
 
-def test_evaluation_of_any_examples_has_one_of_few_widths() -> None:
-    """A lone example of a new length compiles nothing that another of about its length has not."""
-    seen = set()
-    for length in range(1, 501):
-        examples = EncodedExamples(
-            np.ones(length, np.uint16), np.array([0, length]), np.ones((1, 2), np.float32), np.zeros(1, int)
-        )
-        (width,) = TaskEvaluationBatches(examples, 1, 500).widths
-        assert length <= width <= max(length + 7, length * 5 / 4)
-        seen.add(width)
-    fine, octave = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128], [160, 192, 224, 256, 320, 384, 448, 500]
-    assert sorted(seen) == fine + octave
-
-
 def test_evaluation_rows_can_be_read_alone() -> None:
-    batches = TaskEvaluationBatches(random_examples(45, 2), 8, CONTEXT)
+    batches = TaskEvaluationBatches(random_examples(45, 2), 8)
     for step in range(batches.num_batches):
         whole = batches.rows(step, 0, 8)
         pieces = [batches.rows(step, a, b) for a, b in [(0, 1), (1, 6), (6, 8)]]
