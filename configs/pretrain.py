@@ -192,8 +192,8 @@ def tiny_bert() -> Config:
 
     0.98 million parameters. A mask says nothing by itself, so all that is learned at first is how frequent pieces are,
     until attention finds a mask's neighbors; and only 15 % of the pieces teach. So the model is smaller than `tiny`,
-    and instead reads four times as much in a step, at twice the rate and without dropout. How well it learns was not
-    measured to the end; docs/measured.md has what was.
+    and instead reads four times as much in a step, at twice the rate and without dropout. Neither its time nor how well
+    it learns was measured; a fifth of its hidden pieces does not suffice (docs/measured.md).
     """
     gpt1 = tiny()
     return replace(
