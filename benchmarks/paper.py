@@ -50,7 +50,7 @@ def main(_: list[str]) -> None:
         print(f"{task} is left out: {why}", file=sys.stderr)
     for _part in work(plan, sources):
         write(plan.output, sources, missing)
-    print(write(plan.output, sources, missing))
+    print(write(plan.output, sources, missing), end="")
 
 
 def write(output: Path, sources: dict[str, str], missing: dict[str, str]) -> str:
