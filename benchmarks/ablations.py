@@ -40,7 +40,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.reading import read_task
-from gpt1_jax.training.finetuning import draw_examples
+from gpt1_jax.training.labeled import draw_examples
 
 CHOICES = (*VARIANTS, "transfer", "zero_shot", "baselines")
 

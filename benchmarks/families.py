@@ -30,7 +30,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS
 from gpt1_jax.tasks.reading import read_task
-from gpt1_jax.training.finetuning import draw_examples
+from gpt1_jax.training.labeled import draw_examples
 
 _PRE = {"model.norm": "pre"}
 _BYTES = {"data.tokenizer": "byte_bpe"}

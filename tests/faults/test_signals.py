@@ -65,10 +65,10 @@ PRETRAINING = TRAINING | {
     "sampling": ("gpt1_jax.model.decoding.generator:Generator.__call__", 1),
 }
 FINETUNING = TRAINING | {
-    "reading": ("gpt1_jax.training.finetuning:read_task", 1),
-    "encoding": ("gpt1_jax.training.finetuning:encode_examples", 2),
+    "reading": ("gpt1_jax.training.labeled:read_task", 1),
+    "encoding": ("gpt1_jax.training.labeled:encode_examples", 2),
     "callback": ("gpt1_jax.tasks.batches:TaskBatches.rows", 5),
-    "predicting": ("gpt1_jax.training.finetuning:write_predictions", 1),
+    "predicting": ("gpt1_jax.training.answers:write_predictions", 1),
 }
 
 

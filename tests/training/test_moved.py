@@ -13,8 +13,8 @@ from gpt1_jax.data.corpus import Corpus, prepare
 from gpt1_jax.data.tokenizers.sentencepiece import train_sentencepiece
 from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
-from gpt1_jax.training.finetuning import _open_tokenizer
 from gpt1_jax.training.kept import open_corpus
+from gpt1_jax.training.labeled import _open_tokenizer
 from gpt1_jax.usage.evaluating import own_corpus
 
 WORDS = [f"Document {i} has a few lines like the others\n" * 9 for i in range(25)]
