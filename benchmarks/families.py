@@ -64,10 +64,14 @@ _PRETRAINING = {
     "optimizer.learning_rate": 2e-3,
 }
 
-_OUTPUT = flags.DEFINE_string("output", None, "the directory of all runs")
+# Tests import benchmarks that share names of flags into one process.
+_SHARED: Any = {"allow_override": True}
+_OUTPUT = flags.DEFINE_string("output", None, "the directory of all runs", **_SHARED)
 _MODELS = flags.DEFINE_list("models", list(MODELS), "which models")
-_TASKS = flags.DEFINE_list("tasks", list(DEMO_TASKS), "TASK or TASK:SOURCE, such as cola:files:data/CoLA")
-_SEEDS = flags.DEFINE_list("seeds", "0,1,2", "seeds of each fine-tuning")
+_TASKS = flags.DEFINE_list(
+    "tasks", list(DEMO_TASKS), "TASK or TASK:SOURCE, such as cola:files:data/CoLA", **_SHARED
+)
+_SEEDS = flags.DEFINE_list("seeds", "0,1,2", "seeds of each fine-tuning", **_SHARED)
 _STEPS = flags.DEFINE_integer("steps", 1_000, "updates of pre-training", 1)
 _EXAMPLES = flags.DEFINE_integer("examples", 0, "examples of training, as finetune.max_examples", 0)
 _PRETRAIN = flags.DEFINE_multi_string("pretrain", [], "KEY=VALUE of the config, for every pre-training")

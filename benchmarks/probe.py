@@ -30,11 +30,15 @@ from gpt1_jax.usage.states import inside, read_ids
 from gpt1_jax.usage.trained import TrainedRun
 from gpt1_jax.usage.words import find_words
 
-_RUN = flags.DEFINE_string("run", None, "the run directory")
+# Tests import benchmarks that share names of flags into one process.
+_SHARED: Any = {"allow_override": True}
+_RUN = flags.DEFINE_string("run", None, "the run directory", **_SHARED)
 _TAGGING = flags.DEFINE_string("tagging", "demo_names", "a task of tagging, whose tags are asked for")
-_DATA = flags.DEFINE_string("data", "demo", "where its examples are: demo, tfds or files:DIR")
+_DATA = flags.DEFINE_string("data", "demo", "where its examples are: demo, tfds or files:DIR", **_SHARED)
 _SENTENCES = flags.DEFINE_integer("sentences", 300, "how many sentences of each part are read", 2)
-_PICTURE = flags.DEFINE_string("picture", None, "the picture of the curve to write, such as probe.svg")
+_PICTURE = flags.DEFINE_string(
+    "picture", None, "the picture of the curve to write, such as probe.svg", **_SHARED
+)
 # Of the squared weights.
 _PENALTY = 100.0
 # A tag that fewer words have in either part is left out.

@@ -76,7 +76,7 @@ def test_ids_are_continued_like_their_text(undisturbed: Path) -> None:
 
 def test_a_sample_stands_behind_every_evaluation(runner: Runner, tmp_path: Path) -> None:
     out = runner.run(tmp_path / "run", **{"train.num_steps": 4, "train.eval_every": 2})
-    assert [line.split("  ")[:2] for line in out.splitlines() if "sample" in line] == [
+    assert [line.split("  ")[:2] for line in out.splitlines() if "  sample  " in line] == [
         ["step 2", "sample"],
         ["step 4", "sample"],
     ]

@@ -62,5 +62,5 @@ def test_a_program_of_ten_lines_has_types_and_its_slips_are_seen(tmp_path: Path)
 
 
 def test_the_package_says_what_it_gives() -> None:
-    assert set(gpt1_jax.__all__) == {"UserError", "__version__", "load"}
+    assert set(gpt1_jax.__all__) == {"UserError", "__version__", "finetune", "load", "pretrain"}
     assert all(getattr(gpt1_jax, name) for name in gpt1_jax.__all__)

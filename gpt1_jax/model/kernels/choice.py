@@ -12,7 +12,7 @@ import jax
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.devices.mesh import platform
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention import Sight, chunked_attention, plain_attention
+from gpt1_jax.model.attention import BEFORE, Sight, chunked_attention, plain_attention
 from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.kernels import library
 
@@ -27,7 +27,9 @@ class Attention(Protocol):
         ...
 
 
-def _flash(query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight) -> jax.Array:
+def _flash(
+    query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight = BEFORE
+) -> jax.Array:
     # Imported late, here and below: only TPUs need Pallas' part for them, which takes a quarter of a second.
     from gpt1_jax.model.kernels.flash import flash_attention
 
