@@ -73,7 +73,7 @@ def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any
 
     corpus = hosts.first_then_others(read)
     tokenizer, length = corpus.tokenizer, config.model.context_length
-    left_out = find_left_out(config.data, corpus.train, tokenizer)
+    left_out = hosts.together(lambda: find_left_out(config.data, corpus.train, tokenizer))
     batches = training_batches(config, tokenizer, corpus.train, left_out)
     steps_per_epoch = batches.examples_per_epoch / config.train.batch_size
     early = early_evaluations(config.train, steps_per_epoch)
