@@ -95,6 +95,10 @@ def _recorded(directory: Path, record: Any) -> _Found:
         task, rate = Task.from_dict(record["task"]), record["dropout"]
         if task.kind not in ROLES or type(rate) not in (int, float) or not 0 <= rate < 1:
             raise ValueError("it names no kind, or no rate from 0 to below 1")
+        names = isinstance(task.labels, tuple) and all(isinstance(label, str) for label in task.labels)
+        numbers = (task.choices, *(task.score_range or ()))
+        if not names or not all(type(number) is int for number in numbers) or len(numbers) not in (1, 3):
+            raise ValueError("its labels, choices or scores are not names and whole numbers")
         return _Found(task, float(rate))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UserError(

@@ -399,6 +399,11 @@ def label(**values: Any) -> Any:
             "has classifier.weight of shape [2, 32], expected [3,",
         ),
         (label(gpt1_jax={"task": 3}), None, "has a damaged gpt1_jax"),
+        (
+            label(gpt1_jax={"task": TASKS["entailment"].to_dict() | {"labels": "abc"}, "dropout": 0.1}),
+            None,
+            "has a damaged gpt1_jax (its labels, choices or scores are not names and whole numbers)",
+        ),
         (label(architectures=["BertForMaskedLM"]), "entailment", "--kind=entailment needs a head, but"),
     ],
 )
