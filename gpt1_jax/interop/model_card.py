@@ -98,8 +98,7 @@ def _title(model: LanguageModel) -> str:
 
 def _about(model: LanguageModel) -> Iterator[str]:
     config, size = model.config, sum(array.size for array in model.weights.values())
-    article = "A" if model.family.title[0] in "GB" else "An"
-    what = f"{article} {model.family.title} of {size:,} parameters, computed in float32 by transformers"
+    what = f"A {model.family.title} of {size:,} parameters, computed in float32 by transformers"
     if model.origin is None:
         yield f"{what}. What it was trained on is not known to gpt1_jax, which converted it.\n"
     else:
