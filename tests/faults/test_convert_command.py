@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,18 @@ from gpt1_jax.troubles import explain
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 FORMATS = ("openai", "huggingface", "gpt1_jax")
+# The command, which a signal meets once it has written the files of a run.
+DISTURBED = """
+import os, runpy, sys
+from gpt1_jax.interop import conversion
+number, write = int(sys.argv.pop(1)), conversion.write_run
+def disturbed(model, building, source_format):
+    write(model, building, source_format)
+    assert any(building.iterdir())
+    os.kill(os.getpid(), number)
+conversion.write_run = disturbed
+runpy.run_module("gpt1_jax.convert", run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +72,13 @@ def test_a_disk_that_is_full_is_a_fault_and_leaves_nothing(
     ],
 )
 def test_a_signal_leaves_nothing(number: signal.Signals, code: int, run: Path, tmp_path: Path) -> None:
-    """Sent while files are written."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gpt1_jax.convert", "--from=gpt1_jax", "--to=gpt1_jax", str(run), str(tmp_path / "out")],
-        cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True, stderr=subprocess.PIPE,
+    """It comes when files are written, and OUT is not yet whole."""
+    ended = subprocess.run(
+        [sys.executable, "-c", DISTURBED, str(int(number)), "--from=gpt1_jax", "--to=gpt1_jax", str(run),
+         str(tmp_path / "out")],
+        cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, text=True, stderr=subprocess.PIPE, timeout=120,
     )  # fmt: skip
-    while process.poll() is None and not list(tmp_path.iterdir()):
-        time.sleep(0.001)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == code and "Traceback" not in err, err
+    assert ended.returncode == code and "Traceback" not in ended.stderr, ended.stderr
     assert not list(tmp_path.iterdir())
 
 
