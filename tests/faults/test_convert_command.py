@@ -21,13 +21,16 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 FORMATS = ("openai", "huggingface", "gpt1_jax")
 # The command, which a signal meets once it has written the files of a run.
 DISTURBED = """
-import os, runpy, sys
+import os, runpy, sys, time
+from gpt1_jax import signals
 from gpt1_jax.interop import conversion
 number, write = int(sys.argv.pop(1)), conversion.write_run
 def disturbed(model, building, source_format):
     write(model, building, source_format)
     assert any(building.iterdir())
     os.kill(os.getpid(), number)
+    while not signals.requested():
+        time.sleep(0.01)
 conversion.write_run = disturbed
 runpy.run_module("gpt1_jax.convert", run_name="__main__")
 """
