@@ -17,6 +17,7 @@ from gpt1_jax.tasks.intervals import interval, weighted_scores
 from gpt1_jax.tasks.reading import read_validation
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.kept import task_of
+from gpt1_jax.wording import counted
 
 _RESAMPLES = 2000
 
@@ -46,7 +47,8 @@ class Difference(NamedTuple):
         """Says it in hundredths: `+1.2 (0.3 to 2.1; 5 seeds, 800 examples)`."""
         verdict = "" if self.resolved else "not resolved: "
         interval = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        return f"{verdict}{100 * self.mean:+.1f} ({interval}; {self.seeds} seeds, {self.examples:,} examples)"
+        counts = f"{counted(self.seeds, 'seed')}, {counted(self.examples, 'example')}"
+        return f"{verdict}{100 * self.mean:+.1f} ({interval}; {counts})"
 
 
 def compare(task: Task, labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> Difference:
@@ -135,7 +137,8 @@ def read_labeled(
             values = read_column(path, task) if path.exists() else []
             if len(values) != len(chosen):
                 raise UserError(
-                    f"{path} has {len(values):,} predictions, and the data has {len(chosen):,} such examples: it "
+                    f"{path} has {counted(len(values), 'prediction')}, and the data "
+                    f"{counted(len(chosen), 'such example')}: it "
                     "changed; remove that run, or bring the data back."
                 )
             column += [values[number] for number in known]

@@ -23,6 +23,7 @@ from benchmarks.sentences import ORDERS, write_text
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.wording import counted
 
 # Half of a preset `tiny`, which is enough to tell the two texts apart.
 _MODEL = {
@@ -133,7 +134,9 @@ def _difference(values: Sequence[Sequence[float]], scale: int) -> str:
     error = statistics.stdev(differences) / len(differences) ** 0.5
     half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
     low, high = mean - half, mean + half
-    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}; {len(differences)} seeds)"
+    return (
+        f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}; {counted(len(differences), 'seed')})"
+    )
 
 
 def _scores(run: Path, part: str = "validation") -> dict[str, float]:

@@ -32,6 +32,7 @@ from gpt1_jax.data.workers import local_workers
 from gpt1_jax.devices.mesh import make_mesh, place_rows
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault
+from gpt1_jax.wording import counted
 
 _PRESET = flags.DEFINE_string("preset", "", "a preset of configs/pretrain.py; by default the paper's")
 _SOURCE = flags.DEFINE_string("source", "demo", "the text, as data.source of a config")
@@ -57,7 +58,7 @@ def main(_: list[str]) -> None:
             "bytes": corpus.train.bytes + corpus.validation.bytes,
             "tokens": len(corpus.train) + len(corpus.validation),
         }
-        print(f"{_SOURCE.value}: {text['bytes'] / 1e6:,.1f} MB, {text['tokens']:,} tokens")
+        print(f"{_SOURCE.value}: {text['bytes'] / 1e6:,.1f} MB, {counted(text['tokens'], 'token')}")
         rows = _measure_batches(config, corpus) + _measure_tokenization(corpus, data, text["bytes"] / 1e6)
     facts = [dataclasses.asdict(row) for row in rows]
     conclude(preset=_PRESET.value, source=_SOURCE.value, vocab_size=vocab_size, text=text, rows=facts)

@@ -18,6 +18,7 @@ from gpt1_jax.data.corpus import Corpus, prepare
 from gpt1_jax.data.sources import Source, SplitName, open_source, read_documents
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
+from gpt1_jax.wording import counted
 
 _SOURCE = flags.DEFINE_string("source", "demo", "the text, as data.source of a config")
 _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 4096, "sentencepiece pieces, as data.vocab_size", 1)
@@ -35,15 +36,16 @@ def main(_: list[str]) -> None:
     size = corpus.train.bytes + corpus.validation.bytes
     if size > _MAX_BYTES:
         raise UserError(
-            f"--source={source} has {size:,} bytes of text, more than the {_MAX_BYTES:,} that these models can "
+            f"--source={source} has {counted(size, 'byte')} of text, more than the {_MAX_BYTES:,} that these models "
+            f"can "
             "take; name a part of it."
         )
     bits = measure_xz(open_source(source)) | measure_token_models(corpus)
     rows = {name: total / corpus.validation.bytes for name, total in bits.items()}
 
     print(
-        f"{source}: {corpus.train.bytes:,} bytes ({len(corpus.train):,} tokens) of training text, "
-        f"{corpus.validation.bytes:,} bytes ({len(corpus.validation):,} tokens) held out\n"
+        f"{source}: {counted(corpus.train.bytes, 'byte')} ({counted(len(corpus.train), 'token')}) of training text, "
+        f"{counted(corpus.validation.bytes, 'byte')} ({counted(len(corpus.validation), 'token')}) held out\n"
     )
     print(f"{'model':40}  bits per byte")
     for name, value in rows.items():

@@ -12,6 +12,7 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.help import describe_settings
 from gpt1_jax.overrides import from_dict
+from gpt1_jax.wording import counted
 
 _CONFIG = config_flag.define()
 _TOPOLOGY = flags.DEFINE_string("topology", None, "GENERATION:SHAPE, such as v5e:4x4, v5p:2x2x1 or v6e:16x16")
@@ -65,7 +66,7 @@ def _row(found: dict[str, Any]) -> str:
 
 
 def _details(found: dict[str, Any]) -> None:
-    print(f"{found['parameters']:,} parameters, {found['flops'] / 1e12:.3g} TFLOP a step")
+    print(f"{counted(found['parameters'], 'parameter')}, {found['flops'] / 1e12:.3g} TFLOP a step")
     if found["fits"]:
         print(
             "of a step: " + ", ".join(f"{part} {_ms(time)}" for part, time in found["parts"].items() if time)

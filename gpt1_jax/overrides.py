@@ -12,6 +12,7 @@ from typing import Any
 from gpt1_jax.config import Config, FinetuneConfig, ModelConfig, TrainConfig, schema
 from gpt1_jax.errors import UserError
 from gpt1_jax.keys import Key, sections
+from gpt1_jax.wording import counted
 
 # A number on the command line with more digits than this is out of range in any case.
 _DIGITS = 1000
@@ -148,7 +149,7 @@ def check(config: Config) -> Config:
 def _check_model(model: ModelConfig) -> None:
     if model.kind == "transformer" and model.d_model % model.num_heads:
         raise UserError(
-            f"model.d_model={model.d_model} does not divide into model.num_heads={model.num_heads} heads; "
+            f"model.d_model={model.d_model} does not divide into model.num_heads={counted(model.num_heads, 'head')}; "
             "set one so that the width is a multiple of the heads."
         )
     if model.num_heads * model.context_length**2 > 2**32:
@@ -230,7 +231,7 @@ def _check_finetune(finetune: FinetuneConfig, model: ModelConfig, init_from: str
     if (finetune.num_transfer_layers or 0) > model.num_layers:
         raise UserError(
             f"finetune.num_transfer_layers={finetune.num_transfer_layers} is more than the "
-            f"{model.num_layers} blocks of the model; set at most {model.num_layers}."
+            f"{counted(model.num_layers, 'block')} of the model; set at most {model.num_layers}."
         )
 
 

@@ -11,6 +11,7 @@ from gpt1_jax.disk.paths import expand
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.usage.prediction_files import open_output, read_records, write_output
+from gpt1_jax.wording import counted
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
 _STEP = flags.DEFINE_string("step", None, STEP_HELP)
@@ -34,7 +35,7 @@ def main(_: list[str]) -> None:
     found = load(workdir, step).predict(records)
     write_output(output, "".join(json.dumps(_shorten(prediction)) + "\n" for prediction in found))
     # The output may be standard output.
-    print(f"labeled {len(found):,} examples: {output}", file=sys.stderr)
+    print(f"labeled {counted(len(found), 'example')}: {output}", file=sys.stderr)
 
 
 def _shorten(value: Any) -> Any:

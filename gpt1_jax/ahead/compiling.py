@@ -31,6 +31,7 @@ from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.speed import training_flops_per_token
 from gpt1_jax.training.state import abstract_params
 from gpt1_jax.training.trainer import Trainer
+from gpt1_jax.wording import counted
 
 # libtpu can compile without a TPU if it is told not to look for one.
 _ENVIRONMENT = {
@@ -162,7 +163,8 @@ def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:
     # An axis of -1 takes what remains.
     if places > 0 and places != len(devices):
         raise UserError(
-            f"mesh={axes} has {places} places for the {len(devices)} devices of --topology; set an axis to -1, which "
+            f"mesh={axes} has {counted(places, 'place')} for the {counted(len(devices), 'device')} of --topology; "
+            f"set an axis to -1, which "
             "takes what remains, or name another topology."
         )
     return make_mesh(config, devices)

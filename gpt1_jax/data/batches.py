@@ -12,6 +12,7 @@ from gpt1_jax.data.corpus import Split
 from gpt1_jax.data.documents import WHOLE, Documents
 from gpt1_jax.errors import UserError
 from gpt1_jax.hashing import hash_numbers, index_shuffle
+from gpt1_jax.wording import counted
 
 
 class Batch(NamedTuple):
@@ -75,7 +76,7 @@ class PretrainingBatches:
         given, context_length = context_length, context_length - around
         if len(split) < 2 * context_length:
             raise UserError(
-                f"model.context_length={given} is too long for the {len(split)} training tokens of "
+                f"model.context_length={given} is too long for the {counted(len(split), 'training token')} of "
                 f"data.source; set at most {len(split) // 2 + around}, or add text."
             )
         self.batch_size = batch_size
@@ -127,7 +128,7 @@ class EvaluationBatches:
         """
         if len(split) < 2:
             raise UserError(
-                f"data.source gives {len(split)} validation tokens, expected 2 or more; add text."
+                f"data.source gives {counted(len(split), 'validation token')}, expected 2 or more; add text."
             )
         self.batch_size = batch_size
         self.context_length = context_length

@@ -26,6 +26,7 @@ from gpt1_jax.data.workers import Workers, local_workers
 from gpt1_jax.disk.locks import lock
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.errors import UserError
+from gpt1_jax.wording import counted
 
 # The tokenizer is trained on this many parts, at least 4 GB; more would change the pieces little.
 _PARTS_FOR_PIECES = 256
@@ -151,7 +152,7 @@ def _build(work: _Work, made_from: dict[str, Any], tokenizer: Tokenizer | None, 
             tokenizer = load_tokenizer(building / "tokenizer")
         if tokenizer is None:
             work.progress.say(
-                f"training a tokenizer of {data.vocab_size:,} pieces ({data.tokenizer}) on {text.name}"
+                f"training a tokenizer of {counted(data.vocab_size, 'piece')} ({data.tokenizer}) on {text.name}"
             )
             tokenizer = train_tokenizer(data.tokenizer, _sample(work, before, documents), data.vocab_size)
         tokenizer.save(building / "tokenizer")
@@ -207,8 +208,8 @@ def _write_split(work: _Work, split: SplitName, parts: list[Part], tokenizer: To
     def describe(result: Result) -> str:
         seconds = time.perf_counter() - started
         return (
-            f"{split}: {result.documents:,} documents, {result.bytes / 1e6:,.1f} MB, {result.tokens:,} tokens "
-            f"in {seconds:.1f} s ({result.tokens / seconds:,.0f} tokens/s)"
+            f"{split}: {counted(result.documents, 'document')}, {result.bytes / 1e6:,.1f} MB, "
+            f"{counted(result.tokens, 'token')} in {seconds:.1f} s ({result.tokens / seconds:,.0f} tokens/s)"
             + (
                 f", {result.lost / result.compared:.2%} of the characters lost by the tokenizer"
                 if result.lost

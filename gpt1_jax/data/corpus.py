@@ -23,6 +23,7 @@ from gpt1_jax.data.progress import Progress
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
+from gpt1_jax.wording import counted
 
 # Limits the count of tokens in a split whose manifest, from an older version, has no seal.
 _COUNTED_TOKENS = 2**22
@@ -185,7 +186,9 @@ def _open_split(directory: Path, manifest: dict[str, Any], name: str) -> Split:
     for shard in split["shards"]:
         path = directory / shard["file"]
         if path.stat().st_size != shard["bytes"]:
-            raise ValueError(f"{path.name} has {path.stat().st_size} bytes, expected {shard['bytes']}")
+            raise ValueError(
+                f"{path.name} has {counted(path.stat().st_size, 'byte')}, expected {shard['bytes']}"
+            )
         # A plain view is faster to slice than a memmap.
         tokens = np.asarray(np.memmap(path, manifest["dtype"], mode="r"))
         if small and zlib.crc32(tokens.data) != shard["crc32"]:

@@ -119,7 +119,7 @@ def left_out_of(numbers: Collection[int], split: Split, end: int) -> LeftOut:
 def _made(found: list[Document], split: Split, named: str) -> LeftOut:
     if len(found) == split.documents:
         raise UserError(
-            f"{named} leaves out all {split.documents} training documents; leave one or more to learn from."
+            f"{named} leaves out every training document ({split.documents}); leave one or more to learn from."
         )
     ranges = np.array([document[1:] for document in found], np.int64).reshape(-1, 2)
     return LeftOut(tuple(document.number for document in found), ranges)

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gpt1_jax.config import MeshConfig, ModelConfig
 from gpt1_jax.errors import UserError
+from gpt1_jax.wording import counted
 
 RULES = (
     ("batch", ("data", "fsdp")),
@@ -38,13 +39,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     used = int(np.prod(list(filled.values())))
     if used == 0 or used > len(devices) or (-1 in sizes.values() and used != len(devices)):
         raise UserError(
-            f"mesh={sizes} does not fit the {len(devices)} devices at hand; "
+            f"mesh={sizes} does not fit the {counted(len(devices), 'device')} at hand; "
             "choose axes whose product is at most that (-1 takes what remains, and must fit)."
         )
     idle = {device.process_index for device in devices} - {d.process_index for d in devices[:used]}
     if idle:
         raise UserError(
-            f"mesh={sizes} takes {used} of {len(devices)} devices and none of process "
+            f"mesh={sizes} takes {used} of {counted(len(devices), 'device')} and none of process "
             f"{', '.join(map(str, sorted(idle)))}; choose larger axes (-1 takes what remains) or start fewer processes."
         )
     axes, types = tuple(filled), (AxisType.Auto,) * 3

@@ -21,6 +21,7 @@ from gpt1_jax.interop.stablehlo import write_stablehlo
 from gpt1_jax.interop.target import check_target, whole_directory
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.usage.trained import TrainedRun
+from gpt1_jax.wording import counted
 
 
 class Reading(TypedDict, total=False):
@@ -115,7 +116,8 @@ def convert(
         tell(
             f"The format openai does not record the number of heads: read {target} with --num_heads={heads}."
         )
-    tell(f"{sum(array.size for array in model.weights.values()):,} parameters are in {target}.")
+    size = sum(array.size for array in model.weights.values())
+    tell(f"written: {target}, {counted(size, 'parameter')}")
 
 
 def _open_named(spec: str) -> Tokenizer:
@@ -142,14 +144,14 @@ def _settle_tokens(model: LanguageModel, source: str) -> LanguageModel:
         pass
     elif model.added and rows == pieces + len(model.added):
         tell(
-            f"The last {len(model.added)} rows of {table} are left out: they are the added tokens "
+            f"The last rows of {table} ({len(model.added)}) are left out: they are of the added tokens "
             f"{shown(', '.join(model.added))}, which are plain characters to the tokenizer here."
         )
     elif specials and rows == pieces + specials:
         tell(f"The last {SPECIALS} rows of {table} are left out: they are fine-tuning's special tokens.")
     elif rows != pieces:
         raise UserError(
-            f"The tokenizer has {pieces:,} pieces and the model {rows:,} rows of {table}; name the "
+            f"The tokenizer has {counted(pieces, 'piece')} and the model {counted(rows, 'row')} of {table}; name the "
             "tokenizer that it was trained with by --tokenizer."
         )
     padded = {weight.ours for weight in model.family.outer if weight.padded}

@@ -24,6 +24,7 @@ from gpt1_jax.tasks.encoding import head_outputs
 from gpt1_jax.tasks.labels import check_class_name
 from gpt1_jax.tasks.tagging import has_entities
 from gpt1_jax.tasks.task import ROLES, Kind, Metric, Task
+from gpt1_jax.wording import counted
 
 # The kinds that a class of a BERT can be of; of several, the first is meant unless another is named.
 _KINDS: Mapping[str, tuple[Kind, ...]] = {
@@ -175,7 +176,7 @@ def _head(
         raise _Left(f"no {family.title} in transformers' files has a head of {task.kind}")
     if len(specials) != count:
         raise _Left(
-            f"the token table has {len(specials)} rows behind the tokenizer's pieces, expected {count}"
+            f"the token table has {counted(len(specials), 'row')} behind the tokenizer's pieces, expected {count}"
         )
     width = specials.shape[1]
     if form.layer is None:

@@ -10,6 +10,7 @@ from gpt1_jax.interop.published import LanguageModel, Origin
 from gpt1_jax.interop.tensors import SAFETENSORS
 from gpt1_jax.tasks.task import Kind
 from gpt1_jax.training import ledger
+from gpt1_jax.wording import counted
 
 CARD = "README.md"
 
@@ -98,7 +99,7 @@ def _title(model: LanguageModel) -> str:
 
 def _about(model: LanguageModel) -> Iterator[str]:
     config, size = model.config, sum(array.size for array in model.weights.values())
-    what = f"A {model.family.title} of {size:,} parameters, computed in float32 by transformers"
+    what = f"A {model.family.title} of {counted(size, 'parameter')}, computed in float32 by transformers"
     if model.origin is None:
         yield f"{what}. What it was trained on is not known to gpt1_jax, which converted it.\n"
     else:
@@ -160,9 +161,10 @@ def _training(origin: Origin) -> Iterator[str]:
         yield f"started from: {config.init_from}"
     if origin.step and config.finetune is None:
         tokens = origin.step * train.batch_size * config.model.context_length
-        yield f"{origin.step:,} steps of {train.batch_size} windows: {tokens:,} tokens seen"
+        taken = f"{counted(origin.step, 'step')} of {counted(train.batch_size, 'window')}"
+        yield f"{taken}: {counted(tokens, 'token')} seen"
     elif origin.step:
-        yield f"{origin.step:,} steps of about {train.batch_size} examples"
+        yield f"{counted(origin.step, 'step')} of about {counted(train.batch_size, 'example')}"
     if origin.step:
         yield (
             f"{rule.name}, learning rate {rule.learning_rate:g}, schedule {rule.schedule}, {config.model.dtype}, "

@@ -20,6 +20,7 @@ from gpt1_jax.interop.family import Family, TensorPlace
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.entries import read_entries
+from gpt1_jax.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +131,8 @@ def imported(config: ModelConfig) -> ModelConfig:
     """
     if config.d_model % config.num_heads:
         raise UserError(
-            f"The width {config.d_model} does not divide into {config.num_heads} heads; set the number of heads that "
-            "the model was trained with."
+            f"The width {config.d_model} does not divide into {counted(config.num_heads, 'head')}; set the number "
+            "of heads that the model was trained with."
         )
     return dataclasses.replace(config, dtype="float32")
 

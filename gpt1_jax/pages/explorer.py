@@ -16,6 +16,7 @@ from gpt1_jax.pages.comparison import compare
 from gpt1_jax.pages.document import make_document
 from gpt1_jax.pages.explained import Guesses, Reading
 from gpt1_jax.pages.pieces import find_direction, label_piece, show_piece
+from gpt1_jax.wording import counted
 
 # Surprisal from which on a color is the darkest.
 _MOST_BITS = 15
@@ -73,13 +74,17 @@ def _about(reading: Reading) -> str:
     said = [f"{reading.run}, step {reading.step:,}."]
     if reading.tokens > len(reading.ids):
         said.append(
-            f"The text has {reading.tokens:,} tokens, and the page shows the first {len(reading.ids):,} of them."
+            f"The text has {counted(reading.tokens, 'token')}, and the page shows the first {len(reading.ids):,} of "
+            f"them."
         )
     if known and reading.causal:
-        said.append(f"{len(known)} tokens have {math.fsum(known):.1f} bits, each after those before it.")
+        said.append(
+            f"Surprisal of {counted(len(known), 'token')}: {math.fsum(known):.1f} bits, each after those before it."
+        )
     elif known:
         said.append(
-            f"{len(known)} tokens have {math.fsum(known):.1f} bits, each where it alone is hidden; their sum is "
+            f"Surprisal of {counted(len(known), 'token')}: {math.fsum(known):.1f} bits, each where it alone is "
+            f"hidden; their sum is "
             "that of no probability of the text."
         )
     return " ".join(said)

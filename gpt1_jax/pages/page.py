@@ -24,6 +24,7 @@ from gpt1_jax.pages.paper import SCORES
 from gpt1_jax.pages.structure import draw_structure
 from gpt1_jax.run import Run
 from gpt1_jax.tasks.task import Metric
+from gpt1_jax.wording import counted
 
 # The curves in their order: the title, and the metrics of which one is drawn, solid or dashed.
 CURVES: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...] = (
@@ -66,7 +67,7 @@ def make_page(runs: Sequence[Facts]) -> str:
     one = runs[0] if len(runs) == 1 else None
     # A title needs the name of a run only beside other runs.
     behind = [""] if one else [f": {name}" for name in _short(runs)]
-    title = f"{_short(runs)[0]} · gpt1_jax" if one else f"{len(runs)} runs · gpt1_jax"
+    title = f"{_short(runs)[0]} · gpt1_jax" if one else f"{counted(len(runs), 'run')} · gpt1_jax"
     parts = [
         f"<header><h1>{escape(runs[0].name if one else 'Runs side by side')}</h1>",
         *(f"<p>{escape(sentence)}</p>" for sentence in ([_summary(one)] if one else [])),
@@ -115,8 +116,8 @@ def _summary(facts: Facts) -> str:
     else:
         kind = "decoder" if model.causal else "encoder"
         network = (
-            f"a {kind} of {_count(model.num_layers, 'layer')}, {model.d_model:,} wide, "
-            f"with {_count(model.num_heads, 'head')} and {model.context_length:,} positions"
+            f"a {kind} of {counted(model.num_layers, 'layer')}, {model.d_model:,} wide, "
+            f"with {counted(model.num_heads, 'head')} and {counted(model.context_length, 'position')}"
         )
     what = (
         "Pre-training"
@@ -125,10 +126,6 @@ def _summary(facts: Facts) -> str:
     )
     steps = f"step {facts.step:,} of {facts.config.train.num_steps:,}" if facts.config.train.num_steps else ""
     return f"{what} on {facts.config.data.source}: {network}; {steps or f'step {facts.step:,}'}."
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _scores(runs: Sequence[Facts]) -> str:

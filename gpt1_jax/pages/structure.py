@@ -5,6 +5,7 @@ from html import escape
 from typing import NamedTuple
 
 from gpt1_jax.config import ModelConfig
+from gpt1_jax.wording import counted
 
 _WIDTH, _CENTER = 360, 180
 _BOX, _GAP, _BRANCH = 30, 16, 30
@@ -72,16 +73,17 @@ def draw_structure(model: ModelConfig, pieces: int) -> str:
 def _steps(model: ModelConfig, pieces: int) -> tuple[list[_Step], list[_Step], list[_Step]]:
     """Returns what is drawn below the block, in it and above it."""
     width, length = model.d_model, model.context_length
-    embeddings = f"{pieces:,} pieces" + f" + {length:,} positions" * (model.kind != "lstm")
+    embeddings = f"{counted(pieces, 'piece')}" + f" + {counted(length, 'position')}" * (model.kind != "lstm")
     if model.token_types:
-        embeddings += f" + {model.token_types} types"
+        embeddings += f" + {counted(model.token_types, 'type')}"
     below = [_Step("box", f"Embeddings, {width:,} wide", embeddings)]
     if model.embedding_norm:
         below.append(_Step("box", "Layer norm"))
     output = _Step("box", "Softmax over the token table", f"{width:,} → {pieces:,}, tied to the embeddings")
     if model.kind == "lstm":
-        return below, [_Step("box", "LSTM", f"{model.d_ff:,} units")], [_Step("box", "Projection"), output]
-    heads = f"{model.num_heads} heads of {width // model.num_heads}"
+        network = _Step("box", "LSTM", counted(model.d_ff, "unit"))
+        return below, [network], [_Step("box", "Projection"), output]
+    heads = f"{counted(model.num_heads, 'head')} of {width // model.num_heads}"
     attention = _Step("box", "Masked self-attention" if model.causal else "Self-attention", heads)
     feed = _Step("box", "Feed forward", f"{width:,} → {model.d_ff:,} → {width:,}, {model.activation}")
     norm, branch, add = _Step("box", "Layer norm"), _Step("branch"), _Step("add")

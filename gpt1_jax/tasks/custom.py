@@ -23,6 +23,7 @@ from gpt1_jax.tasks.structured import spell_tags
 from gpt1_jax.tasks.tagged_files import read_conll, read_conllu
 from gpt1_jax.tasks.tagging import has_entities
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Kind, Task, TaskSplit, label_name
+from gpt1_jax.wording import counted
 
 _MOST_TAGS = 1_000
 _TABLES: Readers = {".jsonl": read_jsonl, ".csv": read_csv, ".tsv": read_tsv}
@@ -227,7 +228,7 @@ def _describe(finetune: FinetuneConfig, kind: Kind, columns: Columns, rows: list
             raise _wrong_label(row, label, error) from error
     if len(classes) > MOST_CLASSES:
         raise UserError(
-            f"data.source: {label!r} has {len(classes):,} different labels in training, expected at most "
+            f"data.source: {label!r} has {counted(len(classes), 'different label')} in training, expected at most "
             f"{MOST_CLASSES:,}; name the column of the classes with finetune.columns=label=COLUMN."
         )
     return replace(task, metrics=("accuracy", "f1") if len(classes) == 2 else ("accuracy",), labels=classes)
@@ -246,7 +247,8 @@ def _distinct_tags(rows: list[Row], name: str) -> tuple[str, ...]:
         found.update(tags)
     if not 2 <= len(found) <= _MOST_TAGS:
         raise UserError(
-            f"data.source: {name!r} has {len(found):,} different tags in training, expected 2 to {_MOST_TAGS:,}; name "
+            f"data.source: {name!r} has {counted(len(found), 'different tag')} in training, expected 2 to "
+            f"{_MOST_TAGS:,}; name "
             "the column of the tags with finetune.columns=tags=COLUMN."
         )
     return distinct_classes(found)

@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from gpt1_jax.wording import counted
+
 # What labels are: one class, choice or score of a row; a class at each of some positions; the ends of a span; a text.
 LabelForm = Literal["whole", "tags", "spans", "text"]
 # In labels of the form "tags": a position without a word, and one whose word's tag is not known.
@@ -107,18 +109,19 @@ class EncodedExamples:
             several := np.count_nonzero(np.unique(self.owners, return_counts=True)[1] > 1)
         ):
             lines.append(
-                f"{several:,} of {int(self.owners.max()) + 1:,} examples are longer than the context of "
-                f"{context_length} tokens and are read in several windows"
+                f"longer than the context of {counted(context_length, 'token')}, so read in several windows: "
+                f"{several:,} of {counted(int(self.owners.max()) + 1, 'example')}"
             )
         if torn := self._torn():
             lines.append(
-                f"the answers to {torn:,} questions are not learned, since no window has all of one: they are longer "
-                "than what two windows share, or the tokenizer drops their characters"
+                f"not learned, since no window has all of the answer: {counted(torn, 'question')}; an answer is longer "
+                "than what two windows share, or the tokenizer drops its characters"
             )
         if rows := int(np.count_nonzero(self.cut)):
             lines.append(
-                f"{rows:,} of {len(self):,} {'examples' if self.owners is None else 'windows'} are longer than the "
-                f"context of {context_length} tokens and were cut, by {int(self.cut.sum()):,} tokens in all"
+                f"longer than the context of {counted(context_length, 'token')}, so cut: {rows:,} of "
+                f"{counted(len(self), 'example' if self.owners is None else 'window')}, by "
+                f"{counted(int(self.cut.sum()), 'token')} in all"
             )
         return lines
 

@@ -11,6 +11,7 @@ from gpt1_jax.tasks.labels import find_choice, find_class, find_score, is_not_kn
 from gpt1_jax.tasks.rows import Row
 from gpt1_jax.tasks.structured import read_label, read_sentence
 from gpt1_jax.tasks.task import ROLES, Columns, Example, Label, Task, TaskSplit
+from gpt1_jax.wording import counted
 
 
 def find_columns(task: Task, records: Iterable[Mapping[str, object]]) -> Columns:
@@ -144,7 +145,7 @@ def _texts(task: Task, fields: Mapping[str, object], columns: Columns) -> tuple[
         elif role == "choices":
             choices = _choices(fields, names)
             if len(choices) != task.choices:
-                raise ValueError(f"it has {len(choices)} choices, expected {task.choices}")
+                raise ValueError(f"it has {counted(len(choices), 'choice')}, expected {task.choices}")
             texts += choices
         else:
             read = _text if task.kind != "span" else _whole_text

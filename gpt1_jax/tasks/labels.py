@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from functools import lru_cache
 
+from gpt1_jax.wording import counted
+
 MOST_CLASSES = 10_000
 # TFDS, Hugging Face's sets and others fill the label column of a test part with this.
 _NOT_KNOWN = "-1"
@@ -86,7 +88,9 @@ def find_choice(label: str, choices: tuple[str, ...]) -> int:
             raise ValueError(f"is {label!r}, the number of one choice and the text of another")
         return int(number)
     if len(named) > 1:
-        raise ValueError(f"is {label!r:.80}, the text of {len(named)} choices; give the number of one")
+        raise ValueError(
+            f"is {label!r:.80}, the text of {counted(len(named), 'choice')}; give the number of one"
+        )
     if not named:
         raise ValueError(f"is {label!r:.80}, expected one of {', '.join(map(repr, choices)):.200}")
     return named[0]

@@ -13,6 +13,7 @@ from gpt1_jax.disk.inputs import read_text
 from gpt1_jax.errors import UserError
 from gpt1_jax.hashing import index_shuffle
 from gpt1_jax.tasks.task import ROLES, Example, Task
+from gpt1_jax.wording import counted
 
 # Each answer of an example: the text that is given, and the text that is scored.
 Ask = Callable[[Task, Example], list[tuple[str, str]]]
@@ -69,9 +70,8 @@ def read_template(path: str, task: Task) -> Template:
             f"{', '.join(f'{{{name}}}' for name in known)}."
         )
     if names.count(_ANSWER) != 1:
-        raise UserError(
-            f"{_FLAG}={path} has {{{_ANSWER}}} {names.count(_ANSWER)} times; write it once, where the answer goes."
-        )
+        wrong = f"has {{{_ANSWER}}} more than once" if _ANSWER in names else f"has no {{{_ANSWER}}}"
+        raise UserError(f"{_FLAG}={path} {wrong}; write it once, where the answer goes.")
     before, answer, rest = text.rstrip("\n").partition(f"{{{_ANSWER}}}")
     kept = before.rstrip()
     return Template(kept, before[len(kept) :] + answer + rest, words)
@@ -91,7 +91,7 @@ def with_shots(ask: Ask, task: Task, solved: Sequence[Example], count: int) -> A
     """
     if count > len(solved):
         raise UserError(
-            f"--shots={count} is more than the {len(solved)} training examples of {task.name}; lower it."
+            f"--shots={count} is more than the {counted(len(solved), 'training example')} of {task.name}; lower it."
         )
     last = len(solved) - 1
     drawn = [

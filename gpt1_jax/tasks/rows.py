@@ -12,6 +12,7 @@ from absl import logging
 
 from gpt1_jax.disk import inputs
 from gpt1_jax.errors import UserError
+from gpt1_jax.wording import counted
 
 _NAME = "data.source"
 _DELIMITERS = ",;\t|"
@@ -126,7 +127,8 @@ def _table(
             passed += 1
         else:
             raise UserError(
-                f"{_NAME}: line {number} of {path} has {len(cells)} columns, expected the {len(header)} columns "
+                f"{_NAME}: line {number} of {path} has {counted(len(cells), 'column')}, expected the "
+                f"{counted(len(header), 'column')} "
                 f"{', '.join(header):.200}; fix the line{', as one of many' * spare}."
             )
     if passed:

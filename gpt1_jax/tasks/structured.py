@@ -7,6 +7,7 @@ from gpt1_jax.tasks.labels import find_class, spell_json, spell_label
 from gpt1_jax.tasks.rows import Row
 from gpt1_jax.tasks.task import Columns, Label, Task, TaskSplit, label_name
 from gpt1_jax.tasks.units import Word, split_words
+from gpt1_jax.wording import counted
 
 
 class Sentence(NamedTuple):
@@ -96,7 +97,7 @@ def _tags(task: Task, row: Row, words: Sequence[str], name: str) -> Iterator[int
     tags = [*spell_tags(row, name)]
     if len(tags) != len(words):
         raise ValueError(
-            f"{name!r} has {len(tags)} tags, but there are {len(words)} words; give each word one"
+            f"{name!r} has {counted(len(tags), 'tag')} for {counted(len(words), 'word')}; give each word one"
         )
     for number, (word, tag) in enumerate(zip(words, tags, strict=True), start=1):
         try:

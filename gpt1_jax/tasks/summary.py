@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from gpt1_jax.data.shards import count_lost
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.tasks.task import Example, Task
+from gpt1_jax.wording import counted
 
 _NAMED = 10
 _COMPARED = 1000
@@ -20,7 +21,7 @@ def describe_labels(task: Task, train: Sequence[Example], validation: Sequence[E
         validation: the examples to score.
     """
     if task.kind == "tagging":
-        return [f"{len(task.labels)} tags to learn: {', '.join(task.labels):.200}"]
+        return [f"{counted(len(task.labels), 'tag')} to learn: {', '.join(task.labels):.200}"]
     if task.kind == "choice" or not task.whole:
         return []
     if task.score_range:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.rows import Row, read_text
+from gpt1_jax.wording import counted
 
 _DOCUMENT = "-DOCSTART-"
 _CONLLU_COLUMNS, _CONLLU_WORD, _CONLLU_TAG = 10, 1, 3
@@ -32,7 +33,8 @@ def read_conll(path: Path) -> Iterator[Row]:
             columns = columns or len(cells)
             if len(cells) != columns or not cells[0]:
                 raise UserError(
-                    f"data.source: line {number} of {path} has {len(cells)} columns, expected the {columns} of the "
+                    f"data.source: line {number} of {path} has {counted(len(cells), 'column')}, expected the "
+                    f"{columns} of the "
                     f"first line, a word first{' and its tag last' * (columns > 1)}; fix the line."
                 )
             rows.append(cells)
@@ -59,7 +61,8 @@ def read_conllu(path: Path) -> Iterator[Row]:
             cells = line.split("\t")
             if len(cells) != _CONLLU_COLUMNS or not cells[_CONLLU_WORD]:
                 raise UserError(
-                    f"data.source: line {number} of {path} has {len(cells)} columns, expected the ten of CoNLL-U with "
+                    f"data.source: line {number} of {path} has {counted(len(cells), 'column')}, expected the ten of "
+                    f"CoNLL-U with "
                     "tabs between them; fix the line."
                 )
             if cells[0].isdigit():

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.specials import Specials
+from gpt1_jax.wording import counted
 
 Kind = Literal["classification", "entailment", "similarity", "choice", "tagging", "span", "completion"]
 Metric = Literal[
@@ -167,7 +168,7 @@ def transform(
         if fixed > room:
             raise UserError(
                 f"model.context_length={context_length} is too short for an example whose question and answer "
-                f"take {fixed} tokens and three more; fine-tune a model with a longer context."
+                f"take {counted(fixed, 'token')} and three more; fine-tune a model with a longer context."
             )
         return [pair([*context[: room - fixed], *question], choice) for choice in choices]
     first, second = _cut_pair(texts[0], texts[1], room)

@@ -19,6 +19,7 @@ from gpt1_jax.training.checksums import checksums, seal, unseal
 from gpt1_jax.training.damage import Damaged, LeftAlone, judged, reason_of
 from gpt1_jax.training.literal_paths import LiteralPath, check_storable
 from gpt1_jax.training.noise import keep_back
+from gpt1_jax.wording import counted
 
 # Unsound checkpoints, and those of a training that diverged, are moved to these siblings of RUN/checkpoints, not
 # deleted.
@@ -239,7 +240,8 @@ class Checkpoints:
         wrong = [name for name, value in found.items() if saved.get(name) != value]
         if wrong:
             raise Damaged(
-                f"the checksum of {wrong[0]} differs" + f" ({len(wrong)} arrays in all)" * (len(wrong) > 1)
+                f"the checksum of {wrong[0]} differs"
+                + f" ({counted(len(wrong), 'array')} in all)" * (len(wrong) > 1)
             )
         return state
 

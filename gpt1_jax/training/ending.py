@@ -8,6 +8,7 @@ from gpt1_jax.run import Run
 from gpt1_jax.training.plan import spell_seconds
 from gpt1_jax.training.screen import describe_metrics
 from gpt1_jax.training.stage import Stage
+from gpt1_jax.wording import counted
 
 
 def describe_end(stage: Stage, run: Run, steps: int, seconds: float) -> list[str]:
@@ -20,7 +21,7 @@ def describe_end(stage: Stage, run: Run, steps: int, seconds: float) -> list[str
         seconds: how long that took, in all.
     """
     lasted = spell_seconds(seconds).removeprefix("about ")
-    lines = [f"{'done':8} {steps:,} steps in {lasted}; peak memory {peak_memory()}"]
+    lines = [f"{'done':8} {counted(steps, 'step')} in {lasted}; peak memory {peak_memory()}"]
     if best := run.results().get("best"):
         values = {name: value for name, value in best.items() if name != "step" and value is not None}
         lines.append(f"{'best':8} step {best['step']}  {describe_metrics(values)}")

@@ -35,6 +35,7 @@ from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
 from gpt1_jax.training.trainer import Trainer
 from gpt1_jax.training.transfer import load_trunk, transfer
+from gpt1_jax.wording import counted
 
 
 def finetune(config: Config, workdir: str, check: bool = False) -> dict[str, Any]:
@@ -145,5 +146,5 @@ def _describe_weights(config: Config) -> str:
     taken = config.finetune.num_transfer_layers
     if taken == -1:
         return f"drawn at random, seed {config.seed}"
-    part = {None: "those", 0: "the embeddings"}.get(taken, f"the first {taken} layers")
+    part = {None: "those", 0: "the embeddings"}.get(taken, f"the lowest {counted(taken or 0, 'layer')}")
     return f"{part} of {config.init_from}; what is new is drawn at random, seed {config.seed}"

@@ -19,6 +19,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.kept import kept_task, kept_tokenizer, sound_tokenizer
 from gpt1_jax.training.session import Session, check_table
 from gpt1_jax.training.transfer import check_start
+from gpt1_jax.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,8 @@ class Labeled:
     def count(self) -> str:
         """Returns words on how many examples there are."""
         train, validation, test = (len(self.data.splits()[name]) for name in ("train", "validation", "test"))
-        return f"{self.task.name}, {train:,} examples to train on, {validation:,} to validate on, {test:,} to test on"
+        examples = counted(train, "example")
+        return f"{self.task.name}, {examples} to train on, {validation:,} to validate on, {test:,} to test on"
 
     def describe(self) -> list[str]:
         """Returns sentences on the labels, and on what is lost of the examples."""

@@ -15,6 +15,7 @@ from gpt1_jax.training.entries import read_entries
 from gpt1_jax.training.screen import Screen, describe_metrics
 from gpt1_jax.training.showing import Board
 from gpt1_jax.training.writers import MlflowWriter, TensorBoardWriter, WandbWriter
+from gpt1_jax.wording import counted
 
 _SPEEDS = ("tokens_per_second", "mfu")
 # So many seconds the end of a training waits for what is written to a disk, or sent over a network.
@@ -53,7 +54,7 @@ class MetricsLog:
         self._boards = _begin_boards(directory, step + 1, tracker, self.tell)
         if damaged:
             numbers = ", ".join(map(str, damaged[:10])) + ", …" * (len(damaged) > 10)
-            self.tell(f"{self._path}: {len(damaged)} damaged line(s) are left out: {numbers}")
+            self.tell(f"{self._path}: {counted(len(damaged), 'damaged line')} left out: {numbers}")
         elif step and not entries:
             self.tell(f"{self._path} is missing or empty: the log of the steps up to {step} is lost")
 

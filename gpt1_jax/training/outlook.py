@@ -8,6 +8,7 @@ from gpt1_jax.config import OptimizerConfig, TrainConfig
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.optimizers import make_schedule
+from gpt1_jax.wording import counted
 
 # The paper reads its text this often; beyond that, a model learns a text by heart.
 MOST_EPOCHS = 100
@@ -38,8 +39,8 @@ def count_readings(train: TrainConfig, context_length: int, tokens: int) -> list
     if epochs <= MOST_EPOCHS + 1:
         return []
     return [
-        f"warning: {train.num_steps:,} steps read the text of {tokens:,} tokens {epochs:,.0f} times, and the model "
-        "will know it by heart; name more text, or set a lower train.num_steps."
+        f"warning: train.num_steps={train.num_steps} reads the text of {counted(tokens, 'token')} {epochs:,.0f} "
+        "times, and the model will know it by heart; name more text, or set a lower train.num_steps."
     ]
 
 
@@ -64,14 +65,14 @@ def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
     highest = max(rates)
     if not highest:
         found.append(
-            f"all of the {num_steps} updates have learning rate 0, so nothing is learned: there are too few for "
-            f"the schedule; raise train.num_steps or num_epochs, or take a smaller train.batch_size."
+            f"the learning rate is 0 from the first to the last update ({num_steps}), so nothing is learned: there "
+            "are too few for the schedule; raise train.num_steps or num_epochs, or take a smaller train.batch_size."
         )
     elif highest < REACHED * peak:
         found.append(
-            f"the learning rate reaches {highest:.3g} at most, not optimizer.learning_rate={peak:g}: {num_steps} "
-            f"updates are too few for a warm-up of {warmup:g} in a schedule of {total}; lower optimizer.warmup_steps, "
-            "or raise train.num_steps."
+            f"the learning rate reaches {highest:.3g} at most, not optimizer.learning_rate={peak:g}: a run of "
+            f"{counted(num_steps, 'update')} is too short for a warm-up of {warmup:g} in a schedule of {total}; "
+            "lower optimizer.warmup_steps, or raise train.num_steps."
         )
     # The first update without a rate; a constant schedule has none.
     ends = {
@@ -82,7 +83,7 @@ def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
     end = ends.get(optimizer.schedule, num_steps)
     if num_steps > end and highest:
         found.append(
-            f"the last {num_steps - end} of {num_steps} steps have learning rate 0 and learn nothing, since "
+            f"from step {end + 1} to {num_steps} the learning rate is 0 and nothing is learned, since "
             f"optimizer.total_steps={optimizer.total_steps} ends the schedule; set it to 0, which is the run's own "
             "length."
         )

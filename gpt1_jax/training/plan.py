@@ -17,6 +17,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.entries import read_entries
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.trainer import Trainer
+from gpt1_jax.wording import counted
 
 # The side of the square matrices whose product measures a CPU.
 _SIDE = 512
@@ -27,10 +28,10 @@ _REACHED_ON_CPUS, _REACHED_OF_PEAK = 0.6, 0.35
 def describe_model(model: ModelConfig, parameters: int, attention: str) -> str:
     """Returns a line on a model: its size, and what `explain_attention` says of one that has attention."""
     if model.kind == "lstm":
-        shape = f"an LSTM of {model.d_ff:,} units"
+        shape = f"an LSTM of {counted(model.d_ff, 'unit')}"
     else:
-        shape = f"{model.num_layers} layers of width {model.d_model:,}, {attention}"
-    return f"{parameters:,} parameters, {shape}"
+        shape = f"{counted(model.num_layers, 'layer')} of width {model.d_model:,}, {attention}"
+    return f"{counted(parameters, 'parameter')}, {shape}"
 
 
 def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, step: int) -> list[str]:
@@ -53,7 +54,7 @@ def introduce(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run, ste
         "model": stage.model,
         "weights": "those of the checkpoint" if step else stage.weights,
         "loss": stage.loss,
-        "steps": f"{steps:,} of {stage.tokens_per_step:,.0f} tokens on {device}"
+        "steps": f"{steps:,} of {counted(round(stage.tokens_per_step), 'token')} on {device}"
         + (f"; {lasts} once compiled" if lasts else ""),
     }
     told = [f"{name:8} {line}" for name, line in lines.items() if line]

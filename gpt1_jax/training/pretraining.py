@@ -41,6 +41,7 @@ from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.state import State
 from gpt1_jax.training.trainer import Trainer
 from gpt1_jax.training.transfer import check_start, load_trunk
+from gpt1_jax.wording import counted
 
 
 def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any]:
@@ -112,7 +113,8 @@ def pretrain(config: Config, workdir: str, check: bool = False) -> dict[str, Any
         parameters=parameters,
         tokens_per_step=tokens_per_step,
         flops_per_token=flops_per_token,
-        data=f"{config.data.source}, {len(corpus.train):,} tokens to train on, {len(corpus.validation):,} held out",
+        data=f"{config.data.source}, {counted(len(corpus.train), 'token')} to train on, "
+        f"{len(corpus.validation):,} held out",
         model=describe_model(config.model, parameters, session.attention),
         weights=f"drawn at random, seed {config.seed}"
         if config.init_from is None

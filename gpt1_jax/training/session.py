@@ -21,6 +21,7 @@ from gpt1_jax.model.kernels.choice import explain_attention
 from gpt1_jax.overrides import to_dict
 from gpt1_jax.run import NO_FILES, Run
 from gpt1_jax.training.writers import check_tracker
+from gpt1_jax.wording import counted
 
 # The value of train.eval_every that adds evaluations within the first epoch.
 _EARLY = -1
@@ -37,7 +38,8 @@ def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
     num_steps = math.ceil(train.num_epochs * steps_per_epoch) if train.num_epochs else train.num_steps
     if num_steps >= 2**31:
         raise UserError(
-            f"train.num_epochs={train.num_epochs:g} are {num_steps} steps of this text, more than the 2147483647 that "
+            f"train.num_epochs={train.num_epochs:g} are {counted(num_steps, 'step')} of this text, more than the "
+            f"2,147,483,647 that "
             "can be counted; set fewer."
         )
     return dataclasses.replace(
@@ -111,7 +113,8 @@ def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
     rows, parts = table_rows(tokenizer.vocab_size), mesh.shape["tensor"]
     if rows % parts:
         raise UserError(
-            f"mesh.tensor={parts} does not divide the {rows} rows of the token table (a multiple of 128); set a power "
+            f"mesh.tensor={parts} does not divide the {counted(rows, 'row')} of the token table (a multiple of "
+            f"128); set a power "
             "of two."
         )
 

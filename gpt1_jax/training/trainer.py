@@ -111,17 +111,15 @@ class Trainer:
         """
 
         def compile(rows: Any) -> jax.stages.Compiled:
-            began, shape = (
-                time.perf_counter(),
-                f"{batch_size} × {' × '.join(map(str, rows.tokens.shape[1:]))}",
-            )
+            began = time.perf_counter()
+            tokens = " × ".join(map(str, (batch_size, *rows.tokens.shape[1:]))) + " tokens"
             if tell is not None:
-                tell(f"compiling for {shape} tokens …")
+                tell(f"compiling for {tokens} …")
             program = self.lower(rows, batch_size).compile()
             give_back_memory()
             if tell is not None:
                 seconds, size = time.perf_counter() - began, _bytes(program) / 1e9
-                tell(f"compiled for {shape} tokens in {seconds:.1f} s; {size:.3g} GB per device")
+                tell(f"compiled for {tokens} in {seconds:.1f} s; {size:.3g} GB per device")
             return program
 
         step = Step(compile)

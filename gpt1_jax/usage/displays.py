@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.model.transformer import parameter_count
+from gpt1_jax.wording import counted
 
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
@@ -78,9 +79,9 @@ def facts_of(trained: "TrainedRun") -> list[str]:
     parameters = parameter_count(trained.params, pieces if task is None else pieces + SPECIALS)
     return [
         "pre-trained" if task is None else f"fine-tuned on {task.name} ({task.kind})",
-        f"{parameters:,} parameters",
+        counted(parameters, "parameter"),
         f"step {trained.step:,}",
-        f"{trained.config.data.tokenizer} of {pieces:,} pieces",
+        f"{trained.config.data.tokenizer} of {counted(pieces, 'piece')}",
     ]
 
 

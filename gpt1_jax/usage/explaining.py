@@ -22,6 +22,7 @@ from gpt1_jax.pages.explorer import make_explorer
 from gpt1_jax.usage.lens import Guessed, read_hidden, read_layers
 from gpt1_jax.usage.states import check_transformer, surround
 from gpt1_jax.usage.words import find_words, spell
+from gpt1_jax.wording import counted
 
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
@@ -65,7 +66,7 @@ class Explanation:
     def __repr__(self) -> str:
         """Says which runs read how many tokens of which text."""
         runs = ", ".join(reading.run for reading in self.readings)
-        return f"Explanation({runs}: {len(self.readings[0].ids)} tokens of {shown(self.text)})"
+        return f"Explanation({runs}: {counted(len(self.readings[0].ids), 'token')} of {shown(self.text)})"
 
     def _repr_html_(self) -> str:
         # In a frame of its own the page neither sees nor changes the notebook.

@@ -33,6 +33,7 @@ from gpt1_jax.usage.windows import (
     make_batches,
 )
 from gpt1_jax.usage.words import find_words
+from gpt1_jax.wording import counted
 
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
@@ -180,7 +181,8 @@ class Scorer:
         tokens = len(passage.ids)
         if tokens * self._top > _ALTERNATIVES:
             raise UserError(
-                f"top={self._top} of a text of {tokens:,} tokens are more than {_ALTERNATIVES:,} alternatives; give a "
+                f"top={self._top} of a text of {counted(tokens, 'token')} asks for more than {_ALTERNATIVES:,} "
+                f"alternatives; give a "
                 "smaller number, or the text in parts."
             )
 

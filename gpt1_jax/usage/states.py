@@ -20,6 +20,7 @@ from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training import stopping
 from gpt1_jax.usage.notices import check_finite, warn_once
 from gpt1_jax.usage.windows import Window, make_batches
+from gpt1_jax.wording import counted
 
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
@@ -114,9 +115,7 @@ def embed(trained: "TrainedRun", texts: object) -> np.ndarray:
     length, model = trained.config.model.context_length, trained.config.model
     sequences = [surround(trained, ids) for ids in map(trained.tokenizer.encode, members)]
     if cut := sum(len(ids) > length for ids in sequences):
-        warn_once(
-            f"{cut} of {len(members)} texts are longer than the model's context of {length}, and were cut"
-        )
+        warn_once(f"{counted(cut, 'text')} of {len(members)} cut to the model's context of {length}")
         sequences = [surround(trained, ids, length) for ids in map(trained.tokenizer.encode, members)]
     vectors = np.zeros((len(members), model.d_model), np.float32)
     windows = [Window(number, 0, 0, len(ids)) for number, ids in enumerate(sequences) if ids]
@@ -203,7 +202,9 @@ def rows_at_least(trained: "TrainedRun") -> int:
 def _check_length(trained: "TrainedRun", ids: list[int]) -> list[int]:
     length = trained.config.model.context_length
     if not 0 < len(ids) <= length:
-        raise UserError(f"ids has {len(ids)} tokens, expected 1 to {length}, the model's context; cut it.")
+        raise UserError(
+            f"ids has {counted(len(ids), 'token')}, expected 1 to {length}, the model's context; cut it."
+        )
     return ids
 
 

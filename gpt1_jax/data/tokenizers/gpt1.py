@@ -15,6 +15,7 @@ from gpt1_jax.data.tokenizers.gpt1_workers import EncodingProcesses
 from gpt1_jax.disk.inputs import read_bytes
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.disk.whole_files import write_whole
+from gpt1_jax.wording import counted
 
 OPENAI_FILES = ("encoder_bpe_40000.json", "vocab_40000.bpe")
 # Hugging Face publishes the same two files under other names.
@@ -134,7 +135,9 @@ def _read_ids(encoder: bytes) -> dict[str, int]:
     if not isinstance(ids, dict) or not all(type(id) is int for id in ids.values()):
         raise ValueError("the file of ids is not an object of pieces and their ids")
     if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"the ids of its {len(ids)} pieces are not 0 to {len(ids) - 1}, each once")
+        raise ValueError(
+            f"the ids of its {counted(len(ids), 'piece')} are not 0 to {len(ids) - 1}, each once"
+        )
     if ids.get("<unk>") != 0:
         raise ValueError("piece 0 is not '<unk>'")
     return ids

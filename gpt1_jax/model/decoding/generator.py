@@ -21,6 +21,7 @@ from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.model.trunk import Trunk
+from gpt1_jax.wording import counted
 
 Watch = Callable[[list[list[int]]], None]
 
@@ -111,12 +112,15 @@ class Generator:
             if not prompt:
                 raise UserError(f"{which}A prompt has no tokens; give at least a word.")
             if not all(0 <= id < size for id in prompt):
-                raise UserError(f"{which}A prompt has an id outside the {size} pieces; encode a text.")
+                raise UserError(
+                    f"{which}A prompt has an id outside the {counted(size, 'piece')}; encode a text."
+                )
             most = context - (settings.max_new_tokens if settings.beyond_context == "refuse" else 1)
             if settings.beyond_context != "slide" and len(prompt) > most:
                 room = f"{settings.max_new_tokens} new ones do" if most < context - 1 else "a new one does"
                 raise UserError(
-                    f"{which}A prompt of {len(prompt)} tokens leaves no room in the context: {room} not fit into "
+                    f"{which}A prompt of {counted(len(prompt), 'token')} leaves no room in the context: {room} not "
+                    f"fit into "
                     f"{context}; shorten it, or set beyond_context=slide."
                 )
 
