@@ -138,8 +138,7 @@ def read_labeled(
             if len(values) != len(chosen):
                 raise UserError(
                     f"{path} has {counted(len(values), 'prediction')}, and the data "
-                    f"{counted(len(chosen), 'such example')}: it "
-                    "changed; remove that run, or bring the data back."
+                    f"{counted(len(chosen), 'such example')}: it changed; remove that run, or bring the data back."
                 )
             column += [values[number] for number in known]
     return np.array(labels), np.array(columns)

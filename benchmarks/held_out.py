@@ -37,8 +37,7 @@ def main(_: list[str]) -> None:
     if size > _MAX_BYTES:
         raise UserError(
             f"--source={source} has {counted(size, 'byte')} of text, more than the {_MAX_BYTES:,} that these models "
-            f"can "
-            "take; name a part of it."
+            "can take; name a part of it."
         )
     bits = measure_xz(open_source(source)) | measure_token_models(corpus)
     rows = {name: total / corpus.validation.bytes for name, total in bits.items()}

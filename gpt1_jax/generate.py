@@ -60,6 +60,8 @@ def main(_: list[str]) -> None:
         _continue(run, _PROMPT.value, settings)
         return
     talking = sys.stdin is not None and sys.stdin.isatty()
+    if talking:
+        print("write the beginning of a text, and Enter; Ctrl-D ends", file=sys.stderr)
     lines = standard_lines()
     for number in itertools.count():
         print("> " if talking else "", end="", flush=True)

@@ -62,10 +62,11 @@ def main(arguments: list[str]) -> None:
         return
     if len(places) == 1 and not Run(str(places[0])).exists() and output is None:
         found = [read_facts(run) for run in find_runs(places[0])]
-        width = max(len(facts.name) for facts in found)
-        for facts in found:
-            task = "pre-training" if facts.config.finetune is None else facts.config.finetune.task
-            print(f"{facts.name:{width}}  {task:16}  step {facts.step:>8,}  {describe_score(facts)}")
+        kinds = [facts.config.finetune.task if facts.config.finetune else "pre-training" for facts in found]
+        name, kind = max(len(facts.name) for facts in found), max(map(len, kinds))
+        step = max(len(f"{facts.step:,}") for facts in found)
+        for facts, told in zip(found, kinds, strict=True):
+            print(f"{facts.name:{name}}  {told:{kind}}  step {facts.step:>{step},}  {describe_score(facts)}")
         return
     runs = [run for place in places for run in find_runs(place)]
     if len(runs) == 1 and output is None:

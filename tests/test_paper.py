@@ -139,9 +139,7 @@ def test_fine_tunings_that_did_not_end_are_not_counted(glue: tuple[Path, Path], 
 
 def test_predictions_of_other_examples_are_told(glue: tuple[Path, Path], tmp_path: Path) -> None:
     put_run(tmp_path / "0", {"validation": ["1"]})
-    with pytest.raises(
-        UserError, match=r"validation.tsv has 1 predictions, and the data has 40 such examples"
-    ):
+    with pytest.raises(UserError, match=r"validation.tsv has 1 prediction, and the data 40 such examples"):
         score(tmp_path, COLA, f"files:{glue[0]}/CoLA")
 
 

@@ -163,9 +163,8 @@ def _make_mesh(config: MeshConfig, devices: list[Any]) -> Mesh:
     # An axis of -1 takes what remains.
     if places > 0 and places != len(devices):
         raise UserError(
-            f"mesh={axes} has {counted(places, 'place')} for the {counted(len(devices), 'device')} of --topology; "
-            f"set an axis to -1, which "
-            "takes what remains, or name another topology."
+            f"mesh={axes} has {counted(places, 'place')} for the {counted(len(devices), 'device')} of --topology; set "
+            "an axis to -1, which takes what remains, or name another topology."
         )
     return make_mesh(config, devices)
 

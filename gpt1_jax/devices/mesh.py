@@ -39,8 +39,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     used = int(np.prod(list(filled.values())))
     if used == 0 or used > len(devices) or (-1 in sizes.values() and used != len(devices)):
         raise UserError(
-            f"mesh={sizes} does not fit the {counted(len(devices), 'device')} at hand; "
-            "choose axes whose product is at most that (-1 takes what remains, and must fit)."
+            f"mesh={sizes} does not fit the {counted(len(devices), 'device')} at hand; choose axes whose product is at "
+            "most that (-1 takes what remains, and must fit)."
         )
     idle = {device.process_index for device in devices} - {d.process_index for d in devices[:used]}
     if idle:

@@ -16,7 +16,7 @@ from gpt1_jax.data.tokenizers.gpt1 import HUGGING_FACE_FILES, OPENAI_FILES
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.config_json import config_values, read_config
-from gpt1_jax.interop.families import GPT1
+from gpt1_jax.interop.families import GPT1, GPT2
 from gpt1_jax.interop.family import HIDDEN_FACTOR, Family, axis_sizes
 from gpt1_jax.interop.finding import UNFOLDED, find_tensors
 from gpt1_jax.interop.fold import narrow, widen
@@ -105,6 +105,9 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
         tell(line)
 
     values = config_values(config, model.rows, note)
+    if family is GPT2 and model.tokenizer.end_id is not None:
+        # Otherwise transformers takes the number of the published vocabulary.
+        values |= dict.fromkeys(("bos_token_id", "eos_token_id"), model.tokenizer.end_id)
     wide = HIDDEN_FACTOR * config.d_model if family.always_four else config.d_ff
     weights = {place.name: widen(place.name, array, wide) for place, array in model.published()}
     heads, unfolded = {}, {}
@@ -117,6 +120,7 @@ def write_huggingface(model: LanguageModel, directory: Path, tell: Callable[[str
         {family.full(name): array for name, array in weights.items()} | heads, directory / SAFETENSORS
     )
     # Under the names of GPT-1's vocabulary, other families look for one of theirs.
-    write_tokenizer(model.tokenizer, directory, HUGGING_FACE_FILES if family is GPT1 else OPENAI_FILES)
+    names = HUGGING_FACE_FILES if family is GPT1 else OPENAI_FILES
+    write_tokenizer(model.tokenizer, directory, names, surrounded=not config.causal)
     write_for_transformers(model, directory, note)
     write_card(model, values, directory, notes)

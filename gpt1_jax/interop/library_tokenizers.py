@@ -37,37 +37,48 @@ def find_files(directory: Path) -> HuggingFaceTokenizer | None:
         if TOKENIZER_JSON in tokenizer.files and (directory / name).is_file():
             with contextlib.suppress(OSError, ValueError):
                 other = open_huggingface(directory / name)
-                if files_of(other)[TOKENIZER_JSON] == tokenizer.files[TOKENIZER_JSON]:
+                forms = [files_of(other, surrounded)[TOKENIZER_JSON] for surrounded in (False, True)]
+                if tokenizer.files[TOKENIZER_JSON] in forms:
                     return other
     return tokenizer
 
 
-def files_of(tokenizer: HuggingFaceTokenizer) -> dict[str, bytes]:
-    """Returns what `find_files` finds: the files as they were read, and those in other forms that say the same."""
+def files_of(tokenizer: HuggingFaceTokenizer, surrounded: bool) -> dict[str, bytes]:
+    """Returns what `find_files` finds: the files as they were read, and those in other forms that say the same.
+
+    Args:
+        tokenizer: the tokenizer.
+        surrounded: whether the model reads a text between [CLS] and [SEP], as one that fills masks does.
+    """
     files = dict(tokenizer.files)
     described = json.loads(tokenizer.described())
     if TOKENIZER_JSON not in files:
-        described["post_processor"] = _surround(tokenizer)
+        described["post_processor"] = _surround(tokenizer) if surrounded else None
+        if not surrounded:
+            # A text may name the mask, see `HuggingFaceTokenizer`; `auto_config` hides the pieces that are special.
+            for token in described["added_tokens"]:
+                token["special"] &= token["id"] != tokenizer.special_ids.get("mask")
         files[TOKENIZER_JSON] = _json(described)
     for name, content in _other_forms(described).items():
         files.setdefault(name, content)
     return files
 
 
-def auto_config(tokenizer: HuggingFaceTokenizer, context_length: int) -> bytes:
-    """Returns a tokenizer_config.json with which AutoTokenizer gives the ids that are used here."""
-    named = {f"{role}_token": tokenizer.piece(id) for role, id in tokenizer.special_ids.items()}
-    words = "cls" in tokenizer.special_ids
+def auto_config(tokenizer: HuggingFaceTokenizer, surrounded: bool, context_length: int) -> bytes:
+    """Returns a tokenizer_config.json with which AutoTokenizer gives the ids that are used here; see `files_of`."""
+    words = json.loads(tokenizer.described())["model"]["type"] == "WordPiece"
+    roles = tokenizer.special_ids if surrounded else tokenizer.special_ids.keys() & {"pad"}
+    named = {f"{role}_token": tokenizer.piece(tokenizer.special_ids[role]) for role in roles}
     if tokenizer.end_id is not None:
         named["eos_token"] = tokenizer.piece(tokenizer.end_id)
     return _json(
         {
             "tokenizer_class": _CLASS,
             "model_max_length": context_length,
-            "model_input_names": ["input_ids", *(["token_type_ids"] if words else []), "attention_mask"],
+            "model_input_names": ["input_ids", *(["token_type_ids"] if surrounded else []), "attention_mask"],
             "clean_up_tokenization_spaces": False,
-            # The names of special pieces in a text are plain characters, except to a BERT.
-            "split_special_tokens": not words,
+            # The names of special pieces in a text are plain characters, except to a BERT and its WordPiece.
+            "split_special_tokens": not (surrounded or words),
             **named,
         }
     )

@@ -109,7 +109,8 @@ def write_stablehlo(trained: TrainedRun, directory: Path) -> None:
     exported = _export(program, weights, trained.config.model.context_length)
     (directory / f"{program.name}.stablehlo").write_bytes(exported.serialize())
     write_safetensors(weights, directory / SAFETENSORS)
-    write_tokenizer(trained.tokenizer, directory, OPENAI_FILES)
+    surrounded = not trained.config.model.causal
+    write_tokenizer(trained.tokenizer, directory, OPENAI_FILES, surrounded)
     (directory / ABOUT).write_text(json.dumps(_about(trained, program), indent=2) + "\n")
     shape = tuple(
         2 if size == "B" else int(size) if size.isdigit() else 5 for size in program.inputs[0].shape.split()

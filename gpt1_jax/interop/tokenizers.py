@@ -86,13 +86,16 @@ def find_added(directory: Path, pieces: int) -> list[str]:
     return [added[number] for number in sorted(added)]
 
 
-def write_tokenizer(tokenizer: Tokenizer, directory: Path, names: tuple[str, str]) -> None:
+def write_tokenizer(
+    tokenizer: Tokenizer, directory: Path, names: tuple[str, str], surrounded: bool = False
+) -> None:
     """Writes the tokenizer's own bytes, if it has any, so that `find_tokenizer` finds it again.
 
     Args:
         tokenizer: the tokenizer to write.
         directory: where to write.
         names: the names of the published BPE's two files, for its pieces and its merges.
+        surrounded: whether the model reads a text between special pieces.
     """
     if isinstance(tokenizer, SentencePieceTokenizer):
         (directory / SENTENCEPIECE).write_bytes(tokenizer.model)
@@ -100,7 +103,7 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path, names: tuple[str, str
         (directory / names[0]).write_bytes(tokenizer.encoder)
         (directory / names[1]).write_bytes(tokenizer.merges)
     elif isinstance(tokenizer, HuggingFaceTokenizer):
-        for name, content in files_of(tokenizer).items():
+        for name, content in files_of(tokenizer, surrounded).items():
             (directory / name).write_bytes(content)
 
 
@@ -110,7 +113,9 @@ def write_for_transformers(model: LanguageModel, directory: Path, tell: Callable
     kind = model.head.task.kind if model.head is not None and model.config.causal else None
     if isinstance(tokenizer, HuggingFaceTokenizer):
         if TOKENIZER_CONFIG not in tokenizer.files:
-            (directory / TOKENIZER_CONFIG).write_bytes(auto_config(tokenizer, context))
+            (directory / TOKENIZER_CONFIG).write_bytes(
+                auto_config(tokenizer, not model.config.causal, context)
+            )
         if kind is not None:
             tell("AutoTokenizer gives the ids of texts; put <s>, $ and <e> around them.")
         return

@@ -83,9 +83,8 @@ def _about(reading: Reading) -> str:
         )
     elif known:
         said.append(
-            f"Surprisal of {counted(len(known), 'token')}: {math.fsum(known):.1f} bits, each where it alone is "
-            f"hidden; their sum is "
-            "that of no probability of the text."
+            f"Surprisal of {counted(len(known), 'token')}: {math.fsum(known):.1f} bits, each where it alone is hidden; "
+            "their sum is that of no probability of the text."
         )
     return " ".join(said)
 

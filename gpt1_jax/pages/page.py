@@ -89,14 +89,14 @@ def make_page(runs: Sequence[Facts]) -> str:
 
 
 def describe_score(facts: Facts) -> str:
-    """Returns a run's best score in a few words, such as "accuracy 0.913 at step 90"."""
+    """Returns a run's best score in a few words, with its step if others followed: "accuracy 0.913 at step 90"."""
     best, name = facts.results.get("best") or {}, facts.score
     if not isinstance(best.get(name), int | float):
         return "no evaluation yet"
     further = best.get("bits_per_byte")
     masked = "" if facts.config.model.causal or facts.config.finetune else "masked "
     told = f"{masked}{name} {best[name]:.4g}" + (f", {further:.4g} bits per byte" if further else "")
-    return f"{told} at step {best.get('step')}"
+    return told if best.get("step") == facts.step else f"{told} at step {best.get('step')}"
 
 
 def _section(title: str, content: str) -> str:
@@ -116,8 +116,8 @@ def _summary(facts: Facts) -> str:
     else:
         kind = "decoder" if model.causal else "encoder"
         network = (
-            f"a {kind} of {counted(model.num_layers, 'layer')}, {model.d_model:,} wide, "
-            f"with {counted(model.num_heads, 'head')} and {counted(model.context_length, 'position')}"
+            f"a {kind} of {counted(model.num_layers, 'layer')}, {model.d_model:,} wide, with "
+            f"{counted(model.num_heads, 'head')} and {counted(model.context_length, 'position')}"
         )
     what = (
         "Pre-training"

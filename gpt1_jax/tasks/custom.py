@@ -248,8 +248,7 @@ def _distinct_tags(rows: list[Row], name: str) -> tuple[str, ...]:
     if not 2 <= len(found) <= _MOST_TAGS:
         raise UserError(
             f"data.source: {name!r} has {counted(len(found), 'different tag')} in training, expected 2 to "
-            f"{_MOST_TAGS:,}; name "
-            "the column of the tags with finetune.columns=tags=COLUMN."
+            f"{_MOST_TAGS:,}; name the column of the tags with finetune.columns=tags=COLUMN."
         )
     return distinct_classes(found)
 

@@ -128,8 +128,7 @@ def _table(
         else:
             raise UserError(
                 f"{_NAME}: line {number} of {path} has {counted(len(cells), 'column')}, expected the "
-                f"{counted(len(header), 'column')} "
-                f"{', '.join(header):.200}; fix the line{', as one of many' * spare}."
+                f"{counted(len(header), 'column')} {', '.join(header):.200}; fix the line{', as one of many' * spare}."
             )
     if passed:
         logging.warning(

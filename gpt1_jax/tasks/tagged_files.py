@@ -33,9 +33,8 @@ def read_conll(path: Path) -> Iterator[Row]:
             columns = columns or len(cells)
             if len(cells) != columns or not cells[0]:
                 raise UserError(
-                    f"data.source: line {number} of {path} has {counted(len(cells), 'column')}, expected the "
-                    f"{columns} of the "
-                    f"first line, a word first{' and its tag last' * (columns > 1)}; fix the line."
+                    f"data.source: line {number} of {path} has {counted(len(cells), 'column')}, expected the {columns} "
+                    f"of the first line, a word first{' and its tag last' * (columns > 1)}; fix the line."
                 )
             rows.append(cells)
         if rows:
@@ -62,8 +61,7 @@ def read_conllu(path: Path) -> Iterator[Row]:
             if len(cells) != _CONLLU_COLUMNS or not cells[_CONLLU_WORD]:
                 raise UserError(
                     f"data.source: line {number} of {path} has {counted(len(cells), 'column')}, expected the ten of "
-                    f"CoNLL-U with "
-                    "tabs between them; fix the line."
+                    "CoNLL-U with tabs between them; fix the line."
                 )
             if cells[0].isdigit():
                 words.append(cells[_CONLLU_WORD])

@@ -83,12 +83,12 @@ def _conclude(run: Run, step: int, task: Task, predictions: Predictions, example
     """Tells the scores of the predictions, and adds them to results.json with the interval of the first metric."""
     scores = score_predictions(task, predictions, examples)
     found = {"step": step, **scores}
-    told = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+    told = {name: f"{name} {value:.4g}" for name, value in scores.items()}
     if (interval := score_interval(task, predictions, examples)) is not None:
         low, high = interval
         found["interval"] = [low, high]
-        told += f"; {task.metrics[0]} of 95 % of resampled examples: {low:.4g} to {high:.4g}"
+        told[task.metrics[0]] += f" (95 % interval: {low:.4g} to {high:.4g})"
     # A run that was stopped before its last evaluation may count as done, without results.
     if results := run.results():
         run.write_results(results | {"predictions": found})
-    tell(f"{'score':8} {task.name}, step {step}: {told}")
+    tell(f"{'score':8} {task.name}, step {step}: {', '.join(told.values())}")

@@ -288,8 +288,8 @@ class Checkpoints:
             )
         if damaged:
             raise UserError(
-                f"All checkpoints of {self.directory} are damaged (steps {steps}); "
-                "start again with another --workdir, or restore that directory from a copy."
+                f"All checkpoints of {self.directory} are damaged (steps {steps}); start again with another --workdir, "
+                "or restore that directory from a copy."
             )
         return None
 

@@ -32,7 +32,7 @@ def next_after_pretraining(run: Run, causal: bool) -> str:
     """Returns the command that a user may try next: to let the model write or, if it cannot, to fine-tune it."""
     directory = shlex.quote(str(run.directory))
     if causal:
-        return f'{"next":8} python -m gpt1_jax.generate --workdir={directory} --prompt="In the beginning"'
+        return f'{"next":8} python -m gpt1_jax.generate --workdir={directory} --prompt="In the"'
     return f"{'next':8} python -m gpt1_jax.main --config=finetune:demo_genre --config.init_from={directory}"
 
 

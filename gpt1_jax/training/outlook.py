@@ -13,7 +13,7 @@ from gpt1_jax.wording import counted
 # The paper reads its text this often; beyond that, a model learns a text by heart.
 MOST_EPOCHS = 100
 # A schedule that stays below this share of its peak gets a warning.
-REACHED = 0.9
+REACHED = 0.8
 
 
 def look_ahead(optimizer: OptimizerConfig, num_steps: int, run: Run) -> list[str]:
@@ -69,10 +69,11 @@ def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
             "are too few for the schedule; raise train.num_steps or num_epochs, or take a smaller train.batch_size."
         )
     elif highest < REACHED * peak:
+        name = "warmup_steps" if optimizer.warmup_steps else "warmup_fraction"
         found.append(
             f"the learning rate reaches {highest:.3g} at most, not optimizer.learning_rate={peak:g}: a run of "
             f"{counted(num_steps, 'update')} is too short for a warm-up of {warmup:g} in a schedule of {total}; "
-            "lower optimizer.warmup_steps, or raise train.num_steps."
+            f"lower optimizer.{name}, or raise train.num_steps or num_epochs."
         )
     # The first update without a rate; a constant schedule has none.
     ends = {
@@ -83,7 +84,7 @@ def _of_schedule(optimizer: OptimizerConfig, num_steps: int) -> list[str]:
     end = ends.get(optimizer.schedule, num_steps)
     if num_steps > end and highest:
         found.append(
-            f"from step {end + 1} to {num_steps} the learning rate is 0 and nothing is learned, since "
+            f"from step {end + 1} to {num_steps} the learning rate is 0, so these steps are lost, since "
             f"optimizer.total_steps={optimizer.total_steps} ends the schedule; set it to 0, which is the run's own "
             "length."
         )

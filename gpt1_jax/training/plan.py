@@ -141,10 +141,11 @@ def _measure_cpu(dtype: str, mesh: Mesh) -> float:
 
 
 def spell_seconds(seconds: float) -> str:
-    """Returns a rough time in words: "about 40 seconds", "about 7 minutes", "about 3.5 hours"."""
+    """Returns a rough time in words: "about 40 seconds", "about 2.5 minutes", "about 30 hours"."""
     for unit, length, most in (("second", 1, 90), ("minute", 60, 90), ("hour", 3600, 48)):
         if seconds < most * length:
             amount = seconds / length
-            shown = f"{amount:.1f}" if unit == "hour" and amount < 10 else f"{max(math.ceil(amount), 1)}"
+            fine = unit != "second" and amount < 10
+            shown = f"{amount:.1f}" if fine else f"{max(math.ceil(amount), 1)}"
             return f"about {shown.removesuffix('.0')} {unit}{'' if shown in ('1', '1.0') else 's'}"
     return f"about {seconds / 86400:,.0f} days"

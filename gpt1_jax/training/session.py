@@ -39,8 +39,7 @@ def settle(train: TrainConfig, steps_per_epoch: float) -> TrainConfig:
     if num_steps >= 2**31:
         raise UserError(
             f"train.num_epochs={train.num_epochs:g} are {counted(num_steps, 'step')} of this text, more than the "
-            f"2,147,483,647 that "
-            "can be counted; set fewer."
+            "2,147,483,647 that can be counted; set fewer."
         )
     return dataclasses.replace(
         train,
@@ -113,9 +112,8 @@ def check_table(tokenizer: Tokenizer, mesh: Mesh) -> None:
     rows, parts = table_rows(tokenizer.vocab_size), mesh.shape["tensor"]
     if rows % parts:
         raise UserError(
-            f"mesh.tensor={parts} does not divide the {counted(rows, 'row')} of the token table (a multiple of "
-            f"128); set a power "
-            "of two."
+            f"mesh.tensor={parts} does not divide the {counted(rows, 'row')} of the token table (a multiple of 128); "
+            "set a power of two."
         )
 
 

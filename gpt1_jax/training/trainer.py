@@ -112,7 +112,9 @@ class Trainer:
 
         def compile(rows: Any) -> jax.stages.Compiled:
             began = time.perf_counter()
-            tokens = " × ".join(map(str, (batch_size, *rows.tokens.shape[1:]))) + " tokens"
+            sequences, length = rows.tokens.shape[1:]
+            sizes = (batch_size, length) if sequences == 1 else (batch_size, sequences, length)
+            tokens = " × ".join(map(str, sizes)) + " tokens"
             if tell is not None:
                 tell(f"compiling for {tokens} …")
             program = self.lower(rows, batch_size).compile()

@@ -8,7 +8,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.overrides import change, flatten, from_dict, to_dict
 from gpt1_jax.run import Run, inherit
-from gpt1_jax.tasks.task import Kind
+from gpt1_jax.tasks.task import Columns, Kind
 from gpt1_jax.training import finetuning, pretraining
 from gpt1_jax.training.kept import EXAMPLES
 from gpt1_jax.troubles import explain
@@ -87,13 +87,9 @@ def finetune(
         KeyboardInterrupt: it was interrupted; what it had learned is saved if its first step was reached.
     """
     run, known = Run(check_path(workdir, "workdir"), "workdir"), check_kind(kind)
-    learned = read_labeled(known, examples, "examples", check_columns(columns, known))
-    parts = {"train.jsonl": to_lines(learned.records, "examples")}
-    if validation is not None:
-        judged = read_labeled(known, validation, "validation", learned.columns)
-        parts["validation.jsonl"] = to_lines(judged.records, "validation")
+    learned = _to_files(known, examples, validation, check_columns(columns, known))
     place = f"{run.directory / EXAMPLES}"
-    source = place if validation is not None else f"{place}/train.jsonl"
+    source = place if validation is not None else f"{place}/{_TRAIN}"
     settings = {
         "init_from": check_path(directory, "directory"),
         "data.source": f"files:{source}",
@@ -102,20 +98,10 @@ def finetune(
         **({} if epochs is None else {"train.num_epochs": epochs}),
         **_flat(changes),
     }
-    patterns = {
-        rf"(data\.source: )?line (\d+) of {re.escape(place)}/train\.jsonl": _numbered("examples"),
-        rf"(data\.source: )?line (\d+) of {re.escape(place)}/validation\.jsonl": _numbered("validation"),
-        rf"data\.source='?files:{re.escape(source)}'?": "examples",
-        r"data\.source: ": "examples: ",
-        r"\binit_from\b": "directory",
-        r"\btrain\.num_epochs\b": "epochs",
-        r"\bfinetune\.columns=(\w+)=COLUMN": r'columns={"\1": …}',
-        r"\bfinetune\.(kind|columns)\b": r"\1",
-    }
-    with _in_python(patterns):
+    with _in_python(_as_arguments(place, source)):
         values = change(config_flag.read_file("finetune:custom"), settings)
         config = from_dict(inherit(values, str(run.directory)))
-        with _kept(run, parts):
+        with _kept(run, learned.files):
             _train(finetuning.finetune, config, str(run.directory))
     return TrainedRun(run.directory)
 
@@ -150,9 +136,33 @@ def _own(value: Any) -> Any:
 
 # ── The examples ─────────────────────────────────────────────────────────────────────────────────────────────
 
+# The files in which a run keeps the examples that it was given.
+_TRAIN, _VALIDATION = "train.jsonl", "validation.jsonl"
+
+
+class _Files(NamedTuple):
+    """Examples as files, by their names, and the names of columns that differ from the kind's."""
+
+    files: dict[str, bytes]
+    columns: Columns
+
+
+def _to_files(kind: Kind, examples: object, validation: object, columns: Columns) -> _Files:
+    """Returns the examples of the arguments `examples` and `validation` as files.
+
+    Raises:
+        UserError: one of them is not an example of the kind.
+    """
+    learned = read_labeled(kind, examples, "examples", columns)
+    files = {_TRAIN: to_lines(learned.records, "examples")}
+    if validation is not None:
+        judged = read_labeled(kind, validation, "validation", learned.columns)
+        files[_VALIDATION] = to_lines(judged.records, "validation")
+    return _Files(files, learned.columns)
+
 
 @contextlib.contextmanager
-def _kept(run: Run, parts: Mapping[str, bytes]) -> Iterator[None]:
+def _kept(run: Run, files: Mapping[str, bytes]) -> Iterator[None]:
     """Keeps examples in a run's directory; if no run comes of it, they are removed again.
 
     Raises:
@@ -167,7 +177,7 @@ def _kept(run: Run, parts: Mapping[str, bytes]) -> Iterator[None]:
     present = (
         {file.name: file.read_bytes() for file in Path(place).iterdir() if file.is_file()} if there else {}
     )
-    if present == parts:
+    if present == files:
         yield
         return
     if there or run.exists():
@@ -177,7 +187,7 @@ def _kept(run: Run, parts: Mapping[str, bytes]) -> Iterator[None]:
     made = next(path for path in (Path(place), *Path(place).parents) if path.parent.exists())
     try:
         place.mkdir(parents=True)
-        for name, content in parts.items():
+        for name, content in files.items():
             write_whole(place / name, content)
         yield
     finally:
@@ -228,6 +238,28 @@ def _in_python(patterns: Mapping[str, Any]) -> Iterator[None]:
         for pattern, name in patterns.items():
             message = re.sub(pattern, name, message)
         raise UserError(_as_call(message)) from None
+
+
+def _as_arguments(place: str, source: str) -> dict[str, Any]:
+    """Returns what a message on fine-tuning may hold, and the argument of Python that stands there instead.
+
+    Args:
+        place: the directory of the examples.
+        source: what data.source names of it.
+    """
+    files = {_TRAIN: "examples", _VALIDATION: "validation"}
+    return {
+        **{
+            rf"(data\.source: )?line (\d+) of {re.escape(f'{place}/{file}')}": _numbered(name)
+            for file, name in files.items()
+        },
+        rf"data\.source='?files:{re.escape(source)}'?": "examples",
+        r"data\.source: ": "examples: ",
+        r"\binit_from\b": "directory",
+        r"\btrain\.num_epochs\b": "epochs",
+        r"\bfinetune\.columns=(\w+)=COLUMN": r'columns={"\1": …}',
+        r"\bfinetune\.(kind|columns)\b": r"\1",
+    }
 
 
 def _numbered(name: str) -> Callable[[re.Match[str]], str]:

@@ -182,8 +182,7 @@ class Scorer:
         if tokens * self._top > _ALTERNATIVES:
             raise UserError(
                 f"top={self._top} of a text of {counted(tokens, 'token')} asks for more than {_ALTERNATIVES:,} "
-                f"alternatives; give a "
-                "smaller number, or the text in parts."
+                "alternatives; give a smaller number, or the text in parts."
             )
 
     def _read(self, passages: Sequence[Passage]) -> list[Readings]:

@@ -173,7 +173,7 @@ def test_predict_labels_each_line_in_order_and_python_says_the_same(
         assert prediction["probabilities"] == pytest.approx(entry["probabilities"], abs=1e-5)
     with caplog.at_level("WARNING"):
         run.predict([{"text": "again " * 40}, {"text": "again"}])
-    assert "1 of 2 examples are longer than the context of 16 tokens and were cut" in caplog.text
+    assert "longer than the context of 16 tokens, so cut: 1 of 2 examples" in caplog.text
     ids = run.encode("the old song")
     assert run.decode(ids) == "the old song"
     assert run.logits(ids).shape == (len(ids), run.tokenizer.vocab_size)

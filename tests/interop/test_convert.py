@@ -325,7 +325,7 @@ def command(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def test_the_command_converts_and_tells_what_it_must(published: Path, tmp_path: Path) -> None:
     done = command(tmp_path, "--from=openai", "--to=huggingface", "in/published", "out")
     assert done.returncode == 0, done.stderr
-    assert "parameters are in out." in done.stdout and "has no tokenizer" in done.stdout
+    assert "written: out, " in done.stdout and "has no tokenizer" in done.stdout
     values = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (values["n_head"], values["n_embd"], values["vocab_size"]) == (1, 64, 20)
     done = command(tmp_path, "out", "--from", "huggingface", "again", "--to", "openai")

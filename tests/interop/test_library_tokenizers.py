@@ -9,6 +9,7 @@ import pytest
 from interop_support import MODELS, TEXT, TOKENIZERS, bpe, files_of, make_run, refused
 
 from gpt1_jax.data.tokenizers.huggingface import HuggingFaceTokenizer
+from gpt1_jax.data.tokenizers.library_training import train_byte_bpe
 from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.interop.conversion import convert
 from gpt1_jax.tasks.task import Task
@@ -86,6 +87,27 @@ def test_pieces_of_bytes_go_to_transformers_and_come_back(family: str, tmp_path:
     assert again.fingerprint() == tokenizer.fingerprint()
     convert("gpt1_jax", "huggingface", str(tmp_path / "back"), str(tmp_path / "twice"))
     assert files_of(tmp_path / "twice") == files_of(hub)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "openai-gpt"])
+def test_a_vocabulary_for_models_of_either_kind_surrounds_no_text_of_a_gpt(
+    family: str, tmp_path: Path
+) -> None:
+    """A trained byte BPE has [CLS] and [SEP] too, which only a BERT reads."""
+    tokenizer = train_byte_bpe(iter([TEXT] * 3), 300)
+    hub = export(tokenizer, family, tmp_path)
+    auto = transformers.AutoTokenizer.from_pretrained(hub)
+    for text in TEXTS:
+        assert auto(text)["input_ids"] == tokenizer.encode(text), text
+    assert set(auto("a")) == {"input_ids", "attention_mask"}
+    assert (auto.eos_token_id, auto.pad_token_id) == (tokenizer.end_id, tokenizer.special_ids["pad"])
+    assert back(hub, tmp_path).fingerprint() == tokenizer.fingerprint()
+
+
+def test_a_gpt2_begins_and_ends_with_the_end_piece_of_its_own_vocabulary(tmp_path: Path) -> None:
+    hub = export(HuggingFaceTokenizer(byte_files()), "gpt2", tmp_path)
+    config = transformers.AutoConfig.from_pretrained(hub)
+    assert config.bos_token_id == config.eos_token_id == HuggingFaceTokenizer(byte_files()).end_id
 
 
 @pytest.mark.parametrize("settings", [{}, {"do_lower_case": False}, {"strip_accents": False}])

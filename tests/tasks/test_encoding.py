@@ -11,6 +11,7 @@ from gpt1_jax.tasks import encoding
 from gpt1_jax.tasks.encoding import encode_examples, head_outputs
 from gpt1_jax.tasks.predictions import predict_labels, probabilities
 from gpt1_jax.tasks.task import Example, Task
+from gpt1_jax.wording import counted
 
 CLASSES = Task("classes", "classification", ("accuracy",), labels=("no", "maybe", "yes"))
 PAIRS = Task("pairs", "similarity", ("f1",), labels=("other", "same"))
@@ -188,7 +189,7 @@ def test_what_had_no_room_is_counted(
     assert len(told) == (cut > 0)
     for sentence in told:
         assert sentence == (
-            f"1 of 3 examples are longer than the context of {context_length} tokens and were cut, by {cut} tokens "
+            f"longer than the context of {context_length} tokens, so cut: 1 of 3 examples, by {counted(cut, 'token')} "
             "in all"
         )
 

@@ -99,7 +99,7 @@ def test_universal_dependencies_have_the_words_and_not_the_surface(tmp_path: Pat
         (
             "x.conll",
             "John B-PER\nruns\n",
-            "line 2 of .* has 1 columns, expected the 2 of the first line.*; fix the line",
+            "line 2 of .* has 1 column, expected the 2 of the first line.*; fix the line",
         ),
         ("x.conll", "a O\n\nb X O\n", "line 3 of .* has 3 columns, expected the 2"),
         ("x.tsv", "a\tO\n\tO\n", "line 2 of .* a word first"),
@@ -108,11 +108,11 @@ def test_universal_dependencies_have_the_words_and_not_the_surface(tmp_path: Pat
             "1\tDo\tAUX\n",
             "line 1 of .* has 3 columns, expected the ten of CoNLL-U.*; fix the line",
         ),
-        ("x.conll", "a O\nb O\n", "'tags' has 1 different tags in training, expected 2 to"),
+        ("x.conll", "a O\nb O\n", "'tags' has 1 different tag in training, expected 2 to"),
         (
             "x.jsonl",
             lines({"words": ["a"], "tags": ["O", "X"]}),
-            "line 1 of .* 'tags' has 2 tags, but there are 1 words",
+            "line 1 of .* 'tags' has 2 tags for 1 word;",
         ),
         ("x.jsonl", lines({"words": ["a", 3], "tags": ["O", "X"]}), "line 1 of .* expected a list of words"),
         (

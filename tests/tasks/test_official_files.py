@@ -210,7 +210,7 @@ def test_passages_come_in_the_order_of_their_names(tmp_path: Path) -> None:
         ({"answers": ["D", "E"]}, "question 2 of .*1.txt .* 'answer' is 'E', expected one of 'A', 'B'"),
         ({"answers": ["D"]}, "1.txt is not a RACE passage"),
         ({"options": None}, "1.txt is not a RACE passage"),
-        ({"options": [["a"], ["b"]]}, "question 1 of .*1.txt .* 1 choices, expected 4"),
+        ({"options": [["a"], ["b"]]}, "question 1 of .*1.txt .* 1 choice, expected 4"),
         ({"article": None}, "'article' is null"),
     ],
 )

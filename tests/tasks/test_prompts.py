@@ -36,8 +36,8 @@ def test_choices_are_their_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{premise}", "0 times"),
-        ("{premise} {answer} {answer}", "2 times"),
+        ("{premise}", "has no {answer}"),
+        ("{premise} {answer} {answer}", "more than once"),
         ("{text} {answer}", "{text}"),
         ("maybe = yes\n---\n{premise} {answer}", "CLASS = WORD"),
     ],

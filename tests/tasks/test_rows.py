@@ -50,7 +50,7 @@ def test_jsonl_is_an_object_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("x.tsv", "a\tb\n1\t2\n1\n", "line 3 of .*x.tsv has 1 columns, expected the 2 columns a, b"),
+        ("x.tsv", "a\tb\n1\t2\n1\n", "line 3 of .*x.tsv has 1 column, expected the 2 columns a, b"),
         ("x.tsv", "a\tb\n1\t2\t3\n", "line 2 of .*x.tsv has 3 columns"),
         ("x.tsv", b"a\tb\n1\t\xff\n", "x.tsv is not UTF-8 text .at byte 6."),
         ("x.csv", "a,b\n1,2,3\n", "line 2 of .*x.csv has 3 columns"),
@@ -211,7 +211,7 @@ def test_a_line_of_excels_tells_what_separates_columns(
         [*zip(lines[0], row, strict=True)] for row in lines[1:]
     ]
     assert [row.where for row in found] == [f"line 3 of {path}", f"line 4 of {path}"]
-    with pytest.raises(UserError, match=r"line 3 of .* has 1 columns"):
+    with pytest.raises(UserError, match=r"line 3 of .* has 1 column"):
         list(read_csv(write(tmp_path / "x.csv", f"sep={delimiter}\na{delimiter}b\nc\n")))
 
 

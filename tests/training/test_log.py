@@ -116,7 +116,7 @@ def test_lines_that_a_disk_damaged_are_left_out_and_counted(
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     MetricsLog(epath.Path(tmp_path), step=7, num_steps=9).close()
     assert read(tmp_path) == [entries[0], entries[6]]
-    assert "5 damaged line(s) are left out" in capsys.readouterr().out
+    assert "5 damaged lines left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("terminal", [False, True])

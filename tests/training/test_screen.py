@@ -103,7 +103,9 @@ def test_what_was_measured_is_told_in_words() -> None:
     [
         (0.2, "about 1 second"),
         (89, "about 89 seconds"),
-        (400, "about 7 minutes"),
+        (151, "about 2.5 minutes"),
+        (420, "about 7 minutes"),
+        (1500, "about 25 minutes"),
         (3600 * 3.52, "about 3.5 hours"),
         (3600 * 30, "about 30 hours"),
         (86400 * 9, "about 9 days"),

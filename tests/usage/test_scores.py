@@ -315,7 +315,9 @@ def test_alternatives_take_no_more_memory_for_many_texts(
         assert read - number <= 3
         assert found["alternatives"] == expected[number % 3]["alternatives"]
     monkeypatch.setattr(scores, "_ALTERNATIVES", len(run.encode(LONG)) * run.tokenizer.vocab_size)
-    with pytest.raises(UserError, match=r"top=\d+ of a text of \d+ tokens are more than [\d,]+ alternatives"):
+    with pytest.raises(
+        UserError, match=r"top=\d+ of a text of \d+ tokens asks for more than [\d,]+ alternatives"
+    ):
         run.score([SHORT, LONG], top=run.tokenizer.vocab_size)
 
 

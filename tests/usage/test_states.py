@@ -133,7 +133,7 @@ def test_a_text_that_is_too_long_is_cut_with_a_word(
 ) -> None:
     found = bert.embed(["dog " * 40, "dog"])
     np.testing.assert_allclose(found[0], bert.embed("dog " * 14), atol=1e-5)
-    assert "1 of 2 texts are longer than the model's context of 16, and were cut" in caplog.text
+    assert "1 text of 2 cut to the model's context of 16" in caplog.text
 
 
 # ── What may stand somewhere ─────────────────────────────────────────────────────────────────────────────────

@@ -119,9 +119,8 @@ class Generator:
             if settings.beyond_context != "slide" and len(prompt) > most:
                 room = f"{settings.max_new_tokens} new ones do" if most < context - 1 else "a new one does"
                 raise UserError(
-                    f"{which}A prompt of {counted(len(prompt), 'token')} leaves no room in the context: {room} not "
-                    f"fit into "
-                    f"{context}; shorten it, or set beyond_context=slide."
+                    f"{which}A prompt of {counted(len(prompt), 'token')} leaves no room in the context: {room} not fit "
+                    f"into {context}; shorten it, or set beyond_context=slide."
                 )
 
     # ── Memory ───────────────────────────────────────────────────────────────────────────────────────────────
