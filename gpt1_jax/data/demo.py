@@ -36,10 +36,7 @@ def read_verses(translation: str) -> dict[int, str]:
     try:
         bible: Any = importlib.import_module(f"pythonbible_{translation}.plain_text_readers_bible").bible
     except ImportError as error:
-        raise UserError(
-            f"data.source='demo' reads text from a package that is missing ({error.name}); install it with "
-            "`pip install 'gpt1_jax[demo]'`."
-        ) from error
+        raise _missing(error) from error
     verses = {}
     for verse_id in sorted(bible.verse_start_indices):
         text: str = bible.get_scripture(verse_id)
@@ -70,9 +67,20 @@ class Demo:
                     yield "\n".join(" ".join(verse for _, verse in chapter) for _, chapter in chapters)
 
     def fingerprint(self) -> str:
-        """Returns a hash of the packages' versions and the books held out."""
-        for translation in TRANSLATIONS:
-            # A missing package is reported before its version is looked up.
-            read_verses(translation)
-        versions = [metadata.version(f"pythonbible-{translation}") for translation in TRANSLATIONS]
+        """Returns a hash of the packages' versions and the books held out, and reads no text.
+
+        Raises:
+            UserError: a package is not installed.
+        """
+        try:
+            versions = [metadata.version(f"pythonbible-{translation}") for translation in TRANSLATIONS]
+        except metadata.PackageNotFoundError as error:
+            raise _missing(error) from error
         return hashlib.sha256(repr((versions, HELD_OUT_BOOKS, VALIDATION_TRANSLATION)).encode()).hexdigest()
+
+
+def _missing(error: ImportError) -> UserError:
+    return UserError(
+        f"data.source='demo' reads text from a package that is missing ({error.name}); install it with "
+        "`pip install 'gpt1_jax[demo]'`."
+    )

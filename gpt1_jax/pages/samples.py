@@ -7,8 +7,6 @@ from typing import Any
 from etils import epath
 from google.protobuf.message import DecodeError
 
-from gpt1_jax.disk.events import Event
-
 _SAMPLE = "sample"
 # Longer records are not ours.
 _LARGEST = 2**24
@@ -33,6 +31,9 @@ def read_samples(directory: epath.Path) -> list[tuple[int, str]]:
 
 def _events(path: epath.Path) -> Iterator[Any]:
     """Yields the events of a file: each has its length, a checksum, the content and another checksum."""
+    # It takes half a second to import, which a page without samples, and the start of a training, are spared.
+    from gpt1_jax.disk.events import Event
+
     content = path.read_bytes()
     start = 0
     while start + 12 <= len(content):

@@ -55,7 +55,8 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
         restored = checkpoints.restore_newest(trainer.abstract, tell)
         hosts.on_first(lambda: ledger.mend(run.directory, checkpoints.steps(), checkpoints.sums))
         state: State = stage.start() if restored is None else restored
-        step, last = int(state.step), config.num_steps
+        # A new state is still being computed while the step compiles; asking it for its step would wait for that.
+        step, last = 0 if restored is None else int(state.step), config.num_steps
         hosts.on_first(lambda: mend_results(run, stage, step))
         # A disk may show outdated files to some hosts.
         unevaluated = hosts.any_of(lacks_evaluation(stage, run, config, step))

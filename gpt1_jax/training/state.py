@@ -23,11 +23,15 @@ def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation, me
     """Returns the shapes, dtypes and shardings of the state, without allocating it."""
     initialize, key = _initializer(model, optimizer, mesh), jax.eval_shape(lambda: jax.random.key(0))
     with use(mesh):
-        return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            jax.eval_shape(lambda key: nn.unbox(initialize(key)), key),
-            logical_shardings(jax.eval_shape(initialize, key), mesh),
-        )
+        boxed = jax.eval_shape(initialize, key)
+        places = logical_shardings(boxed, mesh)
+    # Boxes are nodes of a tree, so what they hold are its leaves.
+    leaves, structure = jax.tree.leaves(boxed), jax.tree.structure(places)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        jax.tree.unflatten(structure, leaves),
+        places,
+    )
 
 
 def abstract_params(model: nn.Module, mesh: Mesh) -> Any:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from etils import epath
 
-from gpt1_jax.disk.events import Event, EventsWriter, SessionLog, directory_check, summary
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
 from gpt1_jax.overrides import flatten
@@ -62,18 +61,22 @@ class TensorBoardWriter:
 
     def __init__(self, directory: epath.Path, first: int) -> None:
         """Begins a file of events, which replaces those of other files from step `first` on."""
-        directory_check(str(directory))
-        self._writer = EventsWriter(f"{directory}/events")
-        self._write(first, session_log=SessionLog(status=SessionLog.START))
+        # This takes half a second, in which the main thread may compile.
+        from gpt1_jax.disk import events
+
+        self._events = events
+        events.directory_check(str(directory))
+        self._writer = events.EventsWriter(f"{directory}/events")
+        self._write(first, session_log=events.SessionLog(status=events.SessionLog.START))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a point to each of some curves."""
         for name, value in values.items():
-            self._write(step, summary=summary.scalar(name, value))
+            self._write(step, summary=self._events.summary.scalar(name, value))
 
     def add_text(self, step: int, name: str, text: str) -> None:
         """Adds a text."""
-        self._write(step, summary=summary.text(name, text))
+        self._write(step, summary=self._events.summary.text(name, text))
 
     def flush(self) -> None:
         """Writes to the disk what was added so far."""
@@ -84,7 +87,7 @@ class TensorBoardWriter:
         self._writer.close()
 
     def _write(self, step: int, **content: Any) -> None:
-        self._writer.write_event(Event(step=step, wall_time=time.time(), **content))
+        self._writer.write_event(self._events.Event(step=step, wall_time=time.time(), **content))
 
 
 class WandbWriter:

@@ -38,7 +38,7 @@ def train_twice(run: Path, tracker: Any) -> None:
 
 def test_nothing_that_shows_a_training_imports_other_frameworks() -> None:
     program = (
-        "import sys, gpt1_jax.training.log, gpt1_jax.pages.page; "
+        "import sys, gpt1_jax.training.log, gpt1_jax.pages.page, gpt1_jax.disk.events; "
         "print({'torch', 'tensorflow', 'wandb', 'mlflow'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
