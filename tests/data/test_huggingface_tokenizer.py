@@ -61,7 +61,7 @@ def test_cutting_long_texts_and_threads_change_no_id(
     monkeypatch.setattr(huggingface, "_GROUP_CHARACTERS", 500)
     for size, remembering in product((1, 50, 1000), (0, 4)):
         monkeypatch.setattr(huggingface, "_CHUNK_CHARACTERS", size)
-        monkeypatch.setattr(huggingface, "_WORTH_REMEMBERING", remembering)
+        monkeypatch.setattr(huggingface, "WORTH_REMEMBERING", remembering)
         assert [ids.tolist() for ids in published[name].encode_batch(texts, threads=4)] == whole
 
 
@@ -215,7 +215,7 @@ def test_gpt1s_files_are_not_taken_for_bytes(tmp_path: Path) -> None:
 _FORK = """
 import os, sys
 from gpt1_jax.data.tokenizers import huggingface
-huggingface._WORTH_REMEMBERING = 0
+huggingface.WORTH_REMEMBERING = 0
 tokenizer = huggingface.open_huggingface(sys.argv[1])
 texts = ["a line of words\\n" * 40_000] * 4
 before = tokenizer.encode_batch(texts, threads=4)

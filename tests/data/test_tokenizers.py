@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 
 from gpt1_jax.data.tokenizers import sentencepiece as ours
-from gpt1_jax.data.tokenizers import training_lines
+from gpt1_jax.data.tokenizers import training_lines, word_memory
 from gpt1_jax.data.tokenizers.opening import load_tokenizer, open_tokenizer
 from gpt1_jax.data.tokenizers.sentencepiece import SentencePieceTokenizer, train_sentencepiece
 from gpt1_jax.errors import UserError
@@ -106,6 +106,41 @@ def test_cutting_long_texts_changes_no_id(
         for ids, expected in zip(tokenizer.encode_batch(texts, threads=2), whole, strict=True):
             assert ids.dtype == np.int32
             assert ids.tolist() == expected
+
+
+def test_words_that_are_remembered_have_the_ids_of_whole_texts(
+    tokenizer: SentencePieceTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands beside a space; a memory that is full begins anew, and many threads need none."""
+    monkeypatch.setattr(word_memory, "_MOST_CHARACTERS", 500)
+    draw = random.Random(0)
+    signs = [
+        *" " * 12,
+        *"the ab1'.\t\n\r\0",
+        *"\u0301\u00a0\u3000\u2028\x1c\x85Éß你🙂",
+        "</s>",
+        "<0x0A>",
+        "fox",
+    ]
+    texts = ["".join(draw.choices(signs, k=draw.randrange(40))) for _ in range(1000)]
+    expected = tokenizer._processor.encode(texts)
+    assert [ids.tolist() for ids in tokenizer.encode_batch(texts, threads=2)] == expected
+    monkeypatch.setattr(ours, "WORTH_REMEMBERING", 0)
+    assert [ids.tolist() for ids in tokenizer.encode_batch(texts, threads=2)] == expected
+
+
+def test_words_are_not_told_apart_where_a_piece_goes_on_behind_a_space() -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["of the of the of the fox"] * 9), model_writer=model, model_type="bpe",
+        vocab_size=290, normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
+        split_by_whitespace=False, byte_fallback=True, user_defined_symbols=["\n"], minloglevel=2,
+        hard_vocab_limit=False,
+    )  # fmt: skip
+    tokenizer = SentencePieceTokenizer(model.getvalue())
+    assert tokenizer.exact and tokenizer.encode("of the fox") == tokenizer._processor.encode("of the fox")
+    assert "of▁the" in "".join(map(tokenizer._processor.id_to_piece, tokenizer.encode("of the fox")))
+    assert len(tokenizer.encode("of the")) < len([*tokenizer.encode("of"), *tokenizer.encode(" the")])
 
 
 # ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────

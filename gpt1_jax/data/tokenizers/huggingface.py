@@ -18,7 +18,12 @@ from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from gpt1_jax.data.tokenizers.groups import grouped
-from gpt1_jax.data.tokenizers.word_memory import WordMemory
+from gpt1_jax.data.tokenizers.word_memory import (
+    BYTE_WORDS,
+    SPACED_WORDS,
+    WORTH_REMEMBERING,
+    WordMemory,
+)
 from gpt1_jax.disk.inputs import read_bytes
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.disk.whole_files import write_whole
@@ -49,8 +54,6 @@ _SPACES = ("Ġ", "ĉ", "Ċ", "č", "▁", " ", "\n")
 # Long texts are cut before encoding, so that threads share them and the library's positions stay small.
 _CHUNK_CHARACTERS = 16_000
 _GROUP_CHARACTERS = 250_000
-# Remembered words are looked up by one thread at a time. That is about as fast as the library on so many cores.
-_WORTH_REMEMBERING = 3
 _CUT = re.compile(r"(?<=\S)\n")
 
 
@@ -120,7 +123,8 @@ class HuggingFaceTokenizer:
         self._may_cut = (self.exact or _is_bert(self._library)) and not any(
             re.search(r"\s", token.content) for token in added
         )
-        self._memory = WordMemory(lambda words: [encoding.ids for encoding in self._look_up(words)])
+        words = BYTE_WORDS if self.exact else SPACED_WORDS
+        self._memory = WordMemory(words, lambda some: [encoding.ids for encoding in self._look_up(some)])
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text."""
@@ -131,7 +135,7 @@ class HuggingFaceTokenizer:
         chunks_of_texts = [self._cut(text) for text in texts]
         groups = [*grouped((chunk for chunks in chunks_of_texts for chunk in chunks), _GROUP_CHARACTERS)]
         workers = min(threads, os.cpu_count() or 1, len(groups))
-        if self._may_cut and workers <= _WORTH_REMEMBERING:
+        if self._may_cut and workers <= WORTH_REMEMBERING:
             found = ([self._memory.encode(chunk) for chunk in group] for group in groups)
         elif workers > 1:
             with ThreadPoolExecutor(workers) as pool:

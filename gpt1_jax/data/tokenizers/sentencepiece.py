@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,6 +13,7 @@ from etils import epath
 
 from gpt1_jax.data.tokenizers.sentencepiece_model import describe
 from gpt1_jax.data.tokenizers.training_lines import sample_lines
+from gpt1_jax.data.tokenizers.word_memory import SPACED_WORDS, WORTH_REMEMBERING, WordMemory
 from gpt1_jax.disk.whole_files import write_whole
 from gpt1_jax.errors import UserError
 
@@ -45,6 +47,9 @@ class SentencePieceTokenizer:
         # that it would lose is spelled in bytes.
         self.exact = described.exact
         self._alone = "▁" if self.exact else None
+        # There no piece goes on behind a line break, or from a sign to a space.
+        self._may_remember = self.exact and described.apart
+        self._memory = WordMemory(SPACED_WORDS, self._processor.encode)
         self._alone_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in "▁".encode()]
 
     def encode(self, text: str) -> list[int]:
@@ -52,10 +57,14 @@ class SentencePieceTokenizer:
         return self.encode_batch([text], threads=1)[0].tolist()
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
-        """Returns the ids of each text, int32 [N], found by `threads` threads that do not hold Python's lock."""
+        """Returns the ids of each text, int32 [N], found by at most `threads` threads."""
         chunks_of_texts = [self._cut(text) for text in texts]
         flat = [chunk for chunks in chunks_of_texts for chunk in chunks if chunk != self._alone]
-        encoded = iter(self._processor.encode(flat, num_threads=threads))
+        if self._may_remember and min(threads, os.cpu_count() or 1) <= WORTH_REMEMBERING:
+            encoded = map(self._memory.encode, flat)
+        else:
+            # These threads do not hold Python's lock.
+            encoded = iter(self._processor.encode(flat, num_threads=threads))
         return [
             np.concatenate(
                 [

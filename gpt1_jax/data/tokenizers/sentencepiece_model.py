@@ -43,10 +43,13 @@ class ModelFile:
         pieces: the number of pieces.
         exact: whether the model changes no character, never merges across a line break, and spells unknown characters
             in bytes.
+        apart: whether pieces are merged and have spaces at their beginning only, so that words do not change each
+            other's ids.
     """
 
     pieces: int
     exact: bool
+    apart: bool
 
 
 def describe(model: bytes) -> ModelFile:
@@ -64,6 +67,8 @@ def describe(model: bytes) -> ModelFile:
         and not normalizer.remove_extra_whitespaces
         and any(piece.piece == "\n" and piece.type == USER_DEFINED for piece in parsed.pieces)
         and parsed.trainer.byte_fallback,
+        apart=MODEL_TYPES.get(parsed.trainer.model_type) == "bpe"
+        and not any("▁" in piece.piece.lstrip("▁") for piece in parsed.pieces),
     )
 
 
