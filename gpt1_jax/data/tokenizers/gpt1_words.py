@@ -131,29 +131,28 @@ class Words:
         return _Word(b"".join(word.ids for word in words), words[0].first, words[-1].last)
 
     def _make_word(self, text: str) -> "_Word":
-        tokens = [token.text for token in self._tokenizer(text)]
+        # spaCy takes a word of plain letters apart only if it is one of its special cases.
+        plain = text.isascii() and text.isalpha() and text not in self._english.rules
+        tokens = [text] if plain else [token.text for token in self._tokenizer(text)]
         return _Word(b"".join(self._token(token.lower()) for token in tokens), tokens[0], tokens[-1])
 
     def _merge(self, token: str) -> bytes:
         """Applies byte-pair encoding: again and again, the merge of highest priority is made wherever it applies."""
         pieces = [*token[:-1], token[-1] + "</w>"]
-        never = len(self._ranks)
-        while len(pieces) > 1:
-            ranks = [self._ranks.get(pair, never) for pair in pairwise(pieces)]
-            best = min(ranks)
-            if best == never:
-                break
-            first, second = self._merges[best]
-            at = ranks.index(best)
-            merged = pieces[:at]
-            while at < len(pieces):
-                if pieces[at] == first and pieces[at + 1 : at + 2] == [second]:
-                    merged.append(first + second)
-                    at += 2
-                else:
-                    merged.append(pieces[at])
-                    at += 1
-            pieces = merged
+        known, never = self._ranks, len(self._ranks)
+        # Of each piece and the next.
+        ranks = [known.get(pair, never) for pair in pairwise(pieces)]
+        while (best := min(ranks, default=never)) != never:
+            at, merged = 0, "".join(self._merges[best])
+            while best in ranks[at:]:
+                at = ranks.index(best, at)
+                pieces[at : at + 2] = [merged]
+                del ranks[at]
+                # Only the neighbours of what was merged have other ranks now.
+                if at:
+                    ranks[at - 1] = known.get((pieces[at - 1], merged), never)
+                if at < len(ranks):
+                    ranks[at] = known.get((merged, pieces[at + 1]), never)
         return self._look_up(pieces)
 
     def _look_up(self, pieces: Iterable[str]) -> bytes:
