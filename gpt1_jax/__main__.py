@@ -44,7 +44,7 @@ def describe() -> str:
 
     return "\n".join(
         [
-            "Commands (gpt1 COMMAND --help lists the flags of one):",
+            "Commands: gpt1 COMMAND, or python -m gpt1_jax COMMAND; with --help, its flags:",
             *list_commands(COMMANDS),
             "",
             "Presets of pre-training (gpt1 train --config=pretrain[:PRESET]):",

@@ -7,6 +7,7 @@ from absl import flags
 
 from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.wording import counted
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
 _STEP = flags.DEFINE_integer("step", None, "a step, from 1: prints what each row of its batch was")
@@ -65,7 +66,7 @@ def main(_: list[str]) -> None:
         for visit in audit.find(_FIND.value):
             print(json.dumps(visit._asdict()), flush=True)
             count += 1
-        print(f"read {count:,} times so far", file=sys.stderr)
+        print(f"read {counted(count, 'time')} so far", file=sys.stderr)
     else:
         print(json.dumps(audit.replay(_REPLAY.value or "")), flush=True)
 

@@ -18,6 +18,7 @@ from gpt1_jax.config import schema
 from gpt1_jax.errors import Stopped, UserError
 from gpt1_jax.help import describe_command
 from gpt1_jax.troubles import explain
+from gpt1_jax.wording import fitted
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -60,7 +61,7 @@ def door(
         known = explain(error)
         if known is None:
             raise
-        print(f"error: {_as_typed(str(known), fields)}", file=sys.stderr)
+        print(fitted(f"error: {_as_typed(str(known), fields)}"), file=sys.stderr)
         sys.exit(2 if isinstance(known, UserError) else 1)
     finally:
         signals.ignore()
@@ -153,9 +154,9 @@ def _parse(positional: Sequence[str], argv: list[str]) -> list[str]:
         hint = _suggest(name) if "=" in surplus[0] else "write --flag=value."
         raise UserError(f"The argument {surplus[0]!r} belongs to no flag; {hint}")
     if missing:
-        raise UserError(
-            f"There is no {' and no '.join(missing)}; write {' '.join(positional)} after the flags."
-        )
+        names = " and ".join(name.rstrip("…") for name in missing)
+        verb = "are" if len(missing) > 1 else "is"
+        raise UserError(f"{names} {verb} missing; write {' '.join(positional)} behind the command.")
     return rest
 
 

@@ -60,14 +60,17 @@ def list_presets() -> list[str]:
 
 def list_tasks() -> list[str]:
     """Returns a line for each kind of task with the names of its tasks."""
-    from gpt1_jax.tasks.catalog import CATALOG
+    from gpt1_jax.tasks.catalog import CATALOG, ZERO_SHOT_ONLY
+    from gpt1_jax.tasks.lambada import NAME
 
     kinds: dict[str, list[str]] = {}
     for name, task in CATALOG.items():
-        if name != "custom":
+        if name != "custom" and name not in ZERO_SHOT_ONLY:
             kinds.setdefault(task.kind, []).append(name)
     listed = {kind: " ".join(names) for kind, names in kinds.items()}
-    return _table(listed | {"any kind": "custom (your own; --config.finetune.kind names the kind)"})
+    listed["any kind"] = "custom (your own; --config.finetune.kind names the kind)"
+    listed["zero-shot"] = f"{' '.join([NAME, *ZERO_SHOT_ONLY])} (gpt1 evaluate --zero_shot=TASK)"
+    return _table(listed)
 
 
 def list_commands(commands: dict[str, str]) -> list[str]:

@@ -59,6 +59,7 @@ def main(arguments: list[str]) -> None:
             print(picture)
         else:
             write_whole(output, picture + "\n")
+            print(output)
         return
     if len(places) == 1 and not Run(str(places[0])).exists() and output is None:
         found = [read_facts(run) for run in find_runs(places[0])]

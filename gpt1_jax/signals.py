@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from gpt1_jax.errors import Stopped
+from gpt1_jax.wording import fitted
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP", signal.SIGINT: "Ctrl-C"}
 NOTHING_NEW = "before there was anything new to save"
@@ -154,7 +155,7 @@ def say(sentence: str) -> None:
     """Writes a line to standard error, if that still exists; on a terminal in the place of a progress bar."""
     with contextlib.suppress(OSError):
         clear = _CLEAR if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
-        os.write(2, f"{clear}{sentence}\n".encode())
+        os.write(2, f"{clear}{fitted(sentence)}\n".encode())
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -1,12 +1,13 @@
-"""Counts in sentences: "1 step" and "2 steps", wherever a number is said with what it counts."""
+"""Sentences: "1 step" and "2 steps", wherever a number is said with what it counts; whole words on a terminal."""
 
 import ast
 import re
 from pathlib import Path
 
 import pytest
+from terminal_support import run_in_terminal
 
-from gpt1_jax.wording import counted
+from gpt1_jax.wording import counted, fitted
 
 ROOT = Path(__file__).parents[1]
 # The plural of a noun at the beginning of what follows a number, perhaps behind an adjective that ends likewise.
@@ -59,3 +60,26 @@ def test_no_sentence_counts_without_the_one_function_that_knows_the_singular(roo
         for sentence in bare_counts(path.read_text())
     }
     assert not bare, "\n".join(sorted(bare))
+
+
+# ── Terminals ────────────────────────────────────────────────────────────────────────────────────────────────
+
+SENTENCE = (
+    "error: --input: line 1 of a-file-with-hyphens.txt is not JSON (a  b\t); write an object, such as {}."
+)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_a_line_on_a_terminal_ends_between_words(columns: int) -> None:
+    program = f"import sys; from gpt1_jax.wording import fitted; print(fitted({SENTENCE!r}), file=sys.stderr)"
+    lines = run_in_terminal(program, columns).replace("\r\n", "\n").rstrip("\n").split("\n")
+    assert all(len(line) <= columns for line in lines) and " ".join(lines).split() == SENTENCE.split()
+    assert len(lines) == -(-len(SENTENCE) // columns)
+
+
+def test_a_long_path_is_not_cut_and_a_file_gets_the_sentence_in_one_line() -> None:
+    path = "/a" * 60
+    program = f"import sys; from gpt1_jax.wording import fitted; print(fitted('at {path}.'), file=sys.stderr)"
+    assert f"{path}." in run_in_terminal(program, 40)
+    assert run_in_terminal(program, 0) == f"at {path}.\r\n"
+    assert fitted(SENTENCE) == SENTENCE

@@ -211,7 +211,9 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"{where} is JSON nested too deep to be read; fix it.") from None
     except ValueError as error:
-        raise UserError(f"{where} is not JSON ({error}); fix it.") from error
+        raise UserError(
+            f'{where} is not JSON ({error}); write an object, such as {{"text": "…"}}.'
+        ) from error
     if not isinstance(record, dict):
         raise UserError(f"{where} is {text[:2000].strip()!r:.80}, expected a JSON object; fix it.")
     if _SURROGATE.search(text):

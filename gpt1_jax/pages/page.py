@@ -95,7 +95,7 @@ def describe_score(facts: Facts) -> str:
         return "no evaluation yet"
     further = best.get("bits_per_byte")
     masked = "" if facts.config.model.causal or facts.config.finetune else "masked "
-    told = f"{masked}{name} {best[name]:.4g}" + (f", {further:.4g} bits per byte" if further else "")
+    told = f"{masked}{_words(name)} {best[name]:.4g}" + (f", {further:.4g} bits per byte" if further else "")
     return told if best.get("step") == facts.step else f"{told} at step {best.get('step')}"
 
 
@@ -160,7 +160,12 @@ def _scores(runs: Sequence[Facts]) -> str:
                 ]
             )
     unique = [row for number_, row in enumerate(rows) if row not in rows[:number_]]
-    return table(["", *names], unique) if unique else "<p>No evaluation yet.</p>"
+    return table(["", *map(_words, names)], unique) if unique else "<p>No evaluation yet.</p>"
+
+
+def _words(metric: str) -> str:
+    """Returns the name of a metric as a reader knows it: "bits per byte"."""
+    return metric.replace("_", " ")
 
 
 def _paper(facts: Facts) -> dict[str, tuple[str, float]]:
@@ -189,16 +194,17 @@ def _majority(judged: Judged) -> tuple[int, int]:
 
 def _charts(runs: Sequence[Facts]) -> str:
     shorts = _short(runs)
-    wanted = [*CURVES, *((name.replace("_", " "), ((f"validation {name}", True),)) for name in _SCORES)]
+    wanted = [*CURVES, *((_words(name), ((f"validation {name}", True),)) for name in _SCORES)]
     measured = sorted({name for facts in runs for name in facts.curves if name.startswith("zero-shot ")})
-    wanted += [
-        (name.replace("_", " "), ((name, False),)) for name in measured if not name.endswith(" examples")
-    ]
+    wanted += [(_words(name), ((name, False),)) for name in measured if not name.endswith(" examples")]
     figures = []
     for title, metrics in wanted:
         series = [
             Series(
-                f"{short} {name}" if len(runs) > 1 else name, place if len(runs) > 1 else hue, points, dashed
+                f"{short} {_words(name)}" if len(runs) > 1 else _words(name),
+                place if len(runs) > 1 else hue,
+                points,
+                dashed,
             )
             for place, (facts, short) in enumerate(zip(runs, shorts, strict=True))
             for hue, (name, dashed) in enumerate(metrics)

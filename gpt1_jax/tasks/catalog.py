@@ -116,6 +116,9 @@ CATALOG: dict[str, Task] = {
     )
 }
 
+# There is nothing to train on: a pre-trained run answers, or one that was fine-tuned on mnli.
+ZERO_SHOT_ONLY = ("dprd", "ax")
+
 
 def find_task(name: str, named: str = "finetune.task=") -> Task:
     """Returns the task of a name; `custom` comes without labels, which `read_task` finds in the data.
@@ -129,6 +132,8 @@ def find_task(name: str, named: str = "finetune.task=") -> Task:
     """
     if name in CATALOG:
         return CATALOG[name]
+    if not name:
+        raise UserError(f"{named} lacks the task behind it; name one of {', '.join(CATALOG)}.")
     nearest = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.6)
     hint = f"did you mean {nearest[0]}? The tasks" if nearest else "the tasks"
     raise UserError(f"{named}{name} is not a task; {hint} are {', '.join(CATALOG)}.")

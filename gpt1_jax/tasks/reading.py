@@ -7,7 +7,7 @@ from typing import Any
 from gpt1_jax.config import DataConfig, FinetuneConfig
 from gpt1_jax.disk.paths import expand_local
 from gpt1_jax.errors import UserError
-from gpt1_jax.tasks.catalog import find_task
+from gpt1_jax.tasks.catalog import ZERO_SHOT_ONLY, find_task
 from gpt1_jax.tasks.custom import read_custom, read_custom_validation
 from gpt1_jax.tasks.demo_tasks import DEMO_TASKS, read_demo_examples
 from gpt1_jax.tasks.examples import hold_out
@@ -52,7 +52,7 @@ def read_task(finetune: FinetuneConfig, data: DataConfig, begun: Task | None = N
             or damaged; a row is not an example of the task.
     """
     task = find_task(finetune.task)
-    if task.name in ("dprd", "ax"):
+    if task.name in ZERO_SHOT_ONLY:
         run = "a run fine-tuned on mnli" if task.name == "ax" else "a pre-trained run"
         raise UserError(
             f"finetune.task={task.name!r} is zero-shot only; run gpt1_jax.evaluate with "

@@ -197,8 +197,8 @@ class Audit:
         ranges = [*find_text(self.corpus.train, self.corpus.tokenizer, text)]
         if not ranges:
             held_out = next(find_text(self.corpus.validation, self.corpus.tokenizer, text), None)
-            where = "only the held-out part has it" if held_out else "neither has the held-out part"
-            raise UserError(f"--find={text:.60} is nowhere in the training text, and {where}; name another.")
+            where = "the training text; the held-out part has it" if held_out else "the text of the run"
+            raise UserError(f"--find={text:.60} does not occur in {where}; name another, letter by letter.")
         return ranges
 
     def replay(self, span: str) -> Comparison:

@@ -135,7 +135,7 @@ def test_slips_are_told(runner: Runner, audit: Audit, undisturbed: Path) -> None
     for call, told in (
         (lambda: next(audit.rows(0)), f"--step=0 is no step of this run; name one from 1 to {STEPS}"),
         (lambda: next(audit.rows(STEPS + 1)), f"--step={STEPS + 1}"),
-        (lambda: audit.find("nowhere at all"), "nowhere in the training text"),
+        (lambda: audit.find("nowhere at all"), "does not occur in the text of the run"),
         (lambda: audit.find(""), "--find is empty"),
         (lambda: audit.replay("8"), "not a span of steps"),
         (lambda: audit.replay("8:8"), "not a span of steps"),

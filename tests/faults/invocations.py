@@ -155,8 +155,8 @@ FLAGS = wrong(
     tokenize → --workdir=RUN | --tokenizer
     tokenize {RUN} --tokenizer=openai:model → either
     tokenize {RUN} --decode=maybe → --decode=maybe is not true or false
-    convert → There is no IN and no OUT
-    convert IN → There is no OUT
+    convert → IN and OUT are missing
+    convert IN → OUT is missing
     convert IN OUT more → 'more' belongs to no flag
     convert IN OUT → --from=FORMAT and --to=FORMAT
     convert --from=openai IN OUT → --to=FORMAT
@@ -293,7 +293,7 @@ FIELDS = wrong(
     main {TINY} --config.init_from=nosuch → nosuch is not a run directory
     main {TINY} --config.init_from=text.txt → text.txt is not a run directory
     main {CUSTOM} --config.finetune.task=imdb → --config.finetune.task=imdb is not a task | cola
-    main {CUSTOM} --config.finetune.task= → --config.finetune.task= is not a task
+    main {CUSTOM} --config.finetune.task= → --config.finetune.task= lacks the task
     main {CUSTOM} --config.finetune.task=dprd → zero-shot
     main {CUSTOM} --config.finetune.task=cola → --config.data.source | train.tsv
     main {CUSTOM} --config.finetune.kind=nosuch → --config.finetune.kind='nosuch' is not one of
@@ -315,7 +315,7 @@ FIELDS = wrong(
     main {CUSTOM} --config.data.source=files:latin1.csv → UTF-8
     main {CUSTOM} --config.data.source=files:fifo.csv → fifo.csv
     main {CUSTOM} --config.data.source=nosuch → --config.data.source='nosuch'
-    main --config={ROOT}/configs/finetune.py → is not a task
+    main --config={ROOT}/configs/finetune.py → --config=configs/finetune.py: lacks the task | cola
     main --config={ROOT}/configs/finetune.py:imdb → --config=configs/finetune.py:imdb is not a task
     main --config={ROOT}/configs/finetune.py:colla → did you mean cola?
     main --config={ROOT}/configs/finetune.py:cola → --config.init_from is missing

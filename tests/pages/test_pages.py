@@ -212,7 +212,7 @@ def test_a_list_says_the_score_of_each_run(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "books")
     make_tuned(tmp_path / "runs" / "tuned" / "cola")
     said = [describe_score(read_facts(run)) for run in find_runs(Run(str(tmp_path)).directory)]
-    assert said == ["loss 3.4, 2.5 bits per byte", "matthews_correlation 0.3"]
+    assert said == ["loss 3.4, 2.5 bits per byte", "matthews correlation 0.3"]
     # A best that others followed is told with its step.
     facts = read_facts(find_runs(Run(str(tmp_path)).directory)[0])
     went_on = {**facts.curves, "loss": [*facts.curves["loss"], (50, 3.6)]}
