@@ -41,6 +41,7 @@ def door(
     _fill_standard_descriptors()
     _speak_utf8()
     logging.set_verbosity(logging.WARNING)
+    logging.get_absl_handler().setFormatter(_Plain())
     # These loggers also print what they raise.
     for name in ("asyncio", "gcsfs", "fsspec", "urllib3"):
         python_logging.getLogger(name).setLevel(python_logging.CRITICAL)
@@ -99,6 +100,14 @@ def _speak_utf8() -> None:
         if stream is not None:
             encoding = stream.encoding if stream.isatty() else "utf-8"
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+class _Plain(python_logging.Formatter):
+    """What is logged as a user reads it: "warning: …", without the time and the line of the code."""
+
+    def format(self, record: python_logging.LogRecord) -> str:
+        """Returns the line."""
+        return fitted(f"{record.levelname.lower()}: {super().format(record)}")
 
 
 class _Help(flags.BooleanFlag):

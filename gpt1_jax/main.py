@@ -1,4 +1,4 @@
-"""Trains a model: python -m gpt1_jax.main --config=FILE.py[:PRESET] [--workdir=RUN]."""
+"""Trains a model: python -m gpt1_jax.main --config=FILE.py[:PRESET] [--workdir=RUN] [--config.KEY=VALUE …]."""
 
 import contextlib
 import json

@@ -308,3 +308,18 @@ def test_a_closed_standard_input_is_no_pipe_of_ours(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2 and "w is not a run directory" in done.stderr
+
+
+def test_a_warning_is_a_line_for_a_reader_without_the_time_and_place_of_its_code(tmp_path: Path) -> None:
+    program = """
+from absl import logging
+from gpt1_jax.door import door
+
+def main(_):
+    logging.warning("%s is left out", "a line")
+    logging.info("not told")
+
+door(main)
+"""
+    done = start(tmp_path, "-c", program)
+    assert (done.returncode, done.stderr) == (0, "warning: a line is left out\n")

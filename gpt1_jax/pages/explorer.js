@@ -85,7 +85,7 @@ function explore(section) {
   }
 
   function showAttention({ layer, head, token } = state) {
-    const whose = head === heads ? `mean of ${heads} heads` : `head ${head + 1}`;
+    const whose = head === heads ? `mean of ${heads === 1 ? "1 head" : `${heads} heads`}` : `head ${head + 1}`;
     told.replaceChildren(
       "“", isolated(data.pieces[token]), `” attends in layer ${layer + 1}, ${whose}, to what has a color:`);
     seen.forEach((button, to) => {

@@ -132,7 +132,7 @@ def _table(
             )
     if passed:
         logging.warning(
-            "%s: %d lines of %s have the wrong number of columns; they are left out.", _NAME, passed, path
+            "%s: %s of %s left out for a wrong number of columns.", _NAME, counted(passed, "line"), path
         )
 
 

@@ -255,7 +255,7 @@ FIELDS = wrong(
     main {TINY} --config.train.profile_steps=5:1 → --config.train.profile_steps=5:1
     main {TINY} --config.mesh.tensor=0 → --config.mesh.tensor=0
     main {TINY} --config.mesh.data=-1 --config.mesh.fsdp=-1 → only one
-    main {TINY} --config.mesh.data=1000 → 1000 | devices
+    main {TINY} --config.mesh.data=1000 → 1000 | device
     main {TINY} --config.mesh.slices=3 → mesh
     main {TINY} --config.model.context_length=600000 → dropout tells apart
     main {TINY} --config.model.context_length=16000 → --config.model.context_length=16000 is too long
