@@ -4,11 +4,13 @@ Letters: B batch, S sequences per example, T positions (the width of the batch),
 outputs of the head at each.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from gpt1_jax.data.shapes import Shared
 from gpt1_jax.hashing import hash_numbers
 from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.grouping import Grouping, find_strata
@@ -117,23 +119,27 @@ class TaskBatches:
 
 
 class TaskEvaluationBatches:
-    """Every example once, sorted by length."""
+    """Every example once, in company of similar length."""
 
-    def __init__(self, examples: EncodedExamples, batch_size: int) -> None:
-        """Prepares batches of these examples, which are not copied."""
-        self.batch_size = batch_size
-        # Row r of batch s is example order[s · B + r].
-        self.order = np.argsort(examples.lengths(), kind="stable")
-        self.num_batches = -(-len(examples) // batch_size)
-        self.widths = choose_widths(examples.lengths(), NUM_EVALUATION_WIDTHS)
+    def __init__(self, examples: EncodedExamples, batches: Sequence[Shared]) -> None:
+        """Takes the examples, which are not copied, and which of them share a batch."""
+        self.batches = batches
         self._examples = examples
-        self._lengths = examples.lengths()
 
     def rows(self, step: int, start: int, stop: int) -> TaskBatch:
-        """Returns rows start:stop of batch `step`, without noise; rows that fill up the last batch are padding."""
-        batch = self.order[step * self.batch_size : (step + 1) * self.batch_size]
-        width = _smallest_width(self.widths, int(self._lengths[batch].max()))
-        return assemble(self._examples, batch[start:stop], stop - start, width, batch)
+        """Returns rows start:stop of batch `step`, without noise; rows that fill up a batch are padding."""
+        numbers, _, width = self.batches[step]
+        return assemble(self._examples, numbers[start:stop], stop - start, width, numbers)
+
+
+def in_two_widths(lengths: np.ndarray, batch_size: int) -> list[Shared]:
+    """Returns batches of N examples, sorted by length, as fine-tuning evaluates them: in two widths chosen for them."""
+    order = np.argsort(lengths, kind="stable")
+    widths = choose_widths(lengths, NUM_EVALUATION_WIDTHS)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [
+        Shared(batch, batch_size, _smallest_width(widths, int(lengths[batch].max()))) for batch in batches
+    ]
 
 
 def choose_widths(lengths: np.ndarray, count: int = NUM_WIDTHS) -> list[int]:

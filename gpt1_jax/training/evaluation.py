@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from gpt1_jax.data.batches import EvaluationBatches
 from gpt1_jax.data.corpus import Split
 from gpt1_jax.data.masked import MaskedEvaluationBatches
+from gpt1_jax.data.shapes import bounds_on, in_few_shapes
 from gpt1_jax.devices.mesh import place_rows, replicated
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.embedding import table_rows
@@ -20,7 +21,7 @@ from gpt1_jax.model.losses import token_log_probabilities
 from gpt1_jax.model.output import before_table
 from gpt1_jax.model.output import logits as logits_of
 from gpt1_jax.model.trunk import Trunk, make_trunk, used_rows
-from gpt1_jax.tasks.batches import TaskEvaluationBatches
+from gpt1_jax.tasks.batches import TaskEvaluationBatches, in_two_widths
 from gpt1_jax.tasks.encoded import EncodedExamples, LabelForm
 from gpt1_jax.training import stopping
 from gpt1_jax.training.objectives import Objective
@@ -98,9 +99,9 @@ class Predict(Protocol):
     """What computes something of examples with parameters."""
 
     def __call__(
-        self, params: Any, examples: EncodedExamples, batch_size: int, watch: Watch = unwatched
+        self, params: Any, examples: EncodedExamples, batch_size: int | None, watch: Watch = unwatched
     ) -> list[np.ndarray]:
-        """Returns what is found for each example, in order."""
+        """Returns what is found for each example, in order, `batch_size` at a time, or in few shapes if it is None."""
         ...
 
 
@@ -111,7 +112,7 @@ def make_predict(model: Classifier, mesh: Mesh) -> Predict:
         found, _ = cast(Any, model.apply({"params": params}, batch.tokens, None, batch.types, batch.groups))
         return found
 
-    return _over_examples(logits, mesh)
+    return _over_examples(logits, mesh, model.trunk.config.context_length)
 
 
 def make_generate(model: Classifier, mesh: Mesh) -> Callable[[Any], Generator]:
@@ -143,13 +144,11 @@ def make_score(model: Trunk, mesh: Mesh) -> Predict:
         scored = real & (jnp.arange(real.shape[-1]) >= first[:, None])
         return jnp.where(scored, found, 0).sum(-1).reshape(batch.labels.shape)
 
-    return _over_examples(score, mesh)
+    return _over_examples(score, mesh, model.config.context_length)
 
 
-def make_guess(
-    model: Trunk, mesh: Mesh, barred: np.ndarray
-) -> Callable[[Any, EncodedExamples, int], np.ndarray]:
-    """Returns a function (parameters, queries, batch size) → what the model makes of the scored tokens, float32 [N, 3].
+def make_guess(model: Trunk, mesh: Mesh, barred: np.ndarray) -> Callable[[Any, EncodedExamples], np.ndarray]:
+    """Returns a function (parameters, queries) → what the model makes of the scored tokens, float32 [N, 3].
 
     These are the log-probability of the tokens; whether each of them is the most probable; and whether it is, if the
     first may be none of the barred pieces.
@@ -178,38 +177,43 @@ def make_guess(
         parts = [jnp.where(scored, chances, 0).sum(-1), *((x | ~scored).all(-1) for x in (right, filtered))]
         return jnp.stack([part.astype(jnp.float32) for part in parts], -1)[:, None]
 
-    def measure(params: Any, queries: EncodedExamples, batch_size: int) -> np.ndarray:
+    def measure(params: Any, queries: EncodedExamples) -> np.ndarray:
         most = int(queries.labels.max())
-        run = _over_examples(lambda params, batch: guess(params, batch, most), mesh)
-        return np.concatenate(run(params, queries, batch_size))
+        run = _over_examples(
+            lambda params, batch: guess(params, batch, most), mesh, model.config.context_length
+        )
+        return np.concatenate(run(params, queries, None))
 
     return measure
 
 
-def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh) -> Predict:
-    """Applies (parameters, batch) → [B, P, C] to all examples; it is compiled once for each width of their batches."""
+def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh, context: int) -> Predict:
+    """Applies (parameters, batch) → [B, P, C] to all examples; it is compiled once for each shape of their batches."""
     compiled = jax.jit(function, out_shardings=replicated(mesh))
 
     def predict(
-        params: Any, examples: EncodedExamples, batch_size: int, watch: Watch = unwatched
+        params: Any, examples: EncodedExamples, batch_size: int | None, watch: Watch = unwatched
     ) -> list[np.ndarray]:
         if not len(examples):
             return []
-        rows = -(-batch_size // mesh.size) * mesh.size
-        batches = TaskEvaluationBatches(examples, rows)
-        parts: list[Any] = []
-        for step in range(batches.num_batches):
+        lengths = examples.lengths()
+        if batch_size is None:
+            shared = in_few_shapes(lengths, bounds_on(mesh, context), examples.sequences)
+        else:
+            shared = in_two_widths(lengths, -(-batch_size // mesh.size) * mesh.size)
+        batches, parts = TaskEvaluationBatches(examples, shared), []
+        for step, (_, rows, _) in enumerate(shared):
             stopping.check()
             batch = place_rows(lambda start, stop, step=step: batches.rows(step, start, stop), rows, mesh)
             parts.append(compiled(params, batch))
             if step >= 2:
                 # This keeps a stop from being far behind, and the devices from holding all outputs.
                 parts[step - 2] = jax.device_get(parts[step - 2])
-            watch(step + 1, batches.num_batches)
-        found = [output for part in jax.device_get(parts) for output in part]
-        lengths, predicted = examples.lengths(), [found[0]] * len(examples)
-        for number, output in zip(batches.order.tolist(), found, strict=False):
-            predicted[number] = _without_padding(output, examples.form, int(lengths[number]))
+            watch(step + 1, len(shared))
+        predicted = [np.zeros(0)] * len(examples)
+        for (numbers, _, _), part in zip(shared, jax.device_get(parts), strict=True):
+            for number, output in zip(numbers.tolist(), part, strict=False):
+                predicted[number] = _without_padding(output, examples.form, int(lengths[number]))
         return predicted
 
     return predict

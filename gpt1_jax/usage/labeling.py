@@ -33,8 +33,6 @@ from gpt1_jax.usage.notices import check_finite, warn_once
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
 
-EXAMPLES_AT_ONCE = 32
-
 
 def predict(trained: "TrainedRun", given: object) -> Prediction | list[Prediction]:
     """Labels new examples, see `TrainedRun.predict`."""
@@ -105,7 +103,7 @@ def _head_outputs(
     for line in encoded.describe_cut(length):
         warn_once(line)
     with trained.on_mesh(), bar("predicting") as watch:
-        outputs = trained.compiled(_make_logits)(trained.params, encoded, EXAMPLES_AT_ONCE, watch)
+        outputs = trained.compiled(_make_logits)(trained.params, encoded, None, watch)
     for logits in outputs:
         check_finite(logits)
     return encoded, outputs

@@ -17,7 +17,7 @@ from gpt1_jax.model.inside import read_inside
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training import stopping
 from gpt1_jax.usage.notices import check_finite
-from gpt1_jax.usage.states import pad, rows_at_least
+from gpt1_jax.usage.states import pad
 from gpt1_jax.usage.windows import Window, make_batches
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def read_layers(
         asked: for each position, the piece whose probability is asked for.
         n: the number of guesses.
     """
-    rows, length = rows_at_least(trained), len(ids)
+    length = len(ids)
     # Few widths are compiled.
-    (batch,) = make_batches([Window(0, 0, 0, length)], trained.config.model.context_length, rows)
-    tokens, groups = pad([ids] * rows, rows, batch.width)
+    (batch,) = make_batches([Window(0, 0, 0, length)], trained.bounds)
+    tokens, groups = pad([ids] * batch.rows, batch.rows, batch.width)
     targets, _ = pad([asked], 1, batch.width)
     with trained.on_mesh():
         read = trained.compiled(_make_layers, n)
@@ -76,7 +76,7 @@ def read_hidden(trained: "TrainedRun", ids: Sequence[int], places: Sequence[int]
         np.zeros(len(places), np.float32),
     )
     windows = [Window(number, 0, 0, len(ids)) for number in range(len(places))]
-    for batch in make_batches(windows, trained.config.model.context_length, rows_at_least(trained)):
+    for batch in make_batches(windows, trained.bounds):
         stopping.check()
         numbers = [window.passage for window in batch.windows]
         at = np.zeros(batch.rows, np.int32)

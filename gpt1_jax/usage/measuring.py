@@ -25,7 +25,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.evaluation import make_guess, make_score, perplexity
 from gpt1_jax.usage import evaluating
 from gpt1_jax.usage.bar import bar
-from gpt1_jax.usage.labeling import EXAMPLES_AT_ONCE, predict_examples
+from gpt1_jax.usage.labeling import predict_examples
 from gpt1_jax.usage.notices import warn_once
 from gpt1_jax.usage.trained import TrainedRun
 
@@ -104,7 +104,7 @@ def zero_shot(
     def measure(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
         queries = _encode(trained, [ask(task, example) for example in examples])
         with trained.on_mesh(), bar("measuring") as watch:
-            found = rank(trained.trunk_params, queries, EXAMPLES_AT_ONCE, watch)
+            found = rank(trained.trunk_params, queries, None, watch)
         return np.concatenate(found), queries.labels
 
     validation = _read_judged(task, data)
@@ -177,7 +177,7 @@ def _last_words(trained: TrainedRun, data: DataConfig) -> dict[str, float]:
     guess = make_guess(trained.trunk, trained.mesh, lambada.stop_pieces(trained.tokenizer))
     queries = _encode(trained, [[passage] for passage in passages])
     with trained.on_mesh():
-        chances, right, filtered = guess(trained.trunk_params, queries, EXAMPLES_AT_ONCE).T
+        chances, right, filtered = guess(trained.trunk_params, queries).T
     return {
         "accuracy": float(right.mean()),
         "accuracy_without_stop_words": float(filtered.mean()),

@@ -23,7 +23,6 @@ from gpt1_jax.training import stopping
 from gpt1_jax.usage.notices import check_finite
 from gpt1_jax.usage.windows import (
     CHARACTERS_AT_ONCE,
-    ROWS,
     Passage,
     Request,
     check_request,
@@ -161,7 +160,7 @@ class Scorer:
         # Alternatives take memory, so that fewer tokens are in flight.
         each = max(1, self._top)
         self._characters = min(CHARACTERS_AT_ONCE, _ALTERNATIVES // each)
-        self._rows = min(ROWS, max(1, _ALTERNATIVES // (each * context)))
+        self._rows = max(1, _ALTERNATIVES // (each * context))
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Any]:
         """Yields the score of each text or record in order, with few of them in memory at once."""
@@ -187,16 +186,14 @@ class Scorer:
 
     def _read(self, passages: Sequence[Passage]) -> list[Readings]:
         """Returns what the model says of each passage."""
-        trained, mesh = self._trained, self._trained.mesh
+        trained = self._trained
         found = [_blank(len(passage.ids), self._top) for passage in passages]
         windows = [
             window
             for number, passage in enumerate(passages)
             for window in cut(number, passage, self._context, self._stride, self._last_full)
         ]
-        for batch in make_batches(
-            windows, self._context, mesh.shape["data"] * mesh.shape["fsdp"], self._rows
-        ):
+        for batch in make_batches(windows, trained.bounds, self._rows):
             stopping.check()
             with trained.on_mesh():
                 readings = trained.compiled(_make_readings, self._top)
@@ -228,7 +225,8 @@ def _make_readings(trained: "TrainedRun", top: int) -> Any:
         table = params["tokens"][: trunk.vocab_size].astype(states.dtype)
         rows, length = targets.shape
         # Not all logits are held at once.
-        chunk = math.gcd(length, max(1, CHUNK_ROWS // rows))
+        most = max(1, CHUNK_ROWS // rows)
+        chunk = max(size for size in range(1, length + 1) if length % size == 0 and size <= most)
 
         def split(x: jax.Array) -> jax.Array:
             return x.reshape(rows, length // chunk, chunk, *x.shape[2:]).swapaxes(0, 1)

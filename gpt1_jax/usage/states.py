@@ -54,11 +54,14 @@ def read_ids(trained: "TrainedRun", given: object) -> list[int]:
 def logits(trained: "TrainedRun", ids: object) -> np.ndarray:
     """Returns the logits at each id, see `TrainedRun.logits`."""
     checked = _check_length(trained, check_ids(ids, "ids", trained.tokenizer.vocab_size))
-    rows = np.zeros((rows_at_least(trained), len(checked)), np.int32) + np.array(checked, np.int32)
-    groups, places = _apart(trained, rows)
+    tokens, groups, places = _lone(trained, checked)
+    # Causal positions never see the padding behind them.
+    needed = trained.documents.apart or not trained.config.model.causal
     with trained.on_mesh():
-        found = trained.compiled(_make_logits)(trained.trunk_params, rows, groups, places)
-        return check_finite(np.array(found))
+        found = trained.compiled(_make_logits)(
+            trained.trunk_params, tokens, groups if needed else None, places
+        )
+        return check_finite(np.array(found[: len(checked)]))
 
 
 def states(trained: "TrainedRun", text: object, layer: object) -> np.ndarray:
@@ -119,7 +122,7 @@ def embed(trained: "TrainedRun", texts: object) -> np.ndarray:
         sequences = [surround(trained, ids, length) for ids in map(trained.tokenizer.encode, members)]
     vectors = np.zeros((len(members), model.d_model), np.float32)
     windows = [Window(number, 0, 0, len(ids)) for number, ids in enumerate(sequences) if ids]
-    for batch in make_batches(windows, length, rows_at_least(trained)):
+    for batch in make_batches(windows, trained.bounds):
         stopping.check()
         numbers = [window.passage for window in batch.windows]
         tokens, groups = pad([sequences[number] for number in numbers], batch.rows, batch.width)
@@ -178,25 +181,18 @@ def _make_inside(trained: "TrainedRun") -> Any:
 
 def inside(trained: "TrainedRun", ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the states [L + 1, T, D] and the weights of attention [L, H, T, T] of one sequence."""
-    rows, length = rows_at_least(trained), len(ids)
-    # Few widths are compiled.
-    (batch,) = make_batches([Window(0, 0, 0, length)], trained.config.model.context_length, rows)
-    tokens, groups = pad([ids] * rows, rows, batch.width)
-    apart, places = _apart(trained, tokens)
-    groups = groups if apart is None else np.where(groups == _PADDING, _PADDING, apart)
+    length, (tokens, groups, places) = len(ids), _lone(trained, ids)
     with trained.on_mesh():
         found, weights = trained.compiled(_make_inside)(trained.trunk_params, tokens, groups, places)
         return np.array(found[:, :length]), np.array(weights[:, :, :length, :length])
 
 
-def _apart(trained: "TrainedRun", tokens: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Returns the groups and places [B, T] of ids that hold several documents, as they were read in training."""
-    return trained.documents.read(tokens) if trained.config.model.causal else (None, None)
-
-
-def rows_at_least(trained: "TrainedRun") -> int:
-    """Returns the least number of rows of a batch."""
-    return trained.mesh.shape["data"] * trained.mesh.shape["fsdp"]
+def _lone(trained: "TrainedRun", ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Returns the tokens, groups and places [B, T] of one sequence, in rows of one of few widths."""
+    (batch,) = make_batches([Window(0, 0, 0, len(ids))], trained.bounds)
+    tokens, groups = pad([ids] * batch.rows, batch.rows, batch.width)
+    apart, places = trained.documents.read(tokens) if trained.config.model.causal else (None, None)
+    return tokens, groups if apart is None else np.where(groups == _PADDING, _PADDING, apart), places
 
 
 def _check_length(trained: "TrainedRun", ids: list[int]) -> list[int]:

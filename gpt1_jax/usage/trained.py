@@ -15,6 +15,7 @@ from absl import logging
 
 from gpt1_jax.arguments import check_ids, check_path, check_step, check_text
 from gpt1_jax.data.documents import Documents
+from gpt1_jax.data.shapes import bounds_on
 from gpt1_jax.devices.compile_cache import keep_compiled
 from gpt1_jax.devices.mesh import mesh_at_hand, use
 from gpt1_jax.model.decoding.settings import BeyondContext, Generation, Settings
@@ -70,6 +71,7 @@ class TrainedRun:
         restored = restore_chosen(self.run, parts, chosen, logging.warning)
         self.step, self.params = int(restored["step"]), restored["params"]
         self.documents = Documents.of(self.config.data, self.tokenizer)
+        self.bounds = bounds_on(self.mesh, self.config.model.context_length)
         self._compiled: dict[Any, Any] = {}
 
     def __repr__(self) -> str:

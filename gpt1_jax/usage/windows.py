@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt1_jax.arguments import check_text, shown
+from gpt1_jax.data.shapes import Bounds, in_few_shapes
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 
@@ -18,11 +19,6 @@ Request = str | Mapping[str, str]
 # Texts are scored in groups of at most so many, or so many characters, which limits memory.
 _TEXTS_AT_ONCE = 512
 CHARACTERS_AT_ONCE = 2**20
-# Windows that share a batch; fewer than a quarter go one by one.
-ROWS = 32
-_FEW = ROWS // 4
-# Windows are padded to the context, or to a half, a quarter or an eighth of it.
-_WIDTHS = (8, 4, 2, 1)
 
 
 class Passage(NamedTuple):
@@ -168,15 +164,8 @@ class WindowBatch(NamedTuple):
         return tokens, targets
 
 
-def make_batches(
-    windows: Iterable[Window], context: int, multiple: int, most: int = ROWS
-) -> Iterator[WindowBatch]:
-    """Yields batches, of few shapes in all, whose rows are a multiple of a number, and hardly more than `most`."""
-    widths = sorted({-(-context // parts) for parts in _WIDTHS})
-    by_width: dict[int, list[Window]] = {width: [] for width in widths}
-    for window in windows:
-        by_width[next(width for width in widths if width >= window.stop - window.start)].append(window)
-    for width, members in by_width.items():
-        rows = most if len(members) > _FEW else 1
-        for start in range(0, len(members), rows):
-            yield WindowBatch(members[start : start + rows], -(-rows // multiple) * multiple, width)
+def make_batches(windows: Sequence[Window], bounds: Bounds, most: int | None = None) -> Iterator[WindowBatch]:
+    """Yields batches of few shapes in all, with at most `most` rows, see `data.shapes.in_few_shapes`."""
+    lengths = [window.stop - window.start for window in windows]
+    for numbers, rows, width in in_few_shapes(lengths, bounds, most=most):
+        yield WindowBatch([windows[number] for number in numbers.tolist()], rows, width)

@@ -63,12 +63,18 @@ def assert_given(found: Any, name: str, what: str) -> None:
     assert found == (given if machine() == GIVEN["machine"] else approximately(given))
 
 
-def approximately(value: Any) -> Any:
+def assert_nearly_given(found: Any, name: str, what: str) -> None:
+    """Compares as `assert_given` does, but for a rounding of sums: that commit's code padded texts otherwise."""
+    here = machine() == GIVEN["machine"]
+    assert found == approximately(GIVEN[name][what], 1e-6 if here else 1e-4)
+
+
+def approximately(value: Any, rel: float = 1e-4) -> Any:
     if isinstance(value, dict):
-        return {key: approximately(member) for key, member in value.items()}
+        return {key: approximately(member, rel) for key, member in value.items()}
     if isinstance(value, list):
-        return [approximately(member) for member in value]
-    return pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+        return [approximately(member, rel) for member in value]
+    return pytest.approx(value, rel=rel) if isinstance(value, float) else value
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -77,7 +83,7 @@ def test_an_old_run_encodes_and_continues_a_text_as_it_did(name: str) -> None:
     assert run.step == GIVEN[name]["step"]
     assert_given(run.encode("the old river carries a song"), name, "ids")
     logits = run.logits(run.encode("the old river"))
-    assert_given([float(value) for value in logits[-1, :8]], name, "logits")
+    assert_nearly_given([float(value) for value in logits[-1, :8]], name, "logits")
     if name == "imported":  # from the pre-trained one, so that it would only say the same again
         return
     greedy = run.generate("the old river", temperature=0, max_new_tokens=10)
@@ -87,9 +93,8 @@ def test_an_old_run_encodes_and_continues_a_text_as_it_did(name: str) -> None:
 
 
 def test_an_old_finetuned_run_labels_as_it_did() -> None:
-    assert_given(
-        gpt1_jax.load("finetuned").predict([{"text": text} for text in TEXTS]), "finetuned", "predictions"
-    )
+    predictions = gpt1_jax.load("finetuned").predict([{"text": text} for text in TEXTS])
+    assert_nearly_given(predictions, "finetuned", "predictions")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from gpt1_jax.tasks.batches import (
     TaskEvaluationBatches,
     assemble,
     choose_widths,
+    in_two_widths,
 )
 from gpt1_jax.tasks.encoded import EncodedExamples, LabelForm
 from gpt1_jax.tasks.grouping import Batching, Grouping, Remainder
@@ -372,10 +373,12 @@ def test_no_width_is_beyond_the_longest_example_where_the_context_may_end() -> N
 @pytest.mark.parametrize(("count", "size"), [(45, 8), (40, 8), (3, 8), (1, 1)])
 def test_evaluation_has_every_example_once_where_its_order_says(count: int, size: int) -> None:
     examples = random_examples(count, 2)
-    batches = TaskEvaluationBatches(examples, size)
-    seen = [batches.rows(step, 0, size) for step in range(batches.num_batches)]
-    assert list(itertools.chain(*map(numbers, seen))) == batches.order.tolist()
-    assert sorted(batches.order.tolist()) == list(range(count))
+    shared = in_two_widths(examples.lengths(), size)
+    batches = TaskEvaluationBatches(examples, shared)
+    seen = [batches.rows(step, 0, size) for step in range(len(shared))]
+    order = [number for some, _, _ in shared for number in some.tolist()]
+    assert list(itertools.chain(*map(numbers, seen))) == order
+    assert sorted(order) == list(range(count))
     assert {batch.tokens.shape[:2] for batch in seen} == {(size, 2)}
     assert len({batch.tokens.shape for batch in seen}) <= NUM_EVALUATION_WIDTHS
     assert not any(batch.noise.any() for batch in seen)
@@ -384,16 +387,17 @@ def test_evaluation_has_every_example_once_where_its_order_says(count: int, size
 
 def test_evaluation_batches_grow_longer_and_pad_little() -> None:
     examples = random_examples(500)
-    batches = TaskEvaluationBatches(examples, 8)
-    lengths = examples.lengths()[batches.order]
+    shared = in_two_widths(examples.lengths(), 8)
+    lengths = examples.lengths()[np.concatenate([some for some, _, _ in shared])]
     assert (np.diff(lengths) >= 0).all()
-    computed = sum(batches.rows(step, 0, 8).tokens.size for step in range(batches.num_batches))
-    assert computed < 0.5 * 500 * lengths.max()
+    assert sum(rows * width for _, rows, width in shared) < 0.5 * 500 * lengths.max()
 
 
 def test_evaluation_rows_can_be_read_alone() -> None:
-    batches = TaskEvaluationBatches(random_examples(45, 2), 8)
-    for step in range(batches.num_batches):
+    examples = random_examples(45, 2)
+    shared = in_two_widths(examples.lengths(), 8)
+    batches = TaskEvaluationBatches(examples, shared)
+    for step in range(len(shared)):
         whole = batches.rows(step, 0, 8)
         pieces = [batches.rows(step, a, b) for a, b in [(0, 1), (1, 6), (6, 8)]]
         for array, arrays in zip(arrays_of(whole), zip(*map(arrays_of, pieces), strict=True), strict=True):
