@@ -112,7 +112,8 @@ def open_attention(
 class Cache(NamedTuple):
     """What a layer's attention keeps of past positions, so that nothing is computed twice.
 
-    All sequences are at the same slot; shorter ones begin at a later slot.
+    All sequences are at the same slot; those that are shorter, or came later, begin at a later one. The C places are a
+    ring: slot s is at place s mod C, where it stays until slot s + C takes over.
 
     Attributes:
         keys, values: [B, H, C, K].
@@ -129,17 +130,20 @@ def cached_attention(
 
     Args:
         query, key, value: [B, T, H, K].
-        cache: holds all slots before `slot`.
-        slot: int32, where the first of the T positions goes.
-        first: int32 [B], the slot at which each sequence begins.
+        cache: holds the slots before `slot`.
+        slot: int32, where the first of the T positions goes; all T follow one another in the ring.
+        first: int32 [B], the slot at which each sequence begins, of the C last ones.
 
     Returns:
         [B, T, H, K], and the cache with the new positions.
     """
-    place = (0, 0, slot, 0)
+    size = cache.keys.shape[2]
+    place = (0, 0, slot % size, 0)
     keys = jax.lax.dynamic_update_slice(cache.keys, key.swapaxes(1, 2), place)
     values = jax.lax.dynamic_update_slice(cache.values, value.swapaxes(1, 2), place)
-    rows, columns = slot + jnp.arange(query.shape[1]), jnp.arange(keys.shape[2])
+    rows = slot + jnp.arange(query.shape[1])
+    # The slots that the places hold by now.
+    columns = rows[-1] - (rows[-1] - jnp.arange(size)) % size
     visible = (rows[:, None] >= columns) & (columns >= first[:, None, None, None])
     scores = jnp.einsum("bqhk,bhsk->bhqs", query, keys, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(jnp.where(visible, scores * query.shape[-1] ** -0.5, MASKED)).astype(value.dtype)

@@ -9,7 +9,8 @@ from gpt1_jax.data.tokenizers.absent import NoTokenizer
 from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.decoding.generator import Generator, Reason, Sample
+from gpt1_jax.model.decoding.generator import Generator
+from gpt1_jax.model.decoding.samples import Reason, Sample
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.usage.notices import check_finite
 

@@ -15,7 +15,8 @@ from torch_support import torch_names
 from gpt1_jax.data.documents import Documents
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding import decode, generator
-from gpt1_jax.model.decoding.generator import Generator, Sample
+from gpt1_jax.model.decoding.generator import Generator
+from gpt1_jax.model.decoding.samples import Sample
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.lstm import LSTM
 from gpt1_jax.model.transformer import Transformer
@@ -147,9 +148,9 @@ def test_a_new_prompt_or_setting_compiles_nothing_new() -> None:
     with use_mesh() as mesh:
         write = Generator(Transformer(CONFIG, VOCAB), mesh, random_params())
         write([[1] * 17], Generation(max_new_tokens=20, top_k=5))
-        compiled = decode.begin._cache_size(), decode.proceed._cache_size()  # pyright: ignore
+        compiled = decode.enter._cache_size(), decode.proceed._cache_size()  # pyright: ignore
         write([[2] * 31], Generation(max_new_tokens=30, temperature=0.3, top_k=9, seed=5))
-        assert compiled == (decode.begin._cache_size(), decode.proceed._cache_size())  # pyright: ignore
+        assert compiled == (decode.enter._cache_size(), decode.proceed._cache_size())  # pyright: ignore
 
 
 # ── Sampling ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -52,7 +52,7 @@ def test_draws_have_the_exact_probabilities(temperature: float, top_k: int, top_
     sampling = scalars(temperature=temperature, top_k=top_k or PIECES, top_p=top_p)
     keys = jax.random.split(jax.random.key(1), DRAWS)
     repeated = jnp.broadcast_to(logits, (DRAWS, PIECES))
-    tokens, _ = jax.jit(choose)(repeated, keys, jnp.int32(0), sampling, None)
+    tokens, _ = jax.jit(choose)(repeated, keys, jnp.full(len(keys), 0), sampling, None)
     expected = exact(logits[0], temperature, top_k, top_p) * DRAWS
     counts = np.bincount(tokens, minlength=PIECES)
     assert counts[expected == 0].sum() == 0
@@ -95,7 +95,7 @@ def test_the_penalty_is_that_of_transformers() -> None:
 def test_greedy_takes_the_most_probable_and_tells_its_own_probability() -> None:
     logits = some_logits(rows=4)
     keys = jax.random.split(jax.random.key(0), 4)
-    tokens, found = choose(jnp.asarray(logits), keys, jnp.int32(0), scalars(), None)
+    tokens, found = choose(jnp.asarray(logits), keys, jnp.full(len(keys), 0), scalars(), None)
     np.testing.assert_array_equal(tokens, logits.argmax(1))
     np.testing.assert_allclose(
         found, scipy.special.log_softmax(logits.astype(np.float64), axis=1).max(1), rtol=1e-5
@@ -106,7 +106,7 @@ def test_probabilities_are_told_before_anything_is_done_to_the_logits() -> None:
     logits = some_logits(rows=50)
     keys, seen = jax.random.split(jax.random.key(0), 50), jnp.ones(logits.shape, bool)
     sampling = scalars(temperature=3.0, top_k=10, top_p=0.9, repetition_penalty=2.0)
-    tokens, found = choose(jnp.asarray(logits), keys, jnp.int32(3), sampling, seen)
+    tokens, found = choose(jnp.asarray(logits), keys, jnp.full(len(keys), 3), sampling, seen)
     expected = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
     np.testing.assert_allclose(
         found, np.take_along_axis(expected, np.array(tokens)[:, None], 1)[:, 0], rtol=1e-5
@@ -116,6 +116,6 @@ def test_probabilities_are_told_before_anything_is_done_to_the_logits() -> None:
 def test_each_draw_of_a_key_is_another() -> None:
     flat = jnp.zeros((200, PIECES))
     keys = jax.random.split(jax.random.key(0), 200)
-    draws = [choose(flat, keys, jnp.int32(n), scalars(temperature=1.0), None)[0] for n in range(3)]
+    draws = [choose(flat, keys, jnp.full(len(keys), n), scalars(temperature=1.0), None)[0] for n in range(3)]
     assert (np.array(draws[0]) == np.array(draws[1])).mean() < 0.1
     assert (np.array(draws[1]) == np.array(draws[2])).mean() < 0.1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_encoding import Letters
 
-from gpt1_jax.model.decoding.generator import Sample
+from gpt1_jax.model.decoding.samples import Sample
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.tasks.batches import assemble
 from gpt1_jax.tasks.completions import complete

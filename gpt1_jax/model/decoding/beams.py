@@ -101,8 +101,7 @@ def search(
     def step(state: _State) -> _State:
         last = jax.lax.dynamic_index_in_dim(state.running.tokens, state.step - 1, axis=2)
         last, slot, begins = last.reshape(-1, 1), slots + state.step - 1, state.begins
-        if prompts.anew is not None:
-            begins = prompts.anew.behind(begins, last[:, 0], slot)
+        begins = prompts.rules.behind(begins, last[:, 0], slot)
         logits, caches = advance(model, weights, last, state.caches, slot, begins)
         return grow(state._replace(caches=caches, begins=begins), logits)
 
@@ -112,7 +111,7 @@ def search(
 
 def _grow(state: _State, logits: jax.Array, *, prompts: Prompts, length_penalty: jax.Array) -> _State:
     """Adds a token: of the 2 W best continuations, some end and the others run on."""
-    limits, stops = prompts.limits, prompts.stops
+    limits, stops = prompts.limits, prompts.rules.stops
     batch, width, _ = state.running.tokens.shape
     length = state.step + 1
     found = jax.nn.log_softmax(logits).reshape(batch, width, -1)

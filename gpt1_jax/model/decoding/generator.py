@@ -4,7 +4,7 @@ Letters: B rows (prompts times samples), P slots of the prompts, N new tokens at
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,20 @@ from gpt1_jax.devices.memory import memory_at_hand
 from gpt1_jax.devices.mesh import batch_sharding, replicated
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.beams import Beams, search
-from gpt1_jax.model.decoding.decode import Anew, Begins, Prompts, Weights, begin, proceed, unstack
+from gpt1_jax.model.decoding.decode import (
+    Anew,
+    Begins,
+    Pace,
+    Prompts,
+    Rules,
+    Sequences,
+    Weights,
+    enter,
+    proceed,
+    unstack,
+    vacant,
+)
+from gpt1_jax.model.decoding.samples import Growing, Sample, reason_of
 from gpt1_jax.model.decoding.sampling import Sampling
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.output import check_continues
@@ -27,19 +40,10 @@ Watch = Callable[[list[list[int]]], None]
 
 # In slots. Sizes are rounded up to powers of two, so that few programs are compiled.
 _LEAST = 16
-# Each device has this many bytes for caches and logits; as many rows as fit are continued at a time.
-_MEMORY = 2**31
-
-Reason = Literal["length", "stop", "context"]
-
-
-class Sample(NamedTuple):
-    """A continuation: its tokens, the model's log-probability of each, why it ended, and a beam's score."""
-
-    tokens: list[int]
-    log_probabilities: list[float]
-    reason: Reason
-    score: float | None = None
+# Each device has this many bytes for caches and logits, and so many rows at most.
+_MEMORY, _ROWS_ON_CPUS, _ROWS = 2**31, 16, 256
+# Prompts wait until this share of the rows is vacant, so that few are read alone.
+_SHARE = 8
 
 
 class Generator:
@@ -157,74 +161,80 @@ class Generator:
     def _draw(
         self, texts: list[list[int]], settings: Generation, watch: Watch | None, every: int, first: int
     ) -> list[list[Sample]]:
-        """Returns the samples of each text, computing as many rows at a time as memory allows."""
-        count, at_once = settings.num_samples, self._rows_at_once(texts, settings)
-        rows = len(texts) * count
-        samples: list[Sample] = []
+        """Returns the samples of each text. A sample that is done leaves its row to one that waits."""
+        count = settings.num_samples
+        places, numbers = np.divmod(np.arange(len(texts) * count), count)
+        keys = _keys(settings.seed, first + places, numbers)
+        samples = [Growing(list(texts[place]), len(texts[place])) for place in places]
+        for sample in samples:
+            sample.slide(self._model.config.context_length)
+        sampling, rules = sampling_of(settings, self._model.vocab_size), self._rules(settings.stop)
+        rows = self._rows(len(samples), texts, settings)
+        some = -(-max(1, rows // _SHARE) // self._parts) * self._parts
+        state = self._vacant(rows, max(len(sample.window) for sample in samples), settings)
+        # Long prompts come first, so prompts that are read together have about one length.
+        waiting = sorted(range(len(samples)), key=lambda number: len(samples[number].window))
+        living: dict[int, int] = {}
+        while living or waiting:
+            free = [row for row in range(rows) if row not in living]
+            if free and waiting:
+                size = rows if min(len(free), len(waiting)) > rows // 2 else some
+                entering = {row: waiting.pop() for row in free[: min(size, len(waiting))]}
+                chosen, surplus = [*entering.values()], size - len(entering)
+                prompts = self._reading(
+                    [samples[number] for number in chosen],
+                    keys[np.array(chosen + chosen[:1] * surplus)],
+                    settings,
+                )
+                into = jnp.array([*entering] + [rows] * surplus, jnp.int32)
+                state = enter(self._model, self._weights, state, prompts, into, sampling)
+                living |= entering
+            else:
+                pace = Pace(
+                    jnp.int32(every if watch is not None else settings.max_new_tokens),
+                    jnp.int32(some if waiting else rows),
+                )
+                state = proceed(self._model, self._weights, state, rules, sampling, pace)
+            done, counts, tokens, chances = self._read(
+                state.done, state.counts, state.tokens, state.log_probabilities
+            )
+            if watch is not None:
+                news = {number: tokens[row, : counts[row]].tolist() for row, number in living.items()}
+                watch([sample.new + news.get(number, []) for number, sample in enumerate(samples)])
+            for row, number in [*living.items()]:
+                if done[row]:
+                    del living[row]
+                    grown = samples[number]
+                    grown.text += tokens[row, : counts[row]].tolist()
+                    grown.chances += chances[row, : counts[row]].tolist()
+                    reason = reason_of(grown.new, settings)
+                    if reason == "context" and settings.beyond_context == "slide":
+                        grown.slide(self._model.config.context_length)
+                        waiting.append(number)
+        found = [Sample(sample.new, sample.chances, reason_of(sample.new, settings)) for sample in samples]
+        return [found[start : start + count] for start in range(0, len(found), count)]
 
-        def show(news: list[list[int]]) -> None:
-            assert watch is not None
-            done = [sample.tokens for sample in samples]
-            watch([*done, *news, *([] for _ in range(rows - len(done) - len(news)))])
+    def _rows(self, samples: int, texts: list[list[int]], settings: Generation) -> int:
+        """Returns how many rows samples share: a power of two, if memory and the mesh allow it."""
+        most = _ROWS_ON_CPUS if self._mesh.devices.flat[0].platform == "cpu" else _ROWS
+        wanted = min(1 << (samples - 1).bit_length(), most, self._rows_at_once(texts, settings))
+        return -(-wanted // self._parts) * self._parts
 
-        for start in range(0, rows, at_once):
-            texts_at, numbers = np.divmod(np.arange(start, min(start + at_once, rows)), count)
-            keys = _keys(settings.seed, first + texts_at, numbers)
-            copies = [list(texts[place]) for place in texts_at]
-            samples += self._sample(copies, keys, settings, None if watch is None else show, every)
-        return [samples[i : i + count] for i in range(0, rows, count)]
+    def _vacant(self, rows: int, longest: int, settings: Generation) -> Sequences:
+        size = _bucket(min(settings.max_new_tokens, self._model.config.context_length))
+        penalty = settings.repetition_penalty != 1
+        return vacant(self._model, rows, _bucket(longest) + size, size, penalty)
 
-    def _sample(
-        self,
-        texts: list[list[int]],
-        keys: jax.Array,
-        settings: Generation,
-        watch: Watch | None,
-        every: int,
-    ) -> list[Sample]:
-        """Returns a sample of each text; if windows slide, they follow one another."""
-        context, sliding = self._model.config.context_length, settings.beyond_context == "slide"
-        given, wanted = [len(text) for text in texts], settings.max_new_tokens
-        chances: list[list[float]] = [[] for _ in texts]
-        sampling = sampling_of(settings, self._model.vocab_size)
-        starts = [0] * len(texts)
-        drawn, open_rows = 0, list(range(len(texts)))
-        while open_rows:
-            for row in open_rows:
-                if len(texts[row]) - starts[row] >= context:
-                    starts[row] = len(texts[row]) - context // 2
-            windows = [texts[row][starts[row] :] for row in open_rows]
-            # All windows continue together, as far as the longest of them can.
-            room = context - max(map(len, windows)) if sliding else context
-            steps = min(wanted - drawn, room)
-            limits = [wanted - drawn if sliding else min(wanted, context - len(window)) for window in windows]
-            prompts = self._prompts(windows, limits, settings.stop, keys[np.array(open_rows)], drawn)
-            prompts = self._remember(prompts, [texts[row] for row in open_rows], settings)
-            state = begin(self._model, self._weights, prompts, sampling, _bucket(steps))
-            until = 1
-            while True:
-                (done,) = self._read(state.done)
-                done = done[: len(open_rows)]
-                if watch is not None and drawn + until < wanted:
-                    counts, tokens = self._read(state.counts, state.tokens)
-                    news = {row: tokens[i, : counts[i]].tolist() for i, row in enumerate(open_rows)}
-                    watch([texts[i][given[i] :] + news.get(i, []) for i in range(len(texts))])
-                if until >= steps or done.all():
-                    break
-                until = min(until + every, steps) if watch is not None else steps
-                state = proceed(self._model, self._weights, state, prompts, sampling, jnp.int32(until))
-            counts, tokens, found = self._read(state.counts, state.tokens, state.log_probabilities)
-            for i, row in enumerate(open_rows):
-                texts[row] += tokens[i, : counts[i]].tolist()
-                chances[row] += found[i, : counts[i]].tolist()
-            drawn += steps
-            open_rows = [row for row, ended in zip(open_rows, done, strict=True) if not ended]
-        if watch is not None:
-            watch([text[count:] for text, count in zip(texts, given, strict=True)])
-        return [
-            Sample(text[count:], values, _reason(text[count:], settings))
-            for text, count, values in zip(texts, given, chances, strict=True)
+    def _reading(self, samples: list[Growing], keys: jax.Array, settings: Generation) -> Prompts:
+        """Returns the windows of samples as prompts, as many as there are keys."""
+        context, windows = self._model.config.context_length, [sample.window for sample in samples]
+        limits = [
+            min(settings.max_new_tokens - len(sample.new), context - len(window))
+            for sample, window in zip(samples, windows, strict=True)
         ]
+        drawn = [len(sample.new) for sample in samples]
+        prompts = self._prompts(windows, limits, self._rules(settings.stop), keys, drawn)
+        return self._remember(prompts, [sample.text for sample in samples], settings)
 
     def _remember(self, prompts: Prompts, texts: list[list[int]], settings: Generation) -> Prompts:
         """Adds to the prompts, if there is a repetition penalty, the pieces that their texts contain."""
@@ -240,10 +250,11 @@ class Generator:
     def _search(self, texts: list[list[int]], settings: Generation) -> list[list[Sample]]:
         context, wanted = self._model.config.context_length, settings.max_new_tokens
         limits = [min(wanted, context - len(text)) for text in texts]
+        keys = _keys(0, *np.zeros((2, -(-len(texts) // self._parts) * self._parts), int))
         beams = search(
             self._model,
             self._weights,
-            self._prompts(texts, limits, settings.stop, _keys(0, *np.zeros((2, len(texts)), int)), 0),
+            self._prompts(texts, limits, self._rules(settings.stop), keys, [0] * len(texts)),
             jnp.float32(settings.length_penalty),
             settings.num_beams,
             _bucket(max(limits)),
@@ -256,7 +267,7 @@ class Generator:
                 count = found.lengths[row, beam]
                 tokens = found.tokens[row, beam, :count].tolist()
                 values = found.log_probabilities[row, beam, :count].tolist()
-                reason = _reason(tokens, settings)
+                reason = reason_of(tokens, settings)
                 beams.append(Sample(tokens, values, reason, float(found.scores[row, beam])))
             samples.append(beams)
         return samples
@@ -264,10 +275,10 @@ class Generator:
     # ── Arrays ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _prompts(
-        self, windows: list[list[int]], limits: list[int], stop: Sequence[int], keys: jax.Array, drawn: int
+        self, windows: list[list[int]], limits: list[int], rules: Rules, keys: jax.Array, drawn: list[int]
     ) -> Prompts:
-        """Returns right-aligned rows, as many as divide over the mesh; surplus rows end at once."""
-        batch, width = -(-len(windows) // self._parts) * self._parts, _bucket(max(map(len, windows)))
+        """Returns right-aligned prompts, as many as there are keys; surplus ones end at once."""
+        batch, width = len(keys), _bucket(max(map(len, windows)))
         tokens = np.zeros((batch, width), np.int32)
         seen, placed = np.full((2, batch), width - 1, np.int32)
         for row, window in enumerate(windows):
@@ -276,18 +287,20 @@ class Generator:
             if self._anew in window:
                 seen[row] = width - 1 - window[::-1].index(self._anew)
                 placed[row] = seen[row] if self._restart else placed[row]
-        limits = limits + [1] * (batch - len(windows))
-        filled = np.minimum(np.arange(batch), len(windows) - 1)
+        surplus = batch - len(windows)
         return Prompts(
             self._placed(tokens),
             Begins(self._placed(seen), self._placed(placed)),
-            self._placed(np.array(limits, np.int32)),
-            jnp.array(stop, jnp.int32),
-            keys[filled],
-            jnp.int32(drawn),
+            self._placed(np.array(limits + [1] * surplus, np.int32)),
+            keys,
+            self._placed(np.array(drawn + [0] * surplus, np.int32)),
             None,
-            None if self._anew is None else Anew(jnp.int32(self._anew), jnp.bool(self._restart)),
+            rules,
         )
+
+    def _rules(self, stop: Sequence[int]) -> Rules:
+        anew = None if self._anew is None else Anew(jnp.int32(self._anew), jnp.bool(self._restart))
+        return Rules(jnp.array(stop, jnp.int32), anew)
 
     def _read(self, *arrays: jax.Array) -> tuple[np.ndarray, ...]:
         """Returns arrays of the devices on every host, including what other hosts hold."""
@@ -316,12 +329,6 @@ def sampling_of(settings: Generation, vocab_size: int) -> Sampling:
             jnp.float32(settings.repetition_penalty) if settings.repetition_penalty != 1 else None
         ),
     )
-
-
-def _reason(tokens: list[int], settings: Generation) -> Reason:
-    if tokens and tokens[-1] in settings.stop:
-        return "stop"
-    return "length" if len(tokens) == settings.max_new_tokens else "context"
 
 
 def _bucket(count: int) -> int:

@@ -35,7 +35,7 @@ def choose(
     Args:
         logits: float32 [B, V].
         keys: random keys [B].
-        drawn: int32, the number of tokens that each key has drawn before.
+        drawn: int32 [B], the number of tokens that each key has drawn before.
         sampling: what is done to the logits first, in the order penalty, temperature, top_k, top_p.
         seen: bool [B, V]; with a repetition penalty only.
 
@@ -46,7 +46,7 @@ def choose(
     if sampling.temperature is None:
         tokens = jnp.argmax(changed, axis=-1)
     else:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, drawn)
+        keys = jax.vmap(jax.random.fold_in)(keys, drawn)
         tokens = jax.vmap(jax.random.categorical)(keys, changed)
     return tokens.astype(jnp.int32), -optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
 
