@@ -1,6 +1,5 @@
 """Labels new examples: python -m gpt1_jax.predict --workdir=RUN --input=IN.jsonl --output=OUT.jsonl."""
 
-import json
 import sys
 from typing import Any
 
@@ -10,7 +9,7 @@ from gpt1_jax.arguments import STEP_HELP, check_step
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.usage.prediction_files import open_output, read_records, write_output
+from gpt1_jax.usage.prediction_files import checked_records, open_output, write_answers
 from gpt1_jax.wording import counted
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "a run that was fine-tuned")
@@ -27,15 +26,15 @@ def main(_: list[str]) -> None:
     step = check_step(_STEP.value, "--step")
     given = expand(source, "--input")
     output = open_output(target, given)
-    records = read_records(given)
+    with checked_records(given) as records:
+        # jax and the rest are imported only when the input is known to be right.
+        from gpt1_jax import load
+        from gpt1_jax.usage.labeling import predict_records
 
-    # jax and the rest are imported only when the input is known to be right.
-    from gpt1_jax import load
-
-    found = load(workdir, step).predict(records)
-    write_output(output, "".join(json.dumps(_shorten(prediction)) + "\n" for prediction in found))
+        found = predict_records(load(workdir, step), records)
+        count = write_answers(output, map(_shorten, found))
     # The output may be standard output.
-    print(f"labeled {counted(len(found), 'example')}: {output}", file=sys.stderr)
+    print(f"labeled {counted(count, 'example')}: {output}", file=sys.stderr)
 
 
 def _shorten(value: Any) -> Any:

@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from absl import flags
 from etils import epath
@@ -15,7 +13,7 @@ from gpt1_jax.disk.inputs import open_input, standard_input
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
-from gpt1_jax.usage.prediction_files import is_pipe, open_output, write_output
+from gpt1_jax.usage.prediction_files import open_output, write_answers
 from gpt1_jax.usage.score_files import read_requests
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run directory")
@@ -62,7 +60,7 @@ def main(_: list[str]) -> None:
             for score in found:
                 print(json.dumps(score), flush=True)
         else:
-            _write(output, found)
+            write_answers(output, found)
 
 
 @contextlib.contextmanager
@@ -73,16 +71,6 @@ def _opened(source: epath.Path | None) -> Iterator[tuple[IO[bytes], str]]:
         return
     with open_input(source, "--input", pipe=True) as file:
         yield file, f"--input={source}"
-
-
-def _write(output: epath.Path, found: Iterator[Any]) -> None:
-    """Writes the scores whole, once there are all; until then they lie in a file without a name, beside the output."""
-    beside = None if "://" in str(output) or is_pipe(output) else Path(output).resolve().parent
-    with tempfile.TemporaryFile(dir=beside) as file:
-        for score in found:
-            file.write(json.dumps(score).encode() + b"\n")
-        file.seek(0)
-        write_output(output, file)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from gpt1_jax.tasks.task import ROLES, Columns, Example, Label, Task, TaskSplit
 from gpt1_jax.wording import counted
 
 
-def find_columns(task: Task, records: Iterable[Mapping[str, object]]) -> Columns:
-    """Returns the columns that hold the texts of new records: those that the task was read from.
+def find_columns(task: Task, records: Iterable[Iterable[str]]) -> Columns:
+    """Returns the columns that hold the texts of new records, given as their fields: those the task was read from.
 
     If no record has any of them, the names of the roles are used. All records follow one rule, so that none is read
     from other columns than its neighbors.

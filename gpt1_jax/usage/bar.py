@@ -25,3 +25,8 @@ def bar(what: str) -> Iterator[Watch]:
     with Progress(*columns, console=console, transient=True, expand=True, refresh_per_second=2) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def within(watch: Watch, before: int, count: int, total: int) -> Watch:
+    """Returns what is told how far a part of the work is: the next `count` of `total`, behind the first `before`."""
+    return lambda done, whole: watch(before * whole + count * done, total * whole)

@@ -85,7 +85,9 @@ def _score(trained: "TrainedRun", examples: list[Example]) -> dict[str, float]:
         warn_once(f"f1 is that of the class {task.counted_class!r}")
     for line in describe_judged(task, examples, "scored examples"):
         warn_once(line)
-    return score_predictions(task, predict_examples(trained, examples), examples)
+    with bar("measuring") as watch:
+        predictions = predict_examples(trained, examples, watch)
+    return score_predictions(task, predictions, examples)
 
 
 def _on_text(trained: "TrainedRun", source: str | None) -> dict[str, float]:

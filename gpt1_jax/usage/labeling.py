@@ -3,7 +3,8 @@
 Letters: N examples, C outputs of the head.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,47 +26,82 @@ from gpt1_jax.tasks.predictions import (
 from gpt1_jax.tasks.predictions import predict as predict_outputs
 from gpt1_jax.tasks.structured import read_sentence
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.training.evaluation import Predict, make_generate, make_predict
-from gpt1_jax.usage.bar import bar
+from gpt1_jax.training.evaluation import Predict, Watch, make_generate, make_predict, unwatched
+from gpt1_jax.usage.bar import bar, within
 from gpt1_jax.usage.given import unlabeled_records
 from gpt1_jax.usage.notices import check_finite, warn_once
+from gpt1_jax.usage.prediction_files import Records
 
 if TYPE_CHECKING:
     from gpt1_jax.usage.trained import TrainedRun
 
+# So many are in memory at once.
+_RECORDS_AT_ONCE = 4096
+
 
 def predict(trained: "TrainedRun", given: object) -> Prediction | list[Prediction]:
     """Labels new examples, see `TrainedRun.predict`."""
-    task = trained.task
-    if task is None:
+    kind, several = _task_of(trained).kind, not isinstance(given, str)
+    records = unlabeled_records(kind, given if several else [given], "examples")
+    fields = {field for record in records for field in record}
+    found = [*predict_records(trained, Records(len(records), fields, lambda: iter(records)))]
+    return found if several else found[0]
+
+
+def predict_records(trained: "TrainedRun", records: Records) -> Iterator[Prediction]:
+    """Yields a prediction for each record, with few of them in memory at once; all are checked before.
+
+    Raises:
+        UserError: the run was not fine-tuned, or a record is not an example of its task.
+    """
+    task = _task_of(trained)
+    columns = find_columns(task, [records.fields])
+
+    def parsed() -> Iterator[tuple[Example, Any]]:
+        for number, record in enumerate(records.read(), start=1):
+            try:
+                sentence = read_sentence(record, columns) if task.kind == "tagging" else None
+                yield parse_example(task, record, columns), sentence
+            except ValueError as error:
+                raise UserError(f"Line {number} is not an example of task {task.name}: {error}.") from error
+
+    for _ in parsed():
+        pass
+    done = 0
+    with bar("predicting") as watch:
+        # An iterator, of which each group takes what the groups before have left.
+        left = parsed()
+        while some := [*itertools.islice(left, _RECORDS_AT_ONCE)]:
+            yield from _describe(trained, task, some, within(watch, done, len(some), records.count))
+            done += len(some)
+
+
+def _task_of(trained: "TrainedRun") -> Task:
+    if trained.task is None:
         raise UserError(f"{trained.run.directory} was not fine-tuned on a task; name a run that was.")
-    if isinstance(given, str):
-        return _predict(trained, task, unlabeled_records(task.kind, [given], "examples"))[0]
-    return _predict(trained, task, unlabeled_records(task.kind, given, "examples"))
+    return trained.task
 
 
-def _predict(trained: "TrainedRun", task: Task, checked: list[Mapping[str, Any]]) -> list[Prediction]:
-    examples, sentences = [], []
-    columns = find_columns(task, checked)
-    for number, record in enumerate(checked, start=1):
-        try:
-            examples.append(parse_example(task, record, columns))
-            if task.kind == "tagging":
-                sentences.append(read_sentence(record, columns))
-        except ValueError as error:
-            raise UserError(f"Line {number} is not an example of task {task.name}: {error}.") from error
+def _describe(
+    trained: "TrainedRun", task: Task, parsed: Sequence[tuple[Example, Any]], watch: Watch
+) -> Iterator[Prediction]:
+    """Yields the predictions of examples, which come with their sentence where words are tagged."""
+    examples = [example for example, _ in parsed]
     if task.whole:
         assert trained.config.finetune is not None
-        scores = trained.config.finetune.scores
-        return [describe_label(task, logits, scores) for logits in predict_logits(trained, examples)]
-    found = predict_examples(trained, examples)
-    if task.kind == "tagging":
-        return [describe_tags(task, tags, sentence) for tags, sentence in zip(found, sentences, strict=True)]
-    describe = describe_answer if task.kind == "span" else describe_completion
-    return [describe(prediction) for prediction in found]
+        for logits in predict_logits(trained, examples, watch):
+            yield describe_label(task, logits, trained.config.finetune.scores)
+        return
+    for found, (_, sentence) in zip(predict_examples(trained, examples, watch), parsed, strict=True):
+        if task.kind == "tagging":
+            yield describe_tags(task, found, sentence)
+        else:
+            yield describe_answer(found) if task.kind == "span" else describe_completion(found)
 
 
-def predict_examples(trained: "TrainedRun", examples: Sequence[Example]) -> Predictions:
+def predict_examples(
+    trained: "TrainedRun", examples: Sequence[Example], watch: Watch = unwatched
+) -> Predictions:
     """Returns the predictions of examples of the run's task, as `tasks.predictions.predict` does.
 
     Raises:
@@ -78,23 +114,25 @@ def predict_examples(trained: "TrainedRun", examples: Sequence[Example]) -> Pred
         frame, length = make_frame(trained.tokenizer, causal=True), trained.config.model.context_length
         with trained.on_mesh():
             return complete(examples, trained.tokenizer, frame, length, generate(trained.params))
-    encoded, outputs = _head_outputs(trained, examples)
+    encoded, outputs = _head_outputs(trained, examples, watch)
     scores = trained.config.finetune.scores
     return predict_outputs(trained.task, examples, encoded, outputs, trained.tokenizer, scores)
 
 
-def predict_logits(trained: "TrainedRun", examples: Sequence[Example]) -> np.ndarray:
+def predict_logits(
+    trained: "TrainedRun", examples: Sequence[Example], watch: Watch = unwatched
+) -> np.ndarray:
     """Returns the head's logits of examples of the run's task, of a whole kind, float32 [N, C].
 
     Raises:
         UserError: an example is too long.
     """
-    encoded, outputs = _head_outputs(trained, examples)
+    encoded, outputs = _head_outputs(trained, examples, watch)
     return np.reshape(outputs, encoded.labels.shape)
 
 
 def _head_outputs(
-    trained: "TrainedRun", examples: Sequence[Example]
+    trained: "TrainedRun", examples: Sequence[Example], watch: Watch
 ) -> tuple[EncodedExamples, list[np.ndarray]]:
     assert trained.task is not None and trained.config.finetune is not None
     scores, length = trained.config.finetune.scores, trained.config.model.context_length
@@ -102,7 +140,7 @@ def _head_outputs(
     encoded = encode_examples(trained.task, examples, trained.tokenizer, length, scores, causal)
     for line in encoded.describe_cut(length):
         warn_once(line)
-    with trained.on_mesh(), bar("predicting") as watch:
+    with trained.on_mesh():
         outputs = trained.compiled(_make_logits)(trained.params, encoded, None, watch)
     for logits in outputs:
         check_finite(logits)

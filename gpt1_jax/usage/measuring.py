@@ -129,7 +129,9 @@ def _diagnose(trained: TrainedRun, data: DataConfig) -> dict[str, float]:
             "another with --workdir."
         )
     examples = _read_judged(task, data)
-    return score_predictions(task, predict_examples(trained, examples), examples)
+    with bar("measuring") as watch:
+        predictions = predict_examples(trained, examples, watch)
+    return score_predictions(task, predictions, examples)
 
 
 def _read_judged(task: Task, data: DataConfig) -> list[Example]:

@@ -2,9 +2,13 @@
 
 import contextlib
 import errno
+import json
+import marshal
 import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from etils import epath
 
@@ -18,8 +22,44 @@ from gpt1_jax.tasks.rows import find_reader, read_csv, read_tsv
 _TABLES = {".csv": read_csv, ".tsv": read_tsv}
 
 
-def read_records(path: epath.Path) -> list[dict[str, Any]]:
-    """Reads the JSON objects of a file, one per line, or the rows of a table; empty lines may follow the last one.
+class Records(NamedTuple):
+    """The checked records of a file, in a file without a name.
+
+    Attributes:
+        count: how many there are.
+        fields: the names of their fields.
+        read: yields them, each time it is called.
+    """
+
+    count: int
+    fields: set[str]
+    read: Callable[[], Iterator[dict[str, Any]]]
+
+
+@contextlib.contextmanager
+def checked_records(path: epath.Path) -> Iterator[Records]:
+    """Yields the records of a file, of which only one is in memory at once.
+
+    Raises:
+        UserError: as in `read_records`.
+    """
+    with tempfile.TemporaryFile() as file:
+        count, fields = 0, set()
+        for record in read_records(path):
+            # Unlike JSON, this can be read again wherever it could be written, however deep a record is nested.
+            marshal.dump(record, file)
+            count += 1
+            fields |= record.keys()
+
+        def read() -> Iterator[dict[str, Any]]:
+            file.seek(0)
+            return (marshal.load(file) for _ in range(count))
+
+        yield Records(count, fields, read)
+
+
+def read_records(path: epath.Path) -> Iterator[dict[str, Any]]:
+    """Yields the JSON objects of a file, one per line, or the rows of a table; empty lines may follow the last one.
 
     An empty line among the others would get no prediction, and would shift all that follow, so it is an error.
 
@@ -32,15 +72,16 @@ def read_records(path: epath.Path) -> list[dict[str, Any]]:
             raise UserError(
                 f"--input={path} is a table, which is read from a disk only; copy it to this machine."
             )
-        return [dict(row.fields) for row in read(Path(path))]
-    records, empty, size = [], 0, 0
+        yield from (dict(row.fields) for row in read(Path(path)))
+        return
+    empty, size = 0, 0
     with open_input(path, "--input", pipe=True) as file:
         for number, line in enumerate(read_lines(file, f"--input: {path}"), start=1):
             where = f"--input: line {number} of {path}"
             size += len(line)
             if size > LARGEST:
                 raise UserError(
-                    f"--input={path} has no end within {LARGEST // 2**30} GB, more than is held in memory at once; "
+                    f"--input={path} has no end within {LARGEST // 2**30} GB, more than is kept on the disk at once; "
                     "split it up."
                 )
             if not line.strip():
@@ -51,8 +92,7 @@ def read_records(path: epath.Path) -> list[dict[str, Any]]:
                     f"--input: line {empty} of {path} is empty, and others follow; remove it, so that each line of the "
                     "output belongs to the same line of the input."
                 )
-            records.append(parse_object(decode(line, where), where))
-    return records
+            yield parse_object(decode(line, where), where)
 
 
 def open_output(target: str, source: epath.PathLike) -> epath.Path:
@@ -92,7 +132,7 @@ def open_output(target: str, source: epath.PathLike) -> epath.Path:
     return output
 
 
-def write_output(output: epath.Path, data: str | IO[bytes]) -> None:
+def write_output(output: epath.Path, data: IO[bytes]) -> None:
     """Writes the output whole, at a safe place of a command that has had nothing to save so far.
 
     Raises:
@@ -103,6 +143,29 @@ def write_output(output: epath.Path, data: str | IO[bytes]) -> None:
     # Writing to a pipe without a reader may wait for ever; a file must not be left half-written.
     with contextlib.nullcontext() if is_pipe(output) else signals.something_to_save():
         write_whole(output, data)
+
+
+def write_answers(output: epath.Path, answers: Iterable[Any]) -> int:
+    """Writes answers whole, a line each, once there are all; until then they lie in a file without a name, beside it.
+
+    Returns:
+        How many there are.
+    """
+    beside = None if "://" in str(output) or is_pipe(output) else Path(output).resolve().parent
+    count = 0
+    with tempfile.TemporaryFile(dir=beside) as file:
+        for answer in answers:
+            line = json.dumps(answer).encode() + b"\n"
+            try:
+                file.write(line)
+            # A full disk is told by the name of what was to be written.
+            except OSError as error:
+                error.filename = str(output)
+                raise
+            count += 1
+        file.seek(0)
+        write_output(output, file)
+    return count
 
 
 def is_pipe(output: epath.Path) -> bool:

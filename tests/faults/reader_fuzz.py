@@ -200,7 +200,8 @@ def make_readers(directory: Path) -> dict[str, Reader]:
         "custom table": (Reader("mine.csv", custom("mine.csv")), b"text,label\n" + b"good,a\nbad,b\n" * 12),
         "custom lines": (Reader("mine.jsonl", custom("mine.jsonl")), b'{"text": "good", "label": 1}\n' * 12
                          + b'{"text": "bad", "label": 2}\n' * 12),
-        "predict": (Reader("in.jsonl", lambda place: read_records(place / "in.jsonl"), count_lines), records.encode()),
+        "predict": (Reader("in.jsonl", lambda place: [*read_records(place / "in.jsonl")], count_lines),
+                    records.encode()),
         "text": (Reader("a.txt", texts), "".join(TEXTS).encode()),
         "lines of text": (Reader("a.jsonl", texts, count_texts), records.encode()),
         "packed text": (Reader("a.jsonl.gz", texts), gzip.compress(records.encode(), mtime=0)),

@@ -236,6 +236,26 @@ def test_a_stop_ends_its_sample_alone() -> None:
         assert len(sample.log_probabilities) == len(sample.tokens)
 
 
+def test_a_sample_that_is_done_leaves_its_row_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, settings = random_prompts(20), {"max_new_tokens": 30, "seed": 3, "stop": (4, 50, 60, 70, 80)}
+    expected = [sample for (sample,) in generate(prompts, **settings)]
+    monkeypatch.setattr(generator, "_ROWS_ON_CPUS", 4)
+    steps, proceed = [], decode.proceed
+
+    def counted(model: Any, weights: Any, state: Any, *rest: Any) -> Any:
+        before = int(state.slot)
+        state = proceed(model, weights, state, *rest)
+        steps.append(int(state.slot) - before)
+        return state
+
+    monkeypatch.setattr(generator, "proceed", counted)
+    found = [sample for (sample,) in generate(prompts, **settings)]
+    assert [sample.tokens for sample in found] == [sample.tokens for sample in expected]
+    # Reading a prompt gives the first token of each. Rows stay full until the last samples.
+    needed = sum(len(sample.tokens) - 1 for sample in found) / 4
+    assert needed <= sum(steps) < needed + 30 < 0.6 * 30 * 20 / 4
+
+
 def test_the_context_ends_a_sample_where_nothing_else_does() -> None:
     short, long = generate([[1] * 5, [2] * 90], max_new_tokens=200, temperature=0)
     assert [len(short[0].tokens), len(long[0].tokens)] == [CONTEXT - 5, CONTEXT - 90]

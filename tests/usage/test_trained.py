@@ -2,6 +2,8 @@
 
 import json
 import re
+import tracemalloc
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from gpt1_jax.data.tokenizers.gpt1 import OpenAITokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.transformer import parameter_count
 from gpt1_jax.tasks.task import Task
+from gpt1_jax.usage import labeling
 from gpt1_jax.usage.continuation import Prompt, growing_text, sample_text
+from gpt1_jax.usage.prediction_files import Records
 from gpt1_jax.usage.trained import TrainedRun
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -265,3 +269,25 @@ def test_parameters_that_are_no_numbers_are_told(tmp_path: Path) -> None:
                  lambda: run.generate("a", max_new_tokens=2, num_beams=2)):  # fmt: skip
         with pytest.raises(UserError, match="diverged; name an earlier checkpoint"):
             call()
+
+
+def test_labels_of_many_records_take_no_more_memory_than_those_of_few(
+    classifier: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labeling, "_RECORDS_AT_ONCE", 50)
+
+    def peak(count: int) -> int:
+        def read() -> Iterator[dict[str, Any]]:
+            return ({"text": f"the old song {number}"} for number in range(count))
+
+        tracemalloc.start()
+        labels = [
+            found["label"] for found in labeling.predict_records(classifier, Records(count, {"text"}, read))
+        ]
+        assert len(labels) == count
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    peak(60)
+    assert peak(600) < 1.5 * peak(60)
