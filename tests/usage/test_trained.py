@@ -281,13 +281,11 @@ def test_labels_of_many_records_take_no_more_memory_than_those_of_few(
             return ({"text": f"the old song {number}"} for number in range(count))
 
         tracemalloc.start()
-        labels = [
-            found["label"] for found in labeling.predict_records(classifier, Records(count, {"text"}, read))
-        ]
-        assert len(labels) == count
+        assert sum(1 for _ in labeling.predict_records(classifier, Records(count, {"text"}, read))) == count
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used
 
     peak(60)
-    assert peak(600) < 1.5 * peak(60)
+    # An example alone takes more.
+    assert (peak(600) - peak(60)) / 540 < 100
