@@ -99,7 +99,8 @@ def _predict(run: TrainedRun, pairs: list[tuple[str, str]]) -> list[dict[str, An
     specials = special_ids(run.tokenizer.vocab_size)
 
     def ours() -> Answers:
-        return [np.array([*found["probabilities"].values()]) for found in run.predict(pairs)]
+        labeled: Any = run.predict(pairs)
+        return [np.array([*found["probabilities"].values()]) for found in labeled]
 
     def theirs(in_order: bool) -> Answers:
         encoded = peer.encode([text for pair in pairs for text in pair])

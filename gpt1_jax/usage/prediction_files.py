@@ -6,9 +6,10 @@ import json
 import marshal
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from etils import epath
 
@@ -22,7 +23,8 @@ from gpt1_jax.tasks.rows import find_reader, read_csv, read_tsv
 _TABLES = {".csv": read_csv, ".tsv": read_tsv}
 
 
-class Records(NamedTuple):
+@dataclass(frozen=True)
+class Records:
     """The checked records of a file, in a file without a name.
 
     Attributes:
@@ -33,7 +35,7 @@ class Records(NamedTuple):
 
     count: int
     fields: set[str]
-    read: Callable[[], Iterator[dict[str, Any]]]
+    read: Callable[[], Iterator[Mapping[str, Any]]]
 
 
 @contextlib.contextmanager
