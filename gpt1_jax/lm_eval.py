@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.wording import fitted
 
 NAME = "gpt1_jax"
 
@@ -34,7 +35,7 @@ def register() -> type[Any]:
 
 
 def main() -> None:
-    """Runs the harness's command; what is wrong with a run is one sentence, and the exit code 2."""
+    """Runs the harness's command; what is wrong with a run, or with the network, is one sentence."""
     try:
         register()
         # The harness draws its bootstrap samples in processes of their own, and JAX's threads do not survive a fork.
@@ -43,8 +44,12 @@ def main() -> None:
 
         cli_evaluate()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(fitted(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
+    except ConnectionError as error:
+        mend = "connect this machine, or write a task on files of yours, see --include_path"
+        print(fitted(f"error: The data of a task are out of reach ({error}); {mend}."), file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -193,6 +193,12 @@ def test_answers_are_cached_as_the_harness_caches_them_and_settings_are_known(
         model.generate_until([ask("generate_until", "the", {"min_p": 1, "until": []})])
 
 
+def test_a_task_whose_data_are_out_of_reach_is_a_sentence(place: Path) -> None:
+    done = call(place, f"run={place / 'run'}", ["lambada_openai"])
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: The data of a task are out of reach")
+
+
 def test_what_is_wrong_with_a_run_is_a_sentence(place: Path) -> None:
     done = call(place, f"run={place / 'nowhere'}", ["local_lambada"])
     assert done.returncode == 2
