@@ -83,7 +83,7 @@ def _conclude(run: Run, step: int, task: Task, predictions: Predictions, example
     """Tells the scores of the predictions, and adds them to results.json with the interval of the first metric."""
     scores = score_predictions(task, predictions, examples)
     found = {"step": step, **scores}
-    told = {name: f"{name} {value:.4g}" for name, value in scores.items()}
+    told = {name: f"{name} {value:.4g}" for name, value in scores.items() if name != "examples"}
     if (interval := score_interval(task, predictions, examples)) is not None:
         low, high = interval
         found["interval"] = [low, high]
