@@ -8,6 +8,8 @@ from etils import epath
 from google.protobuf.message import DecodeError
 
 _SAMPLE = "sample"
+# What stands in an event that has a sample, or the number of the field `session_log`.
+_WANTED = (_SAMPLE.encode(), b"\x3a")
 # Longer records are not ours.
 _LARGEST = 2**24
 
@@ -30,7 +32,10 @@ def read_samples(directory: epath.Path) -> list[tuple[int, str]]:
 
 
 def _events(path: epath.Path) -> Iterator[Any]:
-    """Yields the events of a file: each has its length, a checksum, the content and another checksum."""
+    """Yields the events of a file that may have a sample or begin a session.
+
+    Each event of the file has its length, a checksum, the content and another checksum.
+    """
     # It takes half a second to import, which a page without samples, and the start of a training, are spared.
     from gpt1_jax.disk.events import Event
 
@@ -40,8 +45,12 @@ def _events(path: epath.Path) -> Iterator[Any]:
         (length,) = struct.unpack_from("<Q", content, start)
         if length > _LARGEST or start + 16 + length > len(content):
             return
+        event = content[start + 12 : start + 12 + length]
+        start += 16 + length
+        # Of a long run, nearly all are points of curves, which take long to read and are not wanted.
+        if not any(sign in event for sign in _WANTED):
+            continue
         try:
-            yield Event.FromString(content[start + 12 : start + 12 + length])
+            yield Event.FromString(event)
         except DecodeError:
             return
-        start += 16 + length

@@ -1,7 +1,9 @@
 """Reads metrics.jsonl when a run is resumed: the sound lines of a file that a crash may have damaged."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -9,6 +11,9 @@ from etils import epath
 from gpt1_jax.devices.hosts import tell
 from gpt1_jax.run import Run
 from gpt1_jax.training.stage import Stage
+
+# So much of the end of a log is looked at first, which are some thousand entries.
+_END = 2**20
 
 
 class Entry(NamedTuple):
@@ -39,6 +44,45 @@ def read_entries(path: epath.Path, step: int) -> tuple[list[Entry], list[int]]:
         else:
             damaged.append(number)
     return sound, damaged + [number for number, entry in found[end:] if entry is None]
+
+
+def read_end(path: epath.Path) -> list[tuple[int, Entry | None]]:
+    """Returns the last entries of a log, each with the number of the byte behind its line; None is a damaged line.
+
+    However long the log is, this takes the same time.
+    """
+    try:
+        with path.open("rb") as file:
+            at = max(file.seek(0, 2) - _END, 0)
+            file.seek(at)
+            first, *others = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    # The first line may lack its beginning.
+    found = [] if at else [(len(first) + 1, first)]
+    at += len(first) + 1
+    for line in others:
+        at += len(line) + 1
+        found.append((at, line))
+    return [(end, _parse(line)) for end, line in found if line.strip()]
+
+
+def cut_behind(path: Path, wanted: Callable[[Entry], bool]) -> bool:
+    """Cuts a log behind the last entry that is wanted, if a look at its end shows that this leaves what it should.
+
+    Returns:
+        Whether it did so. Otherwise nothing has changed: entries among the last are damaged or not wanted, or the file
+        has another name too, under which it may be somebody's copy.
+    """
+    end = read_end(epath.Path(path))
+    last = max((i for i, (_, entry) in enumerate(end) if entry and wanted(entry)), default=None)
+    if last is None or not all(entry and (i > last or wanted(entry)) for i, (_, entry) in enumerate(end)):
+        return False
+    found = path.lstat()
+    if found.st_nlink > 1 or path.is_symlink() or end[last][0] > found.st_size:
+        return False
+    os.truncate(path, end[last][0])
+    return True
 
 
 def make_results(entries: Sequence[Entry], score: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax
 from etils import epath
 
 from gpt1_jax.disk.whole_files import write_whole
-from gpt1_jax.training.entries import read_entries
+from gpt1_jax.training.entries import Entry, cut_behind, read_entries
 from gpt1_jax.training.screen import Screen, describe_metrics
 from gpt1_jax.training.showing import Board
 from gpt1_jax.training.writers import MlflowWriter, TensorBoardWriter, WandbWriter
@@ -43,19 +43,22 @@ class MetricsLog:
         self._speed: dict[str, float] = {}
         if not self._writes:
             return
-        entries, damaged = read_entries(self._path, step)
-        kept = [
-            entry.line
-            for entry in entries
-            if not (unevaluated and (entry.values["step"], entry.values["kind"]) == (step, "eval"))
-        ]
-        self._file = LineFile(self._path, kept, appends="://" not in str(directory))
+
+        def wanted(entry: Entry) -> bool:
+            made_up = unevaluated and (entry.values["step"], entry.values["kind"]) == (step, "eval")
+            return entry.values["step"] <= step and not made_up
+
+        appends, damaged, kept = "://" not in str(directory), [], None
+        if not (appends and cut_behind(Path(self._path), wanted)):
+            entries, damaged = read_entries(self._path, step)
+            kept = [entry.line for entry in entries if wanted(entry)]
+        self._file = LineFile(self._path, kept, appends)
         self._screen = Screen(step, num_steps)
         self._boards = _begin_boards(directory, step + 1, tracker, self.tell)
         if damaged:
             numbers = ", ".join(map(str, damaged[:10])) + ", …" * (len(damaged) > 10)
             self.tell(f"{self._path}: {counted(len(damaged), 'damaged line')} left out: {numbers}")
-        elif step and not entries:
+        elif step and kept == []:
             self.tell(f"{self._path} is missing or empty: the log of the steps up to {step} is lost")
 
     def write(self, step: int, kind: str, values: dict[str, float]) -> None:
@@ -127,11 +130,12 @@ def _begin_boards(
 class LineFile:
     """A file that grows by lines, even where files can only be replaced, as on gs://."""
 
-    def __init__(self, path: epath.Path, lines: list[str], appends: bool) -> None:
-        """Begins with these lines instead of what was there; without `appends`, further lines wait for `save`."""
-        self._path, self._lines = path, lines
+    def __init__(self, path: epath.Path, lines: list[str] | None, appends: bool) -> None:
+        """Begins with these lines instead of what was there, or with that; without `appends`, more wait for `save`."""
+        self._path, self._lines = path, lines or []
         self.save = (lambda: None) if appends else self._replace
-        self._replace()
+        if lines is not None:
+            self._replace()
         # With a buffer, closing would run into a full disk once more.
         self._file = Path(path).open("ab", buffering=0) if appends else None  # noqa: SIM115
 

@@ -14,7 +14,7 @@ from gpt1_jax.devices.chips import PEAK_FLOPS
 from gpt1_jax.devices.mesh import placements
 from gpt1_jax.run import Run
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.entries import read_entries
+from gpt1_jax.training.entries import read_end
 from gpt1_jax.training.stage import Stage
 from gpt1_jax.training.trainer import Trainer
 from gpt1_jax.wording import counted
@@ -110,8 +110,8 @@ def expect_seconds(run: Run, model: ModelConfig, mesh: Mesh, flops: float) -> fl
         mesh: the devices.
         flops: the FLOPs of a step.
     """
-    entries, _ = read_entries(run.directory / "metrics.jsonl", 2**31)
-    logged = [entry.values.get("seconds_per_step") for entry in entries]
+    end = read_end(run.directory / "metrics.jsonl")
+    logged = [entry.values.get("seconds_per_step") for _, entry in end if entry]
     known = [seconds for seconds in logged if isinstance(seconds, float)]
     if known:
         return known[-1]

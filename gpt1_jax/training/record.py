@@ -3,6 +3,7 @@
 import contextlib
 import math
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ from gpt1_jax.training.state import State
 
 # The end of a training, or a stop, waits for the page no longer than this.
 _PAGE_SECONDS = 30
+# A page takes the longer the more there is to draw, so it is written only after so many times as long as the last took.
+_PAGE_REST = 20
 
 
 def is_evaluated(stage: Stage, config: TrainConfig, step: int) -> bool:
@@ -75,6 +78,7 @@ class Record:
         self._sampling = Showing("the sample")
         self._paging = Showing("the page report.html")
         self._page: threading.Thread | None = None
+        self._page_due = 0.0
         self._samples: dict[int, str] = {}
         self.directory = run.directory
         self.watch = Stopwatch()
@@ -197,22 +201,27 @@ class Record:
         self._samples[step] = " … ".join(sample)
 
     def _show_page(self, step: int) -> None:
-        """Writes report.html anew beside the training, unless it is still being written; the last one is waited for."""
+        """Writes report.html anew beside the training, unless that would slow it down; the last one is waited for."""
         if not hosts.first():
             return
         if step == self._config.num_steps:
             # Otherwise the last evaluation might be missing.
             self._wait_for_page()
-        if self._page is None or not self._page.is_alive():
+        last = step == self._config.num_steps
+        if (last or time.monotonic() >= self._page_due) and not (self._page and self._page.is_alive()):
             samples = dict(self._samples)
             self._page = threading.Thread(
-                target=lambda: self._paging(lambda: write_page(self._run, samples=samples)),
-                name="page",
-                daemon=True,
+                target=lambda: self._paging(lambda: self._write_page(samples)), name="page", daemon=True
             )
             self._page.start()
-        if step == self._config.num_steps:
+        if last:
             self._wait_for_page()
+
+    def _write_page(self, samples: dict[int, str]) -> None:
+        began = time.monotonic()
+        write_page(self._run, samples=samples)
+        ended = time.monotonic()
+        self._page_due = ended + _PAGE_REST * (ended - began)
 
     def _wait_for_page(self) -> None:
         if self._page is not None:

@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import pytest
 from etils import epath
 from flax import linen as nn
-from support import tiny_model, use_mesh
+from support import tiny_config, tiny_model, use_mesh
 
 from configs import pretrain
 from gpt1_jax.devices.chips import PEAK_FLOPS
 from gpt1_jax.devices.memory import peak_memory
+from gpt1_jax.devices.mesh import make_mesh
 from gpt1_jax.model.trunk import make_trunk
-from gpt1_jax.training import log, speed
+from gpt1_jax.run import Run
+from gpt1_jax.training import entries, log, plan, speed
 from gpt1_jax.training.log import MetricsLog
 from gpt1_jax.training.speed import Stopwatch, model_flops_utilization, training_flops_per_token
 
@@ -80,6 +82,36 @@ def test_entries_of_later_steps_and_a_torn_last_line_are_dropped_on_resume(tmp_p
     log.write(5, "train", {"loss": 0.5})
     log.close()
     assert read(tmp_path) == [*entries[:8], {"step": 5, "kind": "train", "loss": 0.5}]
+
+
+def test_the_start_of_a_long_run_reads_only_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_lines: list[bytes] = []
+    parse = entries._parse
+    monkeypatch.setattr(entries, "_parse", lambda line: read_lines.append(line) or parse(line))
+    lines = [
+        json.dumps({"step": s, "kind": "train", "loss": 1.0, "seconds_per_step": s / 8})
+        for s in range(1, 100_001)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    run, model, mesh = Run(str(tmp_path)), tiny_config().model, make_mesh(tiny_config().mesh)
+    assert plan.expect_seconds(run, model, mesh, 1e9) == 12_500
+    log = MetricsLog(epath.Path(tmp_path), step=99_998, num_steps=200_000)
+    log.write(99_999, "train", {"loss": 0.5})
+    log.close()
+    assert len(read_lines) < 30_000
+    written = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert written[:-1] == lines[:99_998]
+    assert json.loads(written[-1]) == {"step": 99_999, "kind": "train", "loss": 0.5}
+
+
+def test_a_copy_that_shares_the_logs_bytes_keeps_them(tmp_path: Path) -> None:
+    text = "".join(json.dumps({"step": s, "kind": "train", "loss": 1.0}) + "\n" for s in range(1, 7))
+    (tmp_path / "metrics.jsonl").write_text(text)
+    (tmp_path / "backup.jsonl").hardlink_to(tmp_path / "metrics.jsonl")
+    MetricsLog(epath.Path(tmp_path), step=4, num_steps=9).close()
+    assert len(read(tmp_path)) == 4 and (tmp_path / "backup.jsonl").read_text() == text
 
 
 def test_each_call_is_one_line_on_disk_at_once_and_in_tensorboard(tmp_path: Path) -> None:
@@ -155,7 +187,7 @@ def test_a_tensorboard_that_cannot_be_written_is_told_once_and_keeps_nobody_wait
         if written[0] > 50:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpt1_jax.training.writers.EventsWriter.write_event", write)
+    monkeypatch.setattr("gpt1_jax.disk.events.EventsWriter.write_event", write)
     log = MetricsLog(epath.Path(tmp_path), step=0, num_steps=9)
     for step in range(30_000):
         log._boards[0].add(step, {"loss": 1.0})
