@@ -11,6 +11,7 @@ from data_support import prepare
 from support import tiny_config
 
 from gpt1_jax.data import corpus as corpora
+from gpt1_jax.data.batches import PretrainingBatches
 from gpt1_jax.data.corpus import Corpus
 from gpt1_jax.data.manifest import fingerprint, read_manifest, write_manifest
 from gpt1_jax.data.text_batches import training_batches
@@ -64,6 +65,7 @@ def test_an_epoch_of_a_terabyte_meets_places_all_over_it(large: Path) -> None:
     corpus: Corpus = corpora.load(large)
     config = tiny_config()
     batches = training_batches(config, corpus.tokenizer, corpus.train)
+    assert isinstance(batches, PretrainingBatches)
     size = config.train.batch_size
     starts = np.concatenate([batches.starts(step, 0, size) for step in range(2000 // size)])
     assert len(set(starts.tolist())) == len(starts)
