@@ -47,16 +47,19 @@ def lookup(table: jax.Array, tokens: jax.Array) -> jax.Array:
     """
 
     def local(table: jax.Array, tokens: jax.Array) -> jax.Array:
-        table = whole_rows(table)
-        rows = tokens - jax.lax.axis_index("tensor") * table.shape[0]
-        # Rows of other devices are out of range, below or above; they are filled with 0 and get no gradient.
-        rows = jnp.where(rows < 0, table.shape[0], rows)
-        return jax.lax.psum(take_rows(table, rows), "tensor")
+        return jax.lax.psum(rows_here(whole_rows(table), tokens), "tensor")
 
     batch = PartitionSpec(("data", "fsdp"))
     return jax.shard_map(
         local, in_specs=(PartitionSpec("tensor", "fsdp"), batch), out_specs=batch, check_vma=False
     )(table, tokens)
+
+
+def rows_here(table: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Looks up rows in a device's part of a table over tensor, [v, D]; those of other devices are zeros."""
+    rows = tokens - jax.lax.axis_index("tensor") * table.shape[0]
+    # Rows of other devices are out of range, below or above; they are filled with 0 and get no gradient.
+    return take_rows(table, jnp.where(rows < 0, table.shape[0], rows))
 
 
 def select(table: jax.Array, rows: jax.Array) -> jax.Array:

@@ -13,7 +13,8 @@ import optax
 from jax.sharding import PartitionSpec
 
 from gpt1_jax.cpu import late_zeros
-from gpt1_jax.model.embedding import project, whole_rows
+from gpt1_jax.model.embedding import project, rows_here, whole_rows
+from gpt1_jax.model.kernels import softmax_sums
 
 # Each device holds this many rows of logits at once. Measured on CPU (docs/measured.md).
 CHUNK_ROWS = 512
@@ -82,6 +83,8 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
     dtype = hidden.dtype
     table = whole_rows(table.astype(dtype))
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
+    by_product = gradient and bias is None and softmax_sums.apply_to(hidden)
+    extended = softmax_sums.with_ones(table) if by_product else table
     sequences, length = targets.shape
     chunks = -(-length // max(1, CHUNK_ROWS // sequences))
     chunk = -(-length // chunks)
@@ -103,8 +106,13 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
         top = jax.lax.pmax(logits.max(-1), "tensor")
         exponentials = jnp.exp(logits - top[:, None])
         hit = rows == target[:, None]
-        partial_sums = jnp.stack([exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)])
-        total, target_logit = _psum(partial_sums, "tensor")
+        if by_product:
+            pull, total = softmax_sums.sums(exponentials, extended)
+            target_row = rows_here(table, target).astype(jnp.float32)
+            target_logit = (h.astype(jnp.float32) * target_row).sum(-1)
+        else:
+            total, target_logit = exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)
+        total, target_logit = _psum(jnp.stack([total, target_logit]), "tensor")
         loss = loss + (weight * (jnp.log(total) + top - target_logit)).sum()
         if not gradient:
             return (loss, d_table, d_bias), None
@@ -113,7 +121,11 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
             d_bias = d_bias + d_logits.sum(0)
         d_logits = d_logits.astype(dtype)
         d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)
-        return (loss, d_table, d_bias), d_logits @ table
+        if by_product:
+            d_h = (pull * (weight / total)[:, None] - weight[:, None] * target_row).astype(dtype)
+        else:
+            d_h = d_logits @ table
+        return (loss, d_table, d_bias), d_h
 
     d_table = late_zeros(table.shape, jnp.float32, hidden) if gradient else None
     d_bias = jnp.zeros_like(bias) if gradient and bias is not None else None

@@ -19,6 +19,7 @@ from gpt1_jax.config import ModelConfig
 from gpt1_jax.model.attention import Sight
 from gpt1_jax.model.dropout import Dropout, LayerDropouts, layer_dropouts
 from gpt1_jax.model.embedding import embedded, lookup, select, table_rows, token_table
+from gpt1_jax.model.kernels.bias import add_bias
 from gpt1_jax.model.kernels.choice import Attention, attention_in_use
 from gpt1_jax.model.layers import (
     activated_product,
@@ -85,11 +86,11 @@ class Block(nn.Module):
         out_kernel = parameter(self, "out_kernel", (*axes, "embed"), last, heads, size, width)
         out_bias = parameter(self, "out_bias", ("embed",), zeros, width)
 
-        qkv = jnp.einsum("btd,dchk->btchk", x, qkv_kernel.astype(dtype)) + qkv_bias.astype(dtype)
+        qkv = add_bias(jnp.einsum("btd,dchk->btchk", x, qkv_kernel.astype(dtype)), qkv_bias)
         qkv = constrained(qkv, "batch", None, None, "heads", None)
         attended, kept = attend(*(qkv[:, :, i] for i in range(3)))
-        attended = jnp.einsum("bthk,hkd->btd", attended, out_kernel.astype(dtype)) + out_bias.astype(dtype)
-        return attended, kept
+        attended = jnp.einsum("bthk,hkd->btd", attended, out_kernel.astype(dtype))
+        return add_bias(attended, out_bias), kept
 
     def _mlp(self, x: jax.Array) -> tuple[jax.Array, None]:
         width, units, dtype = self.config.d_model, self.config.d_ff, x.dtype
@@ -99,9 +100,9 @@ class Block(nn.Module):
         out_kernel = parameter(self, "mlp_out_kernel", ("mlp", "embed"), last, units, width)
         out_bias = parameter(self, "mlp_out_bias", ("embed",), zeros, width)
 
-        hidden = x @ in_kernel.astype(dtype) + in_bias.astype(dtype)
+        hidden = add_bias(x @ in_kernel.astype(dtype), in_bias)
         product = activated_product(self.config.activation)
-        return product(hidden, out_kernel.astype(dtype)) + out_bias.astype(dtype), None
+        return add_bias(product(hidden, out_kernel.astype(dtype)), out_bias), None
 
     def _norm(self, name: str, x: jax.Array) -> jax.Array:
         norm = layer_norm(self.config.norm_epsilon)

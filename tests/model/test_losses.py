@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from support import use_mesh
 
 from gpt1_jax.model import losses
+from gpt1_jax.model.kernels import softmax_sums
 from gpt1_jax.model.losses import tied_cross_entropy, token_log_probabilities
 
 VOCAB, ROWS, WIDTH, BATCH, LENGTH = 120, 128, 16, 8, 13
@@ -62,6 +63,12 @@ def loss(hidden: jax.Array, table: jax.Array, targets: jax.Array, weights: jax.A
     return tied_cross_entropy(hidden, table, targets, weights, VOCAB)
 
 
+@pytest.fixture
+def sums_from_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a TPU."""
+    monkeypatch.setattr(softmax_sums, "apply_to", lambda states: True)
+
+
 @pytest.mark.parametrize("chunk", [1, 4, LENGTH])  # of 13 positions: in fours, the last chunk is padded
 @pytest.mark.parametrize("axes", MESHES)
 def test_loss_and_gradients_are_the_formula(
@@ -77,6 +84,14 @@ def test_loss_and_gradients_are_the_formula(
     np.testing.assert_allclose(d_table, expected_table, atol=1e-6)
     assert (d_table[VOCAB:] == 0).all()
     assert (d_hidden[inputs[3] == 0] == 0).all()
+
+
+@pytest.mark.usefixtures("sums_from_products")
+@pytest.mark.parametrize("axes", [(1, 1, 1), (2, 2, 2)])
+def test_so_they_are_with_sums_from_the_product_of_the_gradient(
+    axes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test_loss_and_gradients_are_the_formula(axes, 4, monkeypatch)
 
 
 def test_more_sequences_than_a_chunk_has_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +117,7 @@ def test_great_logits_do_not_overflow(axes: tuple[int, int, int]) -> None:
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_bfloat16_states_give_nearly_the_same() -> None:
+def check_bfloat16() -> None:
     inputs = make_inputs()
     rounded = (jnp.asarray(inputs[0], jnp.bfloat16), *inputs[1:])
     value, (d_hidden, d_table) = on_mesh((2, 2, 2), jax.value_and_grad(loss, (0, 1)), rounded)
@@ -112,6 +127,30 @@ def test_bfloat16_states_give_nearly_the_same() -> None:
     expected_hidden, expected_table = jax.grad(naive, (0, 1))(*inputs)
     for one, other in ((d_hidden, expected_hidden), (d_table, expected_table)):
         assert np.linalg.norm(np.asarray(one, np.float32) - other) < 0.03 * np.linalg.norm(other)
+
+
+def test_bfloat16_states_give_nearly_the_same() -> None:
+    check_bfloat16()
+
+
+@pytest.mark.usefixtures("sums_from_products")
+def test_so_do_sums_of_rounded_exponentials() -> None:
+    check_bfloat16()
+
+
+@pytest.mark.usefixtures("sums_from_products")
+def test_a_certain_token_has_no_loss_and_no_gradient() -> None:
+    """The exponential of the greatest logit is 1, which bfloat16 has."""
+    table = np.eye(ROWS, WIDTH, dtype=np.float32)
+    targets = np.arange(BATCH * LENGTH, dtype=np.int32).reshape(BATCH, LENGTH) % WIDTH
+    inputs = (
+        jnp.asarray(1000 * table[targets], jnp.bfloat16),
+        table,
+        targets,
+        np.ones(targets.shape, np.float32),
+    )
+    value, gradients = on_mesh((1, 1, 1), jax.value_and_grad(loss, (0, 1)), inputs)
+    assert value == 0 and not any(np.asarray(x, np.float32).any() for x in gradients)
 
 
 # ── With a bias, as masked language models have it ───────────────────────────────────────────────────────────
