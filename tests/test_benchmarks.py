@@ -14,7 +14,9 @@ import pytest
 from command_support import ROOT, make_text
 from vocabulary_support import golden
 
+from benchmarks import estimate
 from benchmarks.timing import Spread, conclude, measure
+from gpt1_jax.training.speed import training_flops_per_token
 
 
 class Clock:
@@ -100,9 +102,10 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"text:{directory}/*.txt"
 
 
-def run(name: str, *arguments: str) -> dict[str, Any]:
+def run(name: str, *arguments: str, path: Path = ROOT) -> dict[str, Any]:
     """Runs a benchmark by its command, with little optimized, and returns its last line."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment["PYTHONPATH"] = f"{path}{os.pathsep}{environment.get('PYTHONPATH', '')}"
     environment.pop("XLA_FLAGS", None)
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", *arguments],
@@ -110,6 +113,29 @@ def run(name: str, *arguments: str) -> dict[str, Any]:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="the other side needs transformers")
+def test_gpu_without_what_such_a_machine_lacks(tmp_path: Path) -> None:
+    lacking = ("tensorflow_datasets", "grain", "array_record", "tensorboardX", "pythonbible")
+    program = f"import sys; sys.modules.update(dict.fromkeys({lacking}))"
+    (tmp_path / "sitecustomize.py").write_text(program)
+    found = run("gpu", "--tiny", "--batches=1", "--steps=1", path=tmp_path)
+    assert {(form["form"], form["dropout"]) for form in found["forms"]} == {
+        (form, rate) for form in ("plain", "chunked") for rate in (0.0, 0.1)
+    }
+    assert found["fastest"].keys() == {"dropout 0.0", "dropout 0.1"}
+    (step,) = found["steps"]
+    assert [row["side"] for row in step["rows"]] == ["gpt1_jax", "torch compiled"]
+    assert step["bytes"]["gpt1_jax"] > 0
+
+
+def test_published_models_are_as_large_as_they_are_called() -> None:
+    for published in estimate.PUBLISHED:
+        config = estimate.settings(published, 4)
+        parameters = training_flops_per_token(config.model, config.data.vocab_size) / 6
+        assert parameters == pytest.approx(float(published.name.removesuffix("B")) * 1e9, rel=0.05)
+        assert config.train.batch_size == 4 * published.rows
 
 
 @pytest.mark.slow

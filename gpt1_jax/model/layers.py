@@ -14,6 +14,7 @@ from flax.linen import spmd
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.cpu import recomputed
+from gpt1_jax.tpu import centered
 
 INIT_STDDEV = 0.02
 
@@ -79,9 +80,8 @@ def layer_norm(epsilon: float) -> Callable[[jax.Array, jax.Array, jax.Array], ja
     @recomputed
     def norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         dtype = x.dtype
-        x = x.astype(jnp.float32)
-        x = x - x.mean(-1, keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
+        x, variance = centered(x)
+        x = x * jax.lax.rsqrt(variance + epsilon)
         return (x * scale + bias).astype(dtype)
 
     return norm

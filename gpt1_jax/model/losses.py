@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 
 from gpt1_jax.cpu import late_zeros
 from gpt1_jax.model.embedding import project, rows_here, whole_rows
-from gpt1_jax.model.kernels import softmax_sums
+from gpt1_jax.tpu import on_tpu, softmax_sums, with_ones
 
 # Each device holds this many rows of logits at once. Measured on CPU (docs/measured.md).
 CHUNK_ROWS = 512
@@ -83,8 +83,8 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
     dtype = hidden.dtype
     table = whole_rows(table.astype(dtype))
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
-    by_product = gradient and bias is None and softmax_sums.apply_to(hidden)
-    extended = softmax_sums.with_ones(table) if by_product else table
+    by_product = gradient and bias is None and on_tpu(dtype)
+    extended = with_ones(table) if by_product else table
     sequences, length = targets.shape
     chunks = -(-length // max(1, CHUNK_ROWS // sequences))
     chunk = -(-length // chunks)
@@ -107,11 +107,10 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
         exponentials = jnp.exp(logits - top[:, None])
         hit = rows == target[:, None]
         if by_product:
-            pull, total = softmax_sums.sums(exponentials, extended)
-            target_row = rows_here(table, target).astype(jnp.float32)
-            target_logit = (h.astype(jnp.float32) * target_row).sum(-1)
+            target_rows = rows_here(table, target)
+            total, target_logit, pull = softmax_sums(h, exponentials, extended, target_rows)
         else:
-            total, target_logit = exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)
+            total, target_logit, pull = exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1), None
         total, target_logit = _psum(jnp.stack([total, target_logit]), "tensor")
         loss = loss + (weight * (jnp.log(total) + top - target_logit)).sum()
         if not gradient:
@@ -121,10 +120,7 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
             d_bias = d_bias + d_logits.sum(0)
         d_logits = d_logits.astype(dtype)
         d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)
-        if by_product:
-            d_h = (pull * (weight / total)[:, None] - weight[:, None] * target_row).astype(dtype)
-        else:
-            d_h = d_logits @ table
+        d_h = d_logits @ table if pull is None else pull(weight, total)
         return (loss, d_table, d_bias), d_h
 
     d_table = late_zeros(table.shape, jnp.float32, hidden) if gradient else None

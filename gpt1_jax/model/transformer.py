@@ -19,7 +19,6 @@ from gpt1_jax.config import ModelConfig
 from gpt1_jax.model.attention import Sight
 from gpt1_jax.model.dropout import Dropout, LayerDropouts, layer_dropouts
 from gpt1_jax.model.embedding import embedded, lookup, select, table_rows, token_table
-from gpt1_jax.model.kernels.bias import add_bias
 from gpt1_jax.model.kernels.choice import Attention, attention_in_use
 from gpt1_jax.model.layers import (
     activated_product,
@@ -35,6 +34,7 @@ from gpt1_jax.model.layers import (
     zeros,
 )
 from gpt1_jax.model.output import output_parameters
+from gpt1_jax.tpu import add_bias
 
 # (query, key, value [B, T, H, K]) → (what they attend to [B, T, H, K], what is kept for later positions)
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]

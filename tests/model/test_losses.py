@@ -12,7 +12,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from support import use_mesh
 
 from gpt1_jax.model import losses
-from gpt1_jax.model.kernels import softmax_sums
 from gpt1_jax.model.losses import tied_cross_entropy, token_log_probabilities
 
 VOCAB, ROWS, WIDTH, BATCH, LENGTH = 120, 128, 16, 8, 13
@@ -66,7 +65,7 @@ def loss(hidden: jax.Array, table: jax.Array, targets: jax.Array, weights: jax.A
 @pytest.fixture
 def sums_from_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a TPU."""
-    monkeypatch.setattr(softmax_sums, "apply_to", lambda states: True)
+    monkeypatch.setattr(losses, "on_tpu", lambda dtype: True)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, LENGTH])  # of 13 positions: in fours, the last chunk is padded
