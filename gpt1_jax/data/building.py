@@ -209,7 +209,7 @@ def _write_split(work: _Work, split: SplitName, parts: list[Part], tokenizer: To
         seconds = time.perf_counter() - started
         return (
             f"{split}: {counted(result.documents, 'document')}, {result.bytes / 1e6:,.1f} MB, "
-            f"{counted(result.tokens, 'token')} in {seconds:.1f} s ({result.tokens / seconds:,.0f} tokens/s)"
+            f"{counted(result.tokens, 'token')} in {seconds:.2f} s ({result.tokens / seconds:,.0f} tokens/s)"
             + (
                 f", {result.lost / result.compared:.2%} of the characters lost by the tokenizer"
                 if result.lost
