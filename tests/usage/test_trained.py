@@ -287,5 +287,5 @@ def test_labels_of_many_records_take_no_more_memory_than_those_of_few(
         return used
 
     peak(60)
-    # An example alone takes more.
-    assert (peak(600) - peak(60)) / 540 < 100
+    # Held at once, an example and its prediction take more than 900 bytes.
+    assert (peak(600) - peak(60)) / 540 < 450
