@@ -100,11 +100,17 @@ def _spelled(value: Any) -> str:
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
     if isinstance(value, Mapping) and {"text", "probability"} <= value.keys():
         return f"{value['text']} {value['probability']:.3f}"
-    # A sample of generation, or a word or an entity.
+    if isinstance(value, Mapping) and {"text", "bits"} <= value.keys():
+        return f"{value['text']} –" if value["bits"] is None else f"{value['text']} {value['bits']:.1f}"
+    # A sample of generation, or an entity.
     if isinstance(value, Mapping) and "text" in value:
         return f"{value['label']}: {value['text']}" if "label" in value else str(value["text"])
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_spelled(member)}" for key, member in value.items())
+        members = [*value.items()]
+        if all(isinstance(member, float) for _, member in members):
+            # Of many classes, the most probable ones are seen.
+            members.sort(key=lambda item: -item[1])
+        return ", ".join(f"{key} {_spelled(member)}" for key, member in members)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(_spelled, value))
     return str(value)

@@ -43,6 +43,12 @@ def test_a_console_shows_a_line_for_each_below_the_names_of_columns() -> None:
     assert (repr(Records()), repr(Record())) == ("[]", "{}")
 
 
+def test_a_console_shows_the_most_probable_first_and_the_bits_of_words() -> None:
+    shown = repr(display({"probabilities": {"history": 0.2, "letter": 0.5, "gospel": 0.3}}))
+    assert shown == "probabilities  letter 0.5, gospel 0.3, history 0.2"
+    assert repr(display(SCORE)).splitlines()[-1] == "words  the –, o<d 9.0"
+
+
 def test_long_texts_and_long_lists_are_cut_on_a_console() -> None:
     lines = repr(display([{"text": "a\n" * 500}] * 60)).splitlines()
     assert len(lines) == 1 + 50 + 1 and max(map(len, lines)) == 60
