@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any, TypedDict
 
+import jax
+
 from gpt1_jax.config import Config
 from gpt1_jax.data.corpus import Corpus
 from gpt1_jax.data.text_batches import training_batches
@@ -16,6 +18,7 @@ from gpt1_jax.training import ledger, stopping
 from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.checksums import checksums
 from gpt1_jax.training.damage import Damaged
+from gpt1_jax.training.evaluation import Watch, unwatched
 from gpt1_jax.training.kept import kept_left_out
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.training.state import State
@@ -37,7 +40,7 @@ class Comparison(TypedDict("Comparison", {"from": int, "to": int})):
     differing: list[str]
 
 
-def replay(run: Run, corpus: Corpus, first: int, last: int) -> Comparison:
+def replay(run: Run, corpus: Corpus, first: int, last: int, watch: Watch = unwatched) -> Comparison:
     """Trains from one checkpoint to the step of a later one, and compares the two states.
 
     On the devices of the first time all bits are the same. Elsewhere sums are rounded otherwise, so that most arrays
@@ -48,6 +51,7 @@ def replay(run: Run, corpus: Corpus, first: int, last: int) -> Comparison:
         corpus: the text that it was trained on.
         first: the step of a checkpoint that is still there, or 0 for the start of a run without init_from.
         last: the step of a later one; it may have been removed if the ledger has it.
+        watch: is told how many steps are done, and of how many.
 
     Raises:
         UserError: there are no such checkpoints, or the config changed between them.
@@ -69,7 +73,11 @@ def replay(run: Run, corpus: Corpus, first: int, last: int) -> Comparison:
         program = trainer.compile([batches.rows(0, 0, 1)], config.train.batch_size)
         for step in range(first, last):
             stopping.check()
-            state, _ = program(state, place_rows(partial(batches.rows, step), config.train.batch_size, mesh))
+            batch = place_rows(partial(batches.rows, step), config.train.batch_size, mesh)
+            state, metrics = program(state, batch)
+            # What is dispatched and not done could neither be told nor stopped.
+            jax.block_until_ready(metrics)
+            watch(step + 1 - first, last - first)
         found = checksums(state)
     differing = sorted(name for name in expected | found if expected.get(name) != found.get(name))
     return {"from": first, "to": last, "equal": not differing, "arrays": len(found), "differing": differing}

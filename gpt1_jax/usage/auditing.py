@@ -18,6 +18,7 @@ from gpt1_jax.training.checkpoints import Checkpoints
 from gpt1_jax.training.entries import read_entries
 from gpt1_jax.training.kept import kept_left_out
 from gpt1_jax.training.replay import Comparison, replay
+from gpt1_jax.usage.bar import bar
 from gpt1_jax.usage.evaluating import own_corpus
 
 # So much of a document is shown.
@@ -213,7 +214,8 @@ class Audit:
             raise UserError(
                 f"--replay={span:.60} is not a span of steps; write A:B with two checkpoints, such as 500:1000."
             )
-        return replay(self._run, self.corpus, int(first), int(last))
+        with bar("replaying") as watch:
+            return replay(self._run, self.corpus, int(first), int(last), watch)
 
     def _done(self) -> int:
         """Returns how many steps were made."""
