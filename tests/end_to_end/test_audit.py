@@ -15,7 +15,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.run import Run
 from gpt1_jax.training import ledger
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.replay import replay
 from gpt1_jax.usage.auditing import Audit
 
 ROWS, LENGTH = SMALL["train.batch_size"], SMALL["model.context_length"]
@@ -93,9 +92,7 @@ def test_a_text_is_found_in_all_places_where_it_was_read_and_nowhere_else(
     assert all(visit.epoch == 1 + ((visit.step - 1) * ROWS + visit.row) // windows for visit in visits)
 
 
-def test_steps_done_again_lead_to_the_same_bits(
-    runner: Runner, undisturbed: Path, audit: Audit, tmp_path: Path
-) -> None:
+def test_steps_done_again_lead_to_the_same_bits(runner: Runner, undisturbed: Path, tmp_path: Path) -> None:
     kept = Checkpoints(Run(str(undisturbed)).checkpoints).steps()
     span = f"--replay={kept[0]}:{kept[-1]}"
     (found,) = answers(runner, undisturbed, span)
@@ -112,13 +109,8 @@ def test_steps_done_again_lead_to_the_same_bits(
     shutil.copytree(undisturbed, other)
     sums = ledger.read(Run(str(other)).directory)[kept[-1]]
     ledger.enter(Run(str(other)).directory, kept[-1], sums | {"params/tokens": 1})
-    told: list[tuple[int, int]] = []
-    differs = replay(
-        Run(str(other)), audit.corpus, kept[0], kept[-1], lambda done, all_: told.append((done, all_))
-    )
-    assert not differs["equal"] and differs["differing"] == ["params/tokens"]
-    steps = kept[-1] - kept[0]
-    assert told == [(done, steps) for done in range(1, steps + 1)]
+    (found,) = answers(runner, other, span)
+    assert not found["equal"] and found["differing"] == ["params/tokens"]
 
 
 def test_the_ledger_has_every_checkpoint_ever_saved(undisturbed: Path) -> None:
