@@ -7,13 +7,12 @@ how the cost grows: 1 is linear. Attention grows with the square of the context,
 import dataclasses
 from typing import Any
 
-import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
 from benchmarks.ours import Training
 from benchmarks.settings import batches, settings
-from benchmarks.timing import conclude, measure
+from benchmarks.timing import conclude, exponent, measure
 from gpt1_jax.config import Config
 from gpt1_jax.door import door
 from gpt1_jax.huge_pages import use_huge_pages
@@ -86,12 +85,6 @@ def change(config: Config, size: str, value: int) -> Config:
         "width": {"d_model": value, "d_ff": 4 * value, "num_heads": value // 64},
     }
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes[size]))
-
-
-def exponent(points: list[dict[str, Any]], cost: str) -> float:
-    """Returns the power with which a cost grows with a size, by least squares of the logarithms."""
-    values, costs = ([point[key] for point in points] for key in ("value", cost))
-    return float(np.polyfit(np.log(values), np.log(costs), 1)[0])
 
 
 def draw(points: list[dict[str, Any]]) -> Figure:

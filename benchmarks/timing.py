@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 _LOAD = os.getloadavg()[0]  # before there is any of our own
 
@@ -129,6 +130,12 @@ def measure(
         )
         for name in names
     ]
+
+
+def exponent(points: list[dict[str, Any]], cost: str) -> float:
+    """Returns the power with which a cost grows with a size, by least squares of the logarithms."""
+    values, costs = ([point[key] for point in points] for key in ("value", cost))
+    return float(np.polyfit(np.log(values), np.log(costs), 1)[0])
 
 
 def machine() -> dict[str, Any]:

@@ -154,8 +154,13 @@ def test_tokenizing(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(row["text"] for row in golden()))
     found = run("tokenizing", f"--source=text:{tmp_path}/a.txt", "--vocab_size=600", "--rounds=1")
     rows = {row["side"]: row["speed"]["median"] for row in found["rows"]}
-    assert rows.keys() - {"tiktoken"} == {"byte_bpe", "sentencepiece", "wordpiece"}
-    assert min(rows.values()) > 0 and found["bytes"] > 50_000
+    libraries = {"byte_bpe": "tokenizers", "wordpiece": "tokenizers", "sentencepiece": "its library"}
+    sides = {
+        side for name, library in libraries.items() for side in (name, f"{name}, new", f"{name}: {library}")
+    }
+    assert rows.keys() - {"byte_bpe: tiktoken"} == sides
+    assert min(rows.values()) > 0 and found["megabytes"] > 0.05
+    assert found["training"].keys() == libraries.keys()
 
 
 @pytest.mark.slow
@@ -196,6 +201,16 @@ def test_training_and_memory() -> None:
     peaks = run("memory", "--preset=tiny", "--batch=1")["peak_bytes"]
     assert peaks.keys() == {"gpt1_jax", "transformers", "torch"}
     assert min(peaks.values()) > 100_000_000  # no library fits into less
+
+
+@pytest.mark.slow
+def test_growth(tmp_path: Path) -> None:
+    picture = tmp_path / "growth.png"
+    found = run("growth", "--rounds=1", "--largest=1000000", f"--output={picture}")
+    assert {point["size"] for point in found["points"]} == {"tokens", "documents", "steps", "parameters"}
+    assert min(point["seconds"] for point in found["points"]) > 0
+    assert found["exponents"]["draw a batch, by documents"] < 0.5
+    assert picture.stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -47,7 +47,8 @@ def large(small: Corpus) -> Path:
 def test_a_terabyte_is_opened_and_drawn_from_at_once(small: Corpus, large: Path) -> None:
     config = tiny_config()
     data = replace(config.data, mask_documents=True)
-    config = replace(config, data=data, model=replace(config.model, context_length=512))
+    train = replace(config.train, batch_size=64)
+    config = replace(config, data=data, train=train, model=replace(config.model, context_length=512))
     # What draws is imported when it is first needed.
     training_batches(tiny_config(), small.tokenizer, small.train).rows(0, 0, 1)
     began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -56,7 +57,8 @@ def test_a_terabyte_is_opened_and_drawn_from_at_once(small: Corpus, large: Path)
     last = batches.examples_per_epoch // config.train.batch_size
     for step in (*range(3), *np.random.default_rng(0).integers(0, last, 50).tolist(), last, 5 * last):
         batches.rows(step, 0, config.train.batch_size)
-    assert time.process_time() - began < 5
+    # If the kernel read around each window, this would take 7 seconds; if it looked for damage, many minutes.
+    assert time.process_time() - began < 2
     # In kilobytes. A permutation that was stored would take 8 GB.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
