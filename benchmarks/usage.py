@@ -53,6 +53,7 @@ _USES = flags.DEFINE_list("uses", ["predict", "evaluate", "score", "generate"], 
 _TEXTS = flags.DEFINE_integer("texts", 3000, "pairs for predict; half as many texts for score", 64)
 _PROMPTS = flags.DEFINE_integer("prompts", 64, "prompts to continue", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "rounds of timing", 1)
+_VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "pieces trained; by default the preset's", 0)
 _CACHE_DIR = flags.DEFINE_string("cache_dir", "~/.cache/gpt1_jax", "the directory of the tokenized demo text")
 
 Answers = list[np.ndarray]
@@ -70,7 +71,8 @@ def main(_: list[str]) -> None:
     check_devices()
     whole = find_preset(_PRESET.value)
     model = dataclasses.replace(whole.model, dtype="float32")
-    data = dataclasses.replace(whole.data, source="demo", cache_dir=_CACHE_DIR.value or "")
+    pieces = _VOCAB_SIZE.value or whole.data.vocab_size
+    data = dataclasses.replace(whole.data, source="demo", vocab_size=pieces, cache_dir=_CACHE_DIR.value or "")
     config = dataclasses.replace(whole, model=model, data=data)
     verses = [verse for verse in read_verses("web").values() if len(verse) <= _SHORT][: 2 * _TEXTS.value]
     facts: list[dict[str, Any]] = []
@@ -270,6 +272,8 @@ def _make_gpt2(config: Any, vocab_size: int) -> Any:
             n_layer=config.num_layers,
             n_head=config.num_heads,
             n_inner=config.d_ff,
+            bos_token_id=None,
+            eos_token_id=None,
         )
     ).eval()
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,21 @@ def test_finetuning(tmp_path: Path) -> None:
         assert task["rows"][0]["side"] == "gpt1_jax"
         assert task["rows"][-1]["side"] == "transformers, to 128"
         assert len(task["widths"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="the other sides need transformers")
+def test_usage(tmp_path: Path) -> None:
+    found = run(
+        "usage", "--preset=tiny", "--texts=64", "--prompts=5", "--vocab_size=400", f"--cache_dir={tmp_path}",
+        "--rounds=1",
+    )  # fmt: skip
+    uses = {
+        use: [row["side"] for row in rows] for use, rows in groupby(found["rows"], lambda row: row["use"])
+    }
+    assert uses.keys() == {"generate", "predict", "evaluate", "score"}
+    for sides in uses.values():
+        assert sides[0] == "gpt1_jax" and sides[1].startswith("transformers")
 
 
 @pytest.mark.slow
