@@ -2,14 +2,15 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
 
 from absl import flags
 from etils import epath
 
 from gpt1_jax.arguments import STEP_HELP, check_step
-from gpt1_jax.disk.inputs import open_input, standard_input
+from gpt1_jax.disk.inputs import is_packed, open_input, standard_input
 from gpt1_jax.disk.paths import expand
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
@@ -59,8 +60,27 @@ def main(_: list[str]) -> None:
         if output is None:
             for score in found:
                 print(json.dumps(score), flush=True)
-        else:
-            write_answers(output, found)
+            return
+        from gpt1_jax.usage.bar import bar
+
+        size = None if source is None else _plain_size(source)
+        with bar("scoring") as watch:
+            write_answers(output, found if size is None else _watched(found, file, size, watch))
+
+
+def _plain_size(source: epath.Path) -> int | None:
+    """Returns the bytes of a file; None of a pipe, a packed or a remote one, of which nobody knows how much comes."""
+    local = "://" not in str(source) and Path(source).is_file()
+    return Path(source).stat().st_size if local and not is_packed(source, "--input") else None
+
+
+def _watched(
+    scores: Iterator[Any], file: IO[bytes], size: int, watch: Callable[[int, int], None]
+) -> Iterator[Any]:
+    """Yields the same, and tells how much of the file has been read."""
+    for score in scores:
+        yield score
+        watch(file.tell(), size)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import re
 import pytest
 from terminal_support import run_in_terminal
 
-from gpt1_jax.usage.bar import bar
+from gpt1_jax.usage.bar import bar, within
 
 PROGRAM = """
 import time
@@ -29,3 +29,12 @@ def test_elsewhere_nothing_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     with bar("measuring") as watch:
         watch(1, 2)
     assert capfd.readouterr() == ("", "")
+
+
+def test_parts_of_a_work_make_one_bar() -> None:
+    shares: list[float] = []
+    for before, count in ((0, 8), (8, 2)):
+        part = within(lambda done, total: shares.append(done / total), before, count, 10)
+        part(1, 2)
+        part(2, 2)
+    assert shares == [0.4, 0.8, 0.9, 1.0]
