@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 
 from gpt1_jax.cpu import late_zeros
 from gpt1_jax.model.embedding import project, rows_here, whole_rows
-from gpt1_jax.tpu import on_tpu, softmax_sums, with_ones
+from gpt1_jax.tpu import on_tpu, sums_of_rounded
 
 # Each device holds this many rows of logits at once. Measured on CPU (docs/measured.md).
 CHUNK_ROWS = 512
@@ -84,7 +84,6 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
     table = whole_rows(table.astype(dtype))
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
     by_product = gradient and bias is None and on_tpu(dtype)
-    extended = with_ones(table) if by_product else table
     sequences, length = targets.shape
     chunks = -(-length // max(1, CHUNK_ROWS // sequences))
     chunk = -(-length // chunks)
@@ -107,10 +106,11 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
         exponentials = jnp.exp(logits - top[:, None])
         hit = rows == target[:, None]
         if by_product:
-            target_rows = rows_here(table, target)
-            total, target_logit, pull = softmax_sums(h, exponentials, extended, target_rows)
+            total = sums_of_rounded(exponentials)
+            target_row = rows_here(table, target).astype(jnp.float32)
+            target_logit = (h.astype(jnp.float32) * target_row).sum(-1)
         else:
-            total, target_logit, pull = exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1), None
+            total, target_logit = exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)
         total, target_logit = _psum(jnp.stack([total, target_logit]), "tensor")
         loss = loss + (weight * (jnp.log(total) + top - target_logit)).sum()
         if not gradient:
@@ -120,8 +120,7 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
             d_bias = d_bias + d_logits.sum(0)
         d_logits = d_logits.astype(dtype)
         d_table = d_table + jnp.einsum("nv,nd->vd", d_logits, h, preferred_element_type=jnp.float32)
-        d_h = d_logits @ table if pull is None else pull(weight, total)
-        return (loss, d_table, d_bias), d_h
+        return (loss, d_table, d_bias), d_logits @ table
 
     d_table = late_zeros(table.shape, jnp.float32, hidden) if gradient else None
     d_bias = jnp.zeros_like(bias) if gradient and bias is not None else None

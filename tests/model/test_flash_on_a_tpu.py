@@ -16,6 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 from support import tiny_config, use_mesh
 from training_support import make_batch, make_parts, to_host
 
+from gpt1_jax import tpu as sums
 from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.kernels import choice, flash
 from gpt1_jax.model.kernels.choice import FORMS
@@ -81,26 +82,41 @@ def test_the_kernels_are_plain_attention(
         np.testing.assert_allclose(ours, plain, rtol=0, atol=tolerance * np.abs(plain).max(), err_msg=name)
 
 
+def train(form: str, **settings: Any) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
+    """The losses and gradient norms of two steps on eight devices, with dropout, and the parameters behind them."""
+    settings = {"model.attention_dropout": 0.2, "model.context_length": 64, "train.batch_size": 8} | settings
+    config = tiny_config(**settings, **{"model.attention": form})
+    with use_mesh(2, 2, 2) as mesh:
+        trainer, state = make_parts(config, mesh)
+        losses, norms = [], []
+        for step in range(2):
+            state, metrics = trainer.step(state, make_batch(config, mesh, step))
+            losses.append(float(metrics["loss"]))
+            norms.append(float(metrics["grad_norm"]))
+        return losses, norms, to_host(state.params)
+
+
 @pytest.mark.slow
 def test_a_whole_training_step_on_eight_devices_is_that_of_plain_attention(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two steps of the model with dropout, the kernel in the place of a form that runs here."""
-    settings = {"model.attention_dropout": 0.2, "model.context_length": 64, "train.batch_size": 8}
-
-    def train(form: str) -> Any:
-        config = tiny_config(**settings, **{"model.attention": form})
-        with use_mesh(2, 2, 2) as mesh:
-            trainer, state = make_parts(config, mesh)
-            losses = []
-            for step in range(2):
-                state, metrics = trainer.step(state, make_batch(config, mesh, step))
-                losses.append(float(metrics["loss"]))
-            return losses, to_host(state.params)
-
-    expected, params = train("plain")
+    """The kernel is in the place of a form that runs here."""
+    expected, _, params = train("plain")
     monkeypatch.setitem(choice.FORMS, "chunked", partial(flash_attention, interpret=tpu()))
-    losses, found = train("chunked")
+    losses, _, found = train("chunked")
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
     for name, array in params.items():
         np.testing.assert_allclose(found[name], array, rtol=0, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_whole_step_in_bfloat16_as_on_a_tpu_is_nearly_that_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the kernel, and with the sums of `gpt1_jax.tpu`."""
+    expected, expected_norms, _ = train("plain")
+    monkeypatch.setitem(choice.FORMS, "chunked", partial(flash_attention, interpret=tpu()))
+    monkeypatch.setattr(sums, "platform", lambda: "tpu")
+    losses, norms, _ = train("chunked", **{"model.dtype": "bfloat16"})
+    np.testing.assert_allclose(losses, expected, rtol=2e-3)
+    np.testing.assert_allclose(norms, expected_norms, rtol=2e-2)

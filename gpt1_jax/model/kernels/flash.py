@@ -87,9 +87,11 @@ def _attention(query, key, value, stream, settings):
 
 def _forward(query, key, value, stream, settings):
     """Keeps the output [B, T, H, K] and the log-sum-exp of the scores, float32 [B, H, T]."""
-    q, k, v = (_enter(x, settings) for x in (query, key, value))
-    row = jax.ShapeDtypeStruct((*q.shape[:2], 1, q.shape[3]), jnp.float32)
-    inputs, outputs = [OwnBlock(q), Whole(k), Whole(v)], [OwnBlock(q), OwnBlock(row)]
+    qkv = _together(query, key, value, settings)
+    batch, _, heads, width, length = qkv.shape
+    result = jax.ShapeDtypeStruct((batch, heads, width, length), qkv.dtype)
+    row = jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32)
+    inputs, outputs = [OwnBlock(qkv, 0), Whole(qkv, 1), Whole(qkv, 2)], [OwnBlock(result), OwnBlock(row)]
     output, logsumexp = _call(flash_kernels.forward, stream, inputs, outputs, settings)
     output, logsumexp = _leave(output, query), logsumexp[:, :, 0, : query.shape[1]]
     return output, (query, key, value, stream, output, logsumexp)
@@ -98,13 +100,14 @@ def _forward(query, key, value, stream, settings):
 def _backward(settings, residuals, cotangent):
     """Returns the gradients of query, key and value."""
     query, key, value, stream, output, logsumexp = residuals
-    q, k, v, do = (_enter(x, settings) for x in (query, key, value, cotangent))
+    qkv, do = _together(query, key, value, settings), _enter(cotangent, settings)
     products = output.astype(jnp.float32) * cotangent.astype(jnp.float32)
     delta = (1 - settings.rate) * products.sum(-1).swapaxes(1, 2)
     rows = [Whole(_pad(x, settings)[:, :, None]) for x in (logsumexp, delta)]
-    inputs = [Whole(q), OwnBlock(k), OwnBlock(v), Whole(do), *rows]
-    outputs = [OwnBlock(k), OwnBlock(v), Whole(q)]
-    total = pltpu.VMEM(q.shape[2:], jnp.float32)
+    inputs = [Whole(qkv, 0), OwnBlock(qkv, 1), OwnBlock(qkv, 2), Whole(do), *rows]
+    like = jax.ShapeDtypeStruct(do.shape, do.dtype)
+    outputs = [OwnBlock(like), OwnBlock(like), Whole(like)]
+    total = pltpu.VMEM(do.shape[2:], jnp.float32)
     d_key, d_value, d_query = _call(flash_kernels.backward, stream, inputs, outputs, settings, total)
     return _leave(d_query, query), _leave(d_key, key), _leave(d_value, value), None
 
@@ -113,15 +116,17 @@ _attention.defvjp(_forward, _backward)
 
 
 class OwnBlock(NamedTuple):
-    """Returns the spec of an array [B, H, K or 1, T] of which each program sees its own block of T."""
+    """An array [B, H, K or 1, T], or one part of an array [B, parts, H, K, T]: each program sees its own block of T."""
 
     array: Any
+    part: int = 0
 
 
 class Whole(NamedTuple):
-    """Returns the spec of an array [B, H, K or 1, T] of which each program sees all of T."""
+    """As `OwnBlock`, but each program sees all of T."""
 
     array: Any
+    part: int = 0
 
 
 def _call(
@@ -135,14 +140,15 @@ def _call(
     """Returns the outputs of a kernel, with one program for each sequence, head and block."""
 
     def spec(x: OwnBlock | Whole) -> pl.BlockSpec:
-        *_, rows, length = x.array.shape
-        if isinstance(x, Whole):
-            return pl.BlockSpec((None, None, rows, length), lambda b, h, i: (b, h, 0, 0))
-        return pl.BlockSpec((None, None, rows, settings.block), lambda b, h, i: (b, h, 0, i))
+        *others, rows, length = x.array.shape
+        parts = (x.part,) * (len(others) - 2)
+        block = length if isinstance(x, Whole) else settings.block
+        own = 0 if isinstance(x, Whole) else 1
+        return pl.BlockSpec((*(None,) * len(others), rows, block), lambda b, h, i: (b, *parts, h, 0, own * i))
 
     return pl.pallas_call(
         partial(kernel, settings=settings),
-        grid=(*inputs[0].array.shape[:2], settings.blocks),
+        grid=(*outputs[0].array.shape[:2], settings.blocks),
         in_specs=[pl.BlockSpec(memory_space=pltpu.SMEM), *map(spec, inputs)],
         out_specs=list(map(spec, outputs)),
         out_shape=[jax.ShapeDtypeStruct(x.array.shape, x.array.dtype) for x in outputs],
@@ -167,9 +173,18 @@ def _pad(x: jax.Array, settings: KernelSettings) -> jax.Array:
     return jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, fill),))
 
 
+def _together(query: jax.Array, key: jax.Array, value: jax.Array, settings: KernelSettings) -> jax.Array:
+    """Returns [B, 3, H, K, T], as the kernels store it.
+
+    The three are parts of one array, the result of one product. XLA sees that and copies nothing, which it would do to
+    hand each to a kernel by itself.
+    """
+    return _enter(jnp.stack([query, key, value], 2), settings)
+
+
 def _enter(x: jax.Array, settings: KernelSettings) -> jax.Array:
-    """Returns an array [B, T, H, K] as the kernels store it, [B, H, K, T]."""
-    return _pad(x.transpose(0, 2, 3, 1), settings)
+    """Returns an array [B, T, …, H, K] as the kernels store it, [B, …, H, K, T]."""
+    return _pad(jnp.moveaxis(x, 1, -1), settings)
 
 
 def _leave(x: jax.Array, like: jax.Array) -> jax.Array:
