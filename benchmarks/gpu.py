@@ -43,10 +43,8 @@ def main(_: list[str]) -> None:
 
     rounds = 1 if _TINY.value else 20
     forms = attention.compare("1x16x1x8" if _TINY.value else "64x512x12x64", rounds)
-    fastest = {
-        f"dropout {rate}": _fastest(forms, rate) for rate in sorted({form["dropout"] for form in forms})
-    }
-    for rate, form in fastest.items():
+    best = {f"dropout {rate}": fastest(forms, rate) for rate in sorted({form["dropout"] for form in forms})}
+    for rate, form in best.items():
         print(f"{rate}: {form} is the fastest of the exact forms")
     steps, kernels = [], {}
     for batch in map(int, _BATCHES.value):
@@ -54,7 +52,7 @@ def main(_: list[str]) -> None:
         steps.append(found)
     for name, share in kernels.items():
         print(f"{share:6.1%} of the step  {name}")
-    conclude(forms=forms, fastest=fastest, steps=steps, kernels=kernels)
+    conclude(forms=forms, fastest=best, steps=steps, kernels=kernels)
 
 
 def settings(batch: int) -> Config:
@@ -71,7 +69,7 @@ def settings(batch: int) -> Config:
     return replace(config, model=model, data=replace(config.data, vocab_size=200))
 
 
-def _fastest(forms: list[dict[str, Any]], rate: float) -> str:
+def fastest(forms: list[dict[str, Any]], rate: float) -> str:
     """Returns the fastest form for a rate of dropout whose errors are about those of the plain one."""
     fitting = [form for form in forms if form["dropout"] == rate]
     plain = next(form for form in fitting if form["form"] == "plain")

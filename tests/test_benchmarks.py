@@ -15,7 +15,7 @@ import pytest
 from command_support import ROOT, make_text
 from vocabulary_support import golden
 
-from benchmarks import estimate
+from benchmarks import estimate, gpu
 from benchmarks.timing import Spread, conclude, measure
 from gpt1_jax.training.speed import training_flops_per_token
 
@@ -116,6 +116,17 @@ def run(name: str, *arguments: str, path: Path = ROOT) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def test_the_fastest_form_of_attention_is_none_that_errs() -> None:
+    def form(name: str, milliseconds: float, *errors: float, dropout: float = 0.1) -> dict[str, Any]:
+        return {"form": name, "dropout": dropout, "milliseconds": milliseconds, "errors": list(errors)}
+
+    plain = form("plain", 5, 0.002, 0.004)
+    forms = [form("wrong", 1, 0.002, 0.5), form("other", 2, 0.002, 0.0045), plain]
+    forms += [form("plain", 4, 0.002, 0.004, dropout=0), form("cudnn", 3, 0.002, 0.004, dropout=0)]
+    assert gpu.fastest(forms, 0.1) == "other" and gpu.fastest(forms, 0) == "cudnn"
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="the other side needs transformers")
 def test_gpu_without_what_such_a_machine_lacks(tmp_path: Path) -> None:
     lacking = ("tensorflow_datasets", "grain", "array_record", "tensorboardX", "pythonbible")
