@@ -42,8 +42,8 @@ _ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of starts and of steps", 1)
 _ROOT = Path(__file__).parents[1]
 _PHASES = {  # each ends with a line of the command that holds this
     "imports": "reusing the tokens",
-    "state": " parameters, ",
-    "compiling": "compiled for ",
+    "plan": " parameters, ",
+    "state and compiling": "compiled for ",
     "first step": "step 1/",
 }
 _IMPORTS = {

@@ -187,7 +187,9 @@ def test_startup(texts: str) -> None:
     for row in starts.values():
         phases = sum(phase["median"] for phase in row["phases"].values())
         assert phases == pytest.approx(row["seconds"]["median"], abs=2)
-    cold, warm = (starts[f"unroll 0, {kind}"]["phases"]["compiling"]["median"] for kind in ("cold", "warm"))
+    cold, warm = (
+        starts[f"unroll 0, {kind}"]["phases"]["state and compiling"]["median"] for kind in ("cold", "warm")
+    )
     assert warm < cold  # the cache was used
 
 

@@ -232,6 +232,19 @@ def test_what_is_remembered_and_skipped_changes_no_id(tokenizer: OpenAITokenizer
 
 
 @needs_packages
+def test_words_of_plain_letters_are_cut_as_spacy_cuts_them(tokenizer: OpenAITokenizer, plain: Plain) -> None:
+    """Its special cases, units and currencies in all spellings, and words of any letters."""
+    draw = random.Random(0)
+    known = [case for case in tokenizer._words._english.rules if case.isalpha()]
+    some = [*known, "km", "kg", "USD", "US", "C", "kr", "th", "http", "www", "pm"]
+    words = [form for word in some for form in (word, word.lower(), word.upper(), word.title(), f"{word}s")]
+    words += ["".join(draw.choices("abcdeIimnotTSX", k=draw.randint(1, 9))) for _ in range(2000)]
+    for start in range(0, len(words), 50):
+        text = " ".join(words[start : start + 50])
+        assert tokenizer.encode(text) == plain.encode(text), text
+
+
+@needs_packages
 def test_neighbours_that_spacy_sees_otherwise_are_seen_so(tokenizer: OpenAITokenizer, plain: Plain) -> None:
     """Special cases that meet across a space hide others: rare in books, so made up here."""
     pieces = [
