@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     # The commands read their input before they import jax.
     from jax.sharding import Mesh
 
-_NARROWEST = 16
+_NARROWEST, _STEP = 16, 8
 # A batch has about so many tokens. On CPUs the states of more leave the caches.
 _TOKENS_ON_CPUS, _TOKENS = 2**10, 2**14
 # So few sequences go one by one.
 _FEW = 8
 # A narrower program has to spare so many tokens, which take about as long as fetching it from the compilation cache.
-_PAYS = 2**12
+_PAYS = 2**10
 
 
 class Bounds(NamedTuple):
@@ -59,11 +59,13 @@ class Shared(NamedTuple):
 
 
 def fitting_width(length: int, context: int) -> int:
-    """Returns the least of 16, 24, 32, 48, 64, 96, … that holds a length, at most the context."""
+    """Returns the least of 16, 24, 32, 40, … that holds a length, at most the context.
+
+    They lie 8 apart up to 64, then 16 up to 128, and so on: four from one power of two to the next.
+    """
     width = _NARROWEST
     while width < length:
-        power_of_two = width & (width - 1) == 0
-        width = width * 3 // 2 if power_of_two else width * 4 // 3
+        width += max(_STEP, 1 << (width.bit_length() - 3))
     return min(width, context)
 
 

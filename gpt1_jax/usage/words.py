@@ -7,7 +7,7 @@ laid along the text by the characters that both show.
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ _MOST_PIECES = 4
 # Stands for part of a character, and for what a tokenizer does not know.
 _SOMETHING = "\N{REPLACEMENT CHARACTER}"
 _UNKNOWN = ("<unk>", "[UNK]")
+# So many pieces are spelled once.
+_REMEMBERED = 2**16
 
 
 class WordPieces(NamedTuple):
@@ -66,7 +68,7 @@ def _place_pieces(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[i
     """Returns the place in the text of the first visible character of each piece, or of a later one if it has none."""
     shown, places = _visible(text)
     pieces = [
-        None if part is None else _SOMETHING if part.strip() in _UNKNOWN else _visible(part)[0]
+        None if part is None else _SOMETHING if part.strip() in _UNKNOWN else _shown(part)
         for part in spell(tokenizer, ids)
     ]
     matched = _align("".join(filter(None, pieces)), shown)
@@ -83,7 +85,7 @@ def _place_pieces(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> list[i
 
 def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str | None]:
     """Yields the text of each piece; where several spell a character, the first yields it, and the others None."""
-    decode = cache(lambda *ids: tokenizer.decode(ids))
+    decode = partial(_decode, tokenizer)
     start = 0
     while start < len(ids):
         stop = start + 1
@@ -95,6 +97,11 @@ def spell(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str | None]:
         start = stop
 
 
+@lru_cache(_REMEMBERED)
+def _decode(tokenizer: Tokenizer, *ids: int) -> str:
+    return tokenizer.decode(ids)
+
+
 def _visible(text: str) -> tuple[str, list[int]]:
     """Returns the characters of a text without white space, case and accents, and the place of each in the text."""
     characters, places = [], []
@@ -103,6 +110,12 @@ def _visible(text: str) -> tuple[str, list[int]]:
         characters.append(plain)
         places += [place] * len(plain)
     return "".join(characters), places
+
+
+@lru_cache(_REMEMBERED)
+def _shown(piece: str) -> str:
+    """Returns the characters of a piece that `_visible` returns."""
+    return "".join(map(_plain, piece))
 
 
 @cache

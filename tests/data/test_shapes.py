@@ -10,13 +10,14 @@ BOUNDS = Bounds(context=512)
 
 def test_all_lengths_together_have_few_widths() -> None:
     widths = [fitting_width(length, 512) for length in range(1, 513)]
-    assert sorted(set(widths)) == [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]
+    narrow, wide = [16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128], [160, 192, 224, 256, 320, 384, 448, 512]
+    assert sorted(set(widths)) == narrow + wide
     assert all(length <= width for length, width in enumerate(widths, start=1))
 
 
 def test_no_width_is_beyond_the_context() -> None:
     assert fitting_width(3, 10) == 10
-    assert fitting_width(90, 90) == 90 and fitting_width(60, 90) == 64
+    assert fitting_width(90, 90) == 90 and fitting_width(59, 90) == 64
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 33, 2000])
@@ -44,8 +45,8 @@ def test_the_longest_come_first_and_equal_ones_in_their_order() -> None:
 def test_many_sequences_pad_little() -> None:
     lengths = np.random.default_rng(0).integers(20, 100, 3000)
     batches = in_few_shapes(lengths, Bounds(128))
-    assert sum(batch.rows * batch.width for batch in batches) < 1.2 * lengths.sum()
-    assert len({batch[1:] for batch in batches}) <= 5
+    assert sum(batch.rows * batch.width for batch in batches) < 1.12 * lengths.sum()
+    assert len({batch[1:] for batch in batches}) <= 10
 
 
 def test_a_width_for_which_little_is_left_is_not_compiled() -> None:
