@@ -6,7 +6,7 @@ Letters: N documents.
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,11 +69,23 @@ def hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def walk_documents(split: Split, end: int) -> Iterator[Document]:
-    """Yields the documents of a stream in order, in flat memory; `end` is the piece behind each."""
+def walk_documents(
+    split: Split, end: int, skips: Callable[[int], bool] = lambda stop: False
+) -> Iterator[Document]:
+    """Yields the documents of a stream in order, in flat memory.
+
+    Args:
+        split: the stream.
+        end: the piece behind each document.
+        skips: a place behind a document → whether this one and some before it are not wanted, which makes them fast.
+    """
     number, start = -1, 0
     for chunk in range(0, len(split), _CHUNK):
-        for place in np.flatnonzero(split.read(chunk, chunk + _CHUNK) == end).tolist():
+        places = np.flatnonzero(split.read(chunk, chunk + _CHUNK) == end).tolist()
+        if places and skips(chunk + places[-1] + 1):
+            number, start = number + len(places), chunk + places[-1] + 1
+            continue
+        for place in places:
             # The first end piece stands before all documents.
             if number >= 0:
                 yield Document(number, start, chunk + place + 1)

@@ -112,7 +112,11 @@ def documents_in(split: Split, end: int, windows: np.ndarray) -> list[list[Docum
     found: list[list[Document]] = [[] for _ in windows]
     order, begun = np.argsort(windows[:, 0], kind="stable").tolist(), 0
     within: list[int] = []
-    for document in walk_documents(split, end):
+
+    def skips(stop: int) -> bool:
+        return not within and (begun == len(order) or stop <= windows[order[begun], 0])
+
+    for document in walk_documents(split, end, skips):
         while begun < len(order) and windows[order[begun], 0] < document.stop:
             within.append(order[begun])
             begun += 1

@@ -122,7 +122,7 @@ def test_a_wrong_file_is_told(tokenizer: HuggingFaceTokenizer, split: Split, tmp
         (("abc",), "line 1 is abc, neither"),
         ((3, len(TEXTS)), f"line 2 names the document {len(TEXTS)}, .* numbers 0 to {len(TEXTS) - 1}"),
         (("a" * 64,), "line 1 names the document a{64}, which is none of those that data.source="),
-        (range(len(TEXTS)), f"leaves out all {len(TEXTS)} training documents"),
+        (range(len(TEXTS)), rf"leaves out every training document \({len(TEXTS)}\)"),
     ):
         with pytest.raises(UserError, match=rf"data\.without=.*names.*{told}"):
             find_left_out(config(without=named(tmp_path, *lines)).data, split, tokenizer)
