@@ -60,8 +60,8 @@ Answers = list[np.ndarray]
 
 _BATCH = 32
 _TASK = "mnli"
-# Characters of a verse, so that two fit into a context of 128.
-_SHORT = 180
+# Pieces of a verse at most, so that two fit into a context of 128.
+_SHORT = 62
 _NEW = 64
 _TOLERANCE = 1e-4
 
@@ -74,12 +74,12 @@ def main(_: list[str]) -> None:
     pieces = _VOCAB_SIZE.value or whole.data.vocab_size
     data = dataclasses.replace(whole.data, source="demo", vocab_size=pieces, cache_dir=_CACHE_DIR.value or "")
     config = dataclasses.replace(whole, model=model, data=data)
-    verses = [verse for verse in read_verses("web").values() if len(verse) <= _SHORT][: 2 * _TEXTS.value]
     facts: list[dict[str, Any]] = []
     if "generate" in _USES.value:
         facts += _generate(config)
     with tempfile.TemporaryDirectory() as directory:
         tokenizer = corpora.prepare(data).tokenizer
+        verses = _short_verses(tokenizer)[: 2 * _TEXTS.value]
         if "predict" in _USES.value:
             labeler = _make_run(Path(directory, "labeler"), config, tokenizer, _TASK)
             facts += _predict(labeler, [*zip(verses[::2], verses[1::2], strict=False)])
@@ -207,6 +207,12 @@ def _compare(
 
 
 # ── Sides ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _short_verses(tokenizer: Tokenizer) -> list[str]:
+    verses = [*read_verses("web").values()]
+    encoded = tokenizer.encode_batch(verses, threads=1)
+    return [verse for verse, ids in zip(verses, encoded, strict=True) if len(ids) <= _SHORT]
 
 
 def _make_run(directory: Path, config: Config, tokenizer: Tokenizer, task_name: str | None) -> TrainedRun:
