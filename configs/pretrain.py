@@ -31,7 +31,7 @@ def paper() -> Config:
     python -m gpt1_jax.main --config=configs/pretrain.py
 
     116.5 million parameters, bfloat16, 3 million updates, PG-19 in place of BooksCorpus. It was never trained to its
-    end here: on a v5e:2x2 a step takes 64 ms by the compiler's estimate, and of 2 sequences 5 to 7 s on a 2-core CPU.
+    end here: on a v5e:2x2 a step takes 53 ms by the compiler's estimate, and of 2 sequences 5 to 7 s on a 2-core CPU.
     """
     return Config(train=TrainConfig(num_steps=PAPER_UPDATES, num_epochs=0.0))
 
