@@ -245,17 +245,19 @@ def test_the_model_runs_it_under_scan_and_remat(monkeypatch: pytest.MonkeyPatch)
 def paper_attention(
     mesh: Mesh | AbstractMesh, form: str, rate: float, batch: int
 ) -> tuple[Callable[..., Any], list[Any]]:
-    """Attention forward and backward in the paper's shapes, and what it is lowered for."""
+    """Attention and its gradient in the paper's shapes, of one array as in the model, and what it is lowered for."""
     spec = PartitionSpec(("data", "fsdp"), None, "tensor")
     x = jax.ShapeDtypeStruct((batch, 512, 12, 64), jnp.bfloat16, sharding=NamedSharding(mesh, spec))
+    parts = NamedSharding(mesh, PartitionSpec(spec[0], None, None, "tensor"))
+    qkv = jax.ShapeDtypeStruct((batch, 512, 3, 12, 64), jnp.bfloat16, sharding=parts)
     noise = jax.ShapeDtypeStruct((batch,), jnp.uint32, sharding=NamedSharding(mesh, PartitionSpec(spec[0])))
 
-    def run(query, key, value, cotangent, noise, site):
+    def run(qkv, cotangent, noise, site):
         attend = partial(FORMS[form], dropout=Dropout(noise, site, rate, 512))
-        output, pull = jax.vjp(attend, query, key, value)
+        output, pull = jax.vjp(lambda qkv: attend(*(qkv[:, :, i] for i in range(3))), qkv)
         return output, pull(cotangent)
 
-    return run, [x, x, x, x, noise, jax.ShapeDtypeStruct((), jnp.int32)]
+    return run, [qkv, x, noise, jax.ShapeDtypeStruct((), jnp.int32)]
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1])
