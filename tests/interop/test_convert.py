@@ -268,7 +268,7 @@ def test_a_source_that_is_not_there_is_a_sentence(source_format: str, tmp_path: 
 def test_a_failure_in_the_midst_of_writing_leaves_nothing(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*args: Any) -> None:
+    def fail(*args: Any, **more: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(huggingface, "write_tokenizer", fail)
@@ -348,7 +348,7 @@ def pickled(published: Path) -> None:
     ("arguments", "named"),
     [
         ([], ["IN", "OUT"]),
-        (["--from=openai", "--to=gpt1_jax", "in/published"], ["no OUT", "IN OUT"]),
+        (["--from=openai", "--to=gpt1_jax", "in/published"], ["OUT is missing", "IN OUT"]),
         (["--from=openai", "--to=gpt1_jax", "in/published", "out", "more"], ["'more'"]),
         (["in/published", "out"], ["--from=FORMAT", "openai", "huggingface", "gpt1_jax"]),
         (["--from=openai", "in/published", "out"], ["--to=FORMAT"]),
