@@ -4,11 +4,13 @@ Letters: N examples, K seeds, R resamples.
 """
 
 import csv
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.variants import is_finished
 from gpt1_jax.errors import UserError
@@ -91,6 +93,25 @@ def compare_runs(reference: Path, variant: Path) -> Difference | None:
         return None
     task, labels, ours = _read_runs(reference, seeds)
     return compare(task, labels, ours, _read_runs(variant, seeds)[2])
+
+
+def seeds_difference(ours: Sequence[float], theirs: Sequence[float], digits: int) -> str:
+    """Returns the mean over seeds of theirs minus ours, with the 95 % interval of Student's t.
+
+    Args:
+        ours, theirs: a number a seed, of the same seeds in order.
+        digits: after the point.
+    """
+    differences = [other - own for own, other in zip(ours, theirs, strict=True)]
+    mean = statistics.mean(differences)
+    if len(differences) < 2:
+        return f"{mean:+.{digits}f}"
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
+    low, high = mean - half, mean + half
+    verdict = "not resolved: " if low <= 0 <= high else ""
+    interval = f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return f"{verdict}{mean:+.{digits}f} ({interval}; {counted(len(differences), 'seed')})"
 
 
 def interval_of_runs(place: Path) -> tuple[float, float] | None:

@@ -10,20 +10,17 @@ after an interruption. DIR/table.md has bits per byte and the tasks' scores, wit
 
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
-from scipy import stats
 
-from benchmarks.comparing import compare_runs
+from benchmarks.comparing import compare_runs, seeds_difference
 from benchmarks.sentences import ORDERS, write_text
+from benchmarks.variants import call
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 from gpt1_jax.tasks.catalog import find_task
-from gpt1_jax.wording import counted
 
 # Half of a preset `tiny`, which is enough to tell the two texts apart.
 _MODEL = {
@@ -88,7 +85,7 @@ def zero_shot(output: Path, order: str, seed: str, task: str) -> None:
     """Scores a pre-trained run on a task of which it has seen no example."""
     place = output / f"zero_shot_{task}" / order / seed / "results.json"
     if not place.exists():
-        found = _call("evaluate", f"--workdir={output / order / seed}", f"--zero_shot={task}")
+        found = "".join(call("evaluate", f"--workdir={output / order / seed}", f"--zero_shot={task}"))
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps({"validation": json.loads(found)}) + "\n")
 
@@ -104,15 +101,17 @@ def make_table(output: Path, tasks: Sequence[str], seeds: Sequence[str]) -> str:
     lines = [f"| | {' | '.join(ORDERS)} | difference |", "|---|---|---|---|"]
     bits = [[_scores(output / order / seed)["bits_per_byte"] for seed in seeds] for order in ORDERS]
     found = " | ".join(f"{statistics.mean(values):.3f}" for values in bits)
-    lines.append(f"| bits a byte | {found} | {_difference(bits, 1)} |")
+    lines.append(f"| bits a byte | {found} | {seeds_difference(*bits, digits=3)} |")
     for task in _ZERO_SHOT.value:
         metric = find_task(task).metrics[0]
         values = [
-            [_scores(output / f"zero_shot_{task}" / order / seed)[metric] for seed in seeds]
+            [100 * _scores(output / f"zero_shot_{task}" / order / seed)[metric] for seed in seeds]
             for order in ORDERS
         ]
-        found = " | ".join(f"{100 * statistics.mean(some):.1f}" for some in values)
-        lines.append(f"| {task} without fine-tuning, {metric} | {found} | {_difference(values, 100)} |")
+        found = " | ".join(f"{statistics.mean(some):.1f}" for some in values)
+        lines.append(
+            f"| {task} without fine-tuning, {metric} | {found} | {seeds_difference(*values, digits=1)} |"
+        )
     for task in tasks:
         metric = find_task(task).metrics[0]
         values = [
@@ -123,20 +122,6 @@ def make_table(output: Path, tasks: Sequence[str], seeds: Sequence[str]) -> str:
         compared = compare_runs(*(output / task / order for order in ORDERS))
         lines.append(f"| {task}, {metric} | {found} | {compared} |")
     return "\n".join([*lines, ""])
-
-
-def _difference(values: Sequence[Sequence[float]], scale: int) -> str:
-    """Returns the mean over seeds of the second minus the first, scaled, with the interval of Student's t."""
-    differences = [scale * (other - own) for own, other in zip(*values, strict=True)]
-    mean, digits = statistics.mean(differences), 3 if scale == 1 else 1
-    if len(differences) < 2:
-        return f"{mean:+.{digits}f}"
-    error = statistics.stdev(differences) / len(differences) ** 0.5
-    half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
-    low, high = mean - half, mean + half
-    return (
-        f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}; {counted(len(differences), 'seed')})"
-    )
 
 
 def _scores(run: Path, part: str = "validation") -> dict[str, float]:
@@ -151,17 +136,8 @@ def _pairs(settings: Mapping[str, object]) -> list[str]:
 def _run(config: str, workdir: Path, settings: Sequence[str]) -> None:
     """Trains by the command that a user gives, which does nothing where the run is finished."""
     flags = [f"--config=configs/{config}", f"--workdir={workdir}"]
-    _call("main", *flags, *(f"--config.{setting}" for setting in settings))
-
-
-def _call(command: str, *arguments: str) -> str:
-    """Returns what a command prints."""
-    line = [sys.executable, "-m", f"gpt1_jax.{command}", *arguments]
-    print("+", *line[1:], file=sys.stderr, flush=True)
-    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError(f"The command above ended with {done.returncode}; correct that, and run this again.")
-    return done.stdout
+    for _ in call("main", *flags, *(f"--config.{setting}" for setting in settings)):
+        pass
 
 
 if __name__ == "__main__":

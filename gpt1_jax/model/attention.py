@@ -60,7 +60,7 @@ def plain_attention(
     Returns:
         [B, T, H, K].
     """
-    return _attention_from(0)(query, key, value, dropout, sight)
+    return _attention_behind(0)(query, key, value, dropout, sight)
 
 
 def chunked_attention(
@@ -73,12 +73,34 @@ def chunked_attention(
         stop = min(start + CHUNK, length)
         end = stop if sight.causal else length
         chunk = query[:, start:stop], key[:, :end], value[:, :end]
-        outputs.append(_attention_from(start)(*chunk, dropout, sight))
+        outputs.append(_attention_behind(start)(*chunk, dropout, sight))
     return jnp.concatenate(outputs, axis=1)
 
 
+def attention_from(
+    query: jax.Array, key: jax.Array, value: jax.Array, places: jax.Array, sight: Sight
+) -> jax.Array:
+    """Computes `plain_attention` without dropout for one position of each sequence.
+
+    Args:
+        query: [B, 1, H, K].
+        key, value: [B, T, H, K].
+        places: int32 [B], the positions of the queries.
+        sight: what is not masked.
+
+    Returns:
+        [B, 1, H, K].
+    """
+    columns = jnp.arange(key.shape[1])
+    seen = columns <= places[:, None] if sight.causal else jnp.ones(key.shape[:2], bool)
+    if sight.groups is not None:
+        seen &= sight.groups == jnp.take_along_axis(sight.groups, places[:, None], 1)
+    weights = _weights(query, key, seen[:, None, None]).astype(value.dtype)
+    return jnp.einsum("bhqs,bshk->bqhk", weights, value)
+
+
 @cache
-def _attention_from(start: int) -> Callable[..., jax.Array]:
+def _attention_behind(start: int) -> Callable[..., jax.Array]:
     """Returns the attention of the queries [B, Q, H, K] from position `start` on to keys and values [B, S, H, K]."""
 
     @recomputed

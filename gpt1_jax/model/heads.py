@@ -4,7 +4,7 @@ Letters: B examples, S sequences per example, T positions, D width, N outputs of
 labels at, C outputs at each.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -96,24 +96,53 @@ class Classifier(nn.Module):
         Returns:
             The head's logits, float32 [B, P, C], and hidden [B · S, T, D].
         """
-        flat, types, groups = (
-            None if x is None else x.reshape(-1, x.shape[-1]) for x in (tokens, types, groups)
-        )
-        assert flat is not None
+        flat, types, groups = _flat(tokens), _flat(types), _flat(groups)
         hidden = self.trunk(flat, None if noise is None else noise.reshape(-1), types, groups)
         if self.head is None:
             return jnp.zeros((tokens.shape[0], 0, 0)), hidden
-        ends = jnp.argmax(flat == self.extract, axis=-1)
-        if self.head.pooling in ("tokens", "ends"):
+        if self._reads_all:
             states = hidden
-        elif self.trunk.config.causal:
-            states = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)
-            states = states.reshape(tokens.shape[0], -1, hidden.shape[-1])
         else:
-            states = pooled(nn.unbox(self.trunk.variables["params"]), hidden[:, 0])
-            states = states.reshape(tokens.shape[0], -1, hidden.shape[-1])
+            states = jnp.take_along_axis(hidden, self._read(flat)[:, None, None], axis=1)[:, 0]
+            states = self._pooled(states).reshape(*tokens.shape[:2], -1)
         logits = self.head(states, None if noise is None else noise[:, 0])
         if self.head.pooling == "ends":
+            ends = jnp.argmax(flat == self.extract, axis=-1)
             inside = jnp.arange(flat.shape[-1]) <= ends[:, None] if groups is None else groups >= 0
             logits = jnp.where(inside[:, None], logits, OUTSIDE)
         return logits, hidden
+
+    def answer(
+        self, tokens: jax.Array, types: jax.Array | None = None, groups: jax.Array | None = None
+    ) -> jax.Array:
+        """Returns the logits alone, without dropout; states that the head does not read are not computed.
+
+        Args:
+            tokens, types, groups: as in a call.
+        """
+        if self.head is None or self._reads_all:
+            return self(tokens, None, types, groups)[0]
+        flat = _flat(tokens)
+        states = self.trunk.state_at(flat, self._read(flat), _flat(types), _flat(groups))
+        return self.head(self._pooled(states).reshape(*tokens.shape[:2], -1), None)
+
+    @property
+    def _reads_all(self) -> bool:
+        """Whether the head reads the states of all positions."""
+        return self.head is not None and self.head.pooling in ("tokens", "ends")
+
+    def _read(self, flat: jax.Array) -> jax.Array:
+        """Returns the position that the head reads in each sequence [B · S, T], int32 [B · S]."""
+        ends = jnp.argmax(flat == self.extract, axis=-1)
+        return ends if self.trunk.config.causal else jnp.zeros_like(ends)
+
+    def _pooled(self, states: jax.Array) -> jax.Array:
+        """Returns what the head reads of the states [B · S, D] at these positions, of the same shape."""
+        return (
+            states if self.trunk.config.causal else pooled(nn.unbox(self.trunk.variables["params"]), states)
+        )
+
+
+def _flat(x: Any) -> Any:
+    """Returns [B · S, T] of [B, S, T]; nothing of None."""
+    return None if x is None else x.reshape(-1, x.shape[-1])

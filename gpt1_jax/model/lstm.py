@@ -97,3 +97,13 @@ class LSTM(nn.Module):
         table = token_table(self, self.vocab_size, self.specials, self.config.d_model, starting(self.config))
         x = embedded(lookup(table, tokens), self.config, noise)
         return Layer(self.config, name="blocks")(x, noise)
+
+    def state_at(
+        self,
+        tokens: jax.Array,
+        only: jax.Array,
+        types: jax.Array | None = None,
+        groups: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns one final state of each sequence [B, D], as `Transformer.state_at` does."""
+        return jnp.take_along_axis(self(tokens, None, types, groups), only[:, None, None], axis=1)[:, 0]

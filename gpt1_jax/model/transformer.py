@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.model.attention import Sight
+from gpt1_jax.model.attention import Sight, attention_from
 from gpt1_jax.model.dropout import Dropout, LayerDropouts, layer_dropouts
 from gpt1_jax.model.embedding import embedded, lookup, select, table_rows, token_table
 from gpt1_jax.model.kernels.choice import Attention, attention_in_use
@@ -53,31 +53,41 @@ class Block(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, attend: Attend, dropouts: LayerDropouts) -> tuple[jax.Array, Any]:
+    def __call__(
+        self, x: jax.Array, attend: Attend, dropouts: LayerDropouts, only: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
         """Maps x [B, T, D] → [B, T, D].
 
         Args:
             x: the states.
             attend: the attention of the heads.
             dropouts: the layer's dropouts; the one for the weights is left to `attend`.
+            only: int32 [B], of each sequence the one position to compute, which makes the result [B, 1, D], and whose
+                query `attend` gets; None means all.
 
         Returns:
             The states, and what `attend` keeps.
         """
-        x, kept = self._branch("norm_1", partial(self._attention, attend), dropouts.attended, x)
+        attention = partial(self._attention, attend, only)
+        x, kept = self._branch("norm_1", attention, dropouts.attended, x, only)
         x, _ = self._branch("norm_2", self._mlp, dropouts.mlp, x)
         return x, kept
 
     def _branch(
-        self, norm: str, function: Callable[..., tuple[jax.Array, Any]], dropout: Dropout, x: jax.Array
+        self,
+        norm: str,
+        function: Callable[..., tuple[jax.Array, Any]],
+        dropout: Dropout,
+        x: jax.Array,
+        only: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
         """Returns x plus a function of it, and what the function keeps."""
         pre = self.config.norm == "pre"
         added, kept = function(self._norm(norm, x) if pre else x)
-        total = x + dropout.states(added)
+        total = _at(x, only) + dropout.states(added)
         return batch_sharded(total) if pre else self._norm(norm, total), kept
 
-    def _attention(self, attend: Attend, x: jax.Array) -> tuple[jax.Array, Any]:
+    def _attention(self, attend: Attend, only: jax.Array | None, x: jax.Array) -> tuple[jax.Array, Any]:
         width, heads, dtype = self.config.d_model, self.config.num_heads, x.dtype
         size, axes = width // heads, ("heads", None)
         first, last = starting(self.config), starting_residual(self.config)
@@ -86,9 +96,17 @@ class Block(nn.Module):
         out_kernel = parameter(self, "out_kernel", (*axes, "embed"), last, heads, size, width)
         out_bias = parameter(self, "out_bias", ("embed",), zeros, width)
 
-        qkv = add_bias(jnp.einsum("btd,dchk->btchk", x, qkv_kernel.astype(dtype)), qkv_bias)
-        qkv = constrained(qkv, "batch", None, None, "heads", None)
-        attended, kept = attend(*(qkv[:, :, i] for i in range(3)))
+        def project(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
+            found = add_bias(jnp.einsum("btd,dchk->btchk", x, kernel.astype(dtype)), bias)
+            found = constrained(found, "batch", None, None, "heads", None)
+            return [found[:, :, i] for i in range(found.shape[2])]
+
+        if only is None:
+            qkv = project(x, qkv_kernel, qkv_bias)
+        else:
+            query = project(_at(x, only), qkv_kernel[:, :1], qkv_bias[:1])
+            qkv = query + project(x, qkv_kernel[:, 1:], qkv_bias[1:])
+        attended, kept = attend(*qkv)
         attended = jnp.einsum("bthk,hkd->btd", attended, out_kernel.astype(dtype))
         return add_bias(attended, out_bias), kept
 
@@ -178,12 +196,45 @@ class Transformer(nn.Module):
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=config.num_layers,
-            unroll=config.unroll or (config.num_layers if config.remat == "none" else 1),
+            unroll=_unrolled(config),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         x = self.embed(tokens, slice(tokens.shape[1]) if places is None else places, noise, types)
         x = cast(Any, layers)(self.blocks, x, jnp.arange(config.num_layers))[0]
         return self.finish(x)
+
+    def state_at(
+        self,
+        tokens: jax.Array,
+        only: jax.Array,
+        types: jax.Array | None = None,
+        groups: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns one final state of each sequence, without dropout; the last block computes no other.
+
+        Args:
+            tokens, types, groups: as in a call.
+            only: int32 [B], the position of each sequence.
+
+        Returns:
+            [B, D] in config.dtype.
+        """
+        config, dropouts = self.config, layer_dropouts(self.config, None, 0)
+        attention = attention_in_use(config, dropout=False, groups=groups is not None)
+        sight = Sight(groups, config.causal)
+        blocks = nn.unbox(self.variables["params"])["blocks"]
+        first, last = (jax.tree.map(lambda x, part=part: x[part], blocks) for part in (slice(-1), -1))
+
+        def apply(params: Any, *inputs: Any) -> jax.Array:
+            return cast(Any, Block(config, parent=None).apply({"params": params}, *inputs))[0]
+
+        attend = partial(_attend, attention, dropouts, sight)
+        x = self.embed(tokens, slice(tokens.shape[1]), None, types)
+        x, _ = jax.lax.scan(
+            lambda x, block: (apply(block, x, attend, dropouts), None), x, first, unroll=_unrolled(config)
+        )
+        x = apply(last, x, partial(_attend_from, only, sight), dropouts, only)
+        return self.finish(x)[:, 0]
 
     def embed(
         self,
@@ -221,3 +272,18 @@ def _attend(
     """Makes the `Attend` of training, which keeps nothing."""
     query, key, value = qkv
     return attention(query, key, value, dropouts.weights, sight), None
+
+
+def _attend_from(only: jax.Array, sight: Sight, *qkv: jax.Array) -> tuple[jax.Array, None]:
+    """Makes the `Attend` of one position of each sequence, without dropout."""
+    return attention_from(*qkv, only, sight), None
+
+
+def _at(x: jax.Array, only: jax.Array | None) -> jax.Array:
+    """Returns the states [B, 1, D] at one position of each sequence, or all [B, T, D]."""
+    return x if only is None else batch_sharded(jnp.take_along_axis(x, only[:, None, None], axis=1))
+
+
+def _unrolled(config: ModelConfig) -> int:
+    """Returns how many layers are compiled one by one; 1 makes them a loop."""
+    return config.unroll or (config.num_layers if config.remat == "none" else 1)

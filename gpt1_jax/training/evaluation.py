@@ -109,8 +109,8 @@ def make_predict(model: Classifier, mesh: Mesh) -> Predict:
     """Returns a function that finds the head's logits of each example, float32 [P, C], where T is its own length."""
 
     def logits(params: Any, batch: Any) -> jax.Array:
-        found, _ = cast(Any, model.apply({"params": params}, batch.tokens, None, batch.types, batch.groups))
-        return found
+        given = batch.tokens, batch.types, batch.groups
+        return cast(Any, model.apply({"params": params}, *given, method="answer"))
 
     return _over_examples(logits, mesh, model.trunk.config.context_length)
 

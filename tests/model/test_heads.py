@@ -1,5 +1,6 @@
 """The head: the state at the extract token, the two orders added, a score a choice, a class or an end a position."""
 
+import dataclasses
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from gpt1_jax.model.dropout import keep_mask
 from gpt1_jax.model.heads import CLASSIFIER_SITE, Classifier, Head, Pooling
 from gpt1_jax.model.specials import SPECIALS, special_ids
 from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.model.trunk import make_trunk
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -70,6 +72,37 @@ def classifier_params(model: Classifier) -> Any:
 
 
 ENDS = [[3, 11], [11, 3], [0, 7]]
+
+
+FAMILIES = {
+    "gpt1": {},
+    "gpt2": {"norm": "pre"},
+    "bert": {"causal": False, "token_types": 2, "embedding_norm": True, "activation": "gelu"},
+    "lstm": {"kind": "lstm"},
+    "gpt1 of one layer": {"num_layers": 1},
+    "gpt1 without a loop": {"unroll": 0},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pooling", ["sum", "each"])
+def test_an_answer_is_that_of_a_call_which_computes_all_states(family: str, pooling: Pooling) -> None:
+    config = dataclasses.replace(
+        tiny_model(d_model=WIDTH, context_length=16, unroll=1, **KEPT), **FAMILIES[family]
+    )
+    trunk = make_trunk(config, VOCAB, specials=SPECIALS)
+    model = Classifier(trunk, Head(pooling, 1 if pooling == "each" else 3, 0.0), EXTRACT)
+    params, tokens = classifier_params(model), tokens_with_extract_at(ENDS)
+    given = {}
+    if not config.causal:
+        places = np.arange(LENGTH)
+        # Padding behind the extract token is a group of its own, as batches have it.
+        given["groups"] = np.where(places <= np.array(ENDS)[..., None], 0, -1)
+        given["types"] = np.broadcast_to(places // 2 % 2, tokens.shape)
+    with use_mesh():
+        expected, _ = model.apply({"params": params}, tokens, **given)
+        found = model.apply({"params": params}, tokens, **given, method="answer")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_class_is_read_off_the_state_at_the_extract_token_wherever_it_stands() -> None:
