@@ -76,7 +76,9 @@ def main(_: list[str]) -> None:
 
 
 def pretrain(workdir: Path, variant: str, seed: str) -> None:
-    """Pre-trains one model by the command that a user gives, which does nothing where the run is finished."""
+    """Pre-trains one model by the command that a user gives."""
+    if read_results(workdir).get("step") == _STEPS.value:
+        return
     settings = _SIZE | CHANGES[variant] | {"train.num_steps": _STEPS.value, "seed": seed}
     own = (f"--config.{key}={value}" for key, value in settings.items())
     for _ in call("main", "--config=configs/pretrain.py:tiny", f"--workdir={workdir}", *own):

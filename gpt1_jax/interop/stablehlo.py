@@ -10,7 +10,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -180,8 +180,7 @@ def _predict(trained: TrainedRun) -> _Program:
     inputs += () if causal else _both_ways(shape)
 
     def predict(params: Any, *given: Any) -> jax.Array:
-        logits, _ = classifier.apply({"params": params}, given[0], None, *given[1:])  # pyright: ignore
-        return logits
+        return cast(Any, classifier.apply({"params": params}, *given, method="answer"))
 
     outputs = {
         "one": (
