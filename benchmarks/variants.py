@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pools": {"finetune.batching": "pools"},
     "dropped": {"finetune.remainder": "dropped"},
     "last": {"finetune.select": "last"},
+    "evaluations": {"train.eval_every": -1},
     "matrix": {"model.embedding_dropout_form": "matrix"},
     "softmax_authors": {"finetune.softmax": "authors"},
     "regression": {"finetune.scores": "regression"},
