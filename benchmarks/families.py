@@ -210,7 +210,9 @@ def draw(columns: dict[str, Column]) -> Figure:
         if column.baselines:
             name, best = max(column.baselines.items(), key=lambda item: item[1])
             axes.axvline(100 * best, linestyle="--", linewidth=1, color="gray")
-            axes.annotate(name, (100 * best, -0.4), ha="center", color="gray", fontsize=8)
+            axes.annotate(f"{name} ", (100 * best, -0.7), ha="right", color="gray", fontsize=8)
+        # Room below the last model, for the name of the baseline.
+        axes.set_ylim(-0.9, len(names) - 0.6)
         axes.set_yticks(range(len(names)), names)
         axes.set_title(f"{task}, {find_task(task).metrics[0]}", fontsize=10)
     for axes in panels[len(columns) :]:

@@ -49,7 +49,7 @@ def test_the_picture_has_a_panel_a_task_with_its_seeds_and_best_baseline() -> No
     panels = draw(COLUMNS).axes
     assert [panel.get_title() for panel in panels] == ["demo_names, f1", "demo_genre, accuracy"]
     assert [len(line.get_xdata()) for line in panels[0].get_lines()] == [1, 3, 2]
-    assert [text.get_text() for text in panels[1].texts] == ["tfidf"]
+    assert [text.get_text().strip() for text in panels[1].texts] == ["tfidf"]
 
 
 @pytest.mark.parametrize(
