@@ -276,7 +276,8 @@ def _attend(
 
 def _attend_from(only: jax.Array, sight: Sight, *qkv: jax.Array) -> tuple[jax.Array, None]:
     """Makes the `Attend` of one position of each sequence, without dropout."""
-    return attention_from(*qkv, only, sight), None
+    query, key, value = qkv
+    return attention_from(query, key, value, only, sight), None
 
 
 def _at(x: jax.Array, only: jax.Array | None) -> jax.Array:
