@@ -21,7 +21,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from benchmarks.baselines import baseline_scores
-from benchmarks.variants import Setting, call, finetune, is_finished, read_results
+from benchmarks.variants import Setting, finetune, is_finished, pretrain, read_results
 from configs.finetune import setting_of
 from configs.pretrain import BERT
 from gpt1_jax.disk.whole_files import write_whole
@@ -110,24 +110,14 @@ def main(_: list[str]) -> None:
     baselines = {setting.task: find_baselines(setting) for setting in tasks}
     table = ""
     for model in _MODELS.value:
-        pretrain(output / "models" / model, MODELS[model])
+        settings = _PRETRAINING | MODELS[model] | {"train.eval_every": _STEPS.value}
+        given = [f"{key}={value}" for key, value in settings.items()] + _PRETRAIN.value
+        pretrain(output / "models" / model, _STEPS.value, given)
         for setting in tasks:
             finetune(output / "tasks" / setting.task / model, setting, str(output / "models" / model), {})
         columns = {task: Column(collect(output / "tasks" / task), found) for task, found in baselines.items()}
         table = write(output, columns)
     print(table)
-
-
-def pretrain(workdir: Path, changes: dict[str, Any]) -> None:
-    """Pre-trains a model by the command a user gives."""
-    steps = _STEPS.value
-    if read_results(workdir).get("step") == steps:
-        return
-    settings = _PRETRAINING | changes | {"train.num_steps": steps, "train.eval_every": steps}
-    given = [f"{key}={value}" for key, value in settings.items()] + _PRETRAIN.value
-    own = [f"--config.{setting}" for setting in given]
-    for _ in call("main", "--config=configs/pretrain.py:tiny", f"--workdir={workdir}", *own):
-        pass
 
 
 def find_baselines(setting: Setting) -> dict[str, float]:

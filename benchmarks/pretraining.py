@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks.comparing import seeds_difference
-from benchmarks.variants import call, read_results
+from benchmarks.variants import pretrain, read_results
 from gpt1_jax.door import door
 from gpt1_jax.errors import UserError
 
@@ -38,7 +38,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "warmup_cosine": {"optimizer.schedule": "warmup_cosine"},
     "half_batch": {"train.batch_size": 4},
 }
-# What all change of the preset `tiny`: a sixth of its step.
+# What all change of the preset `tiny`: small enough to be trained many times.
 _SIZE = {
     "model.num_layers": 2,
     "model.num_heads": 2,
@@ -49,7 +49,6 @@ _SIZE = {
     "train.checkpoint_every": 1_000_000,
     "optimizer.warmup_steps": 100,
 }
-
 
 # Tests import benchmarks that share names of flags into one process.
 _SHARED: Any = {"allow_override": True}
@@ -69,20 +68,12 @@ def main(_: list[str]) -> None:
     output, table = Path(_OUTPUT.value), ""
     for variant in _VARIANTS.value:
         for seed in _SEEDS.value:
-            pretrain(output / variant / seed, variant, seed)
+            settings = _SIZE | CHANGES[variant] | {"seed": seed}
+            given = [f"{key}={value}" for key, value in settings.items()]
+            pretrain(output / variant / seed, _STEPS.value, given)
         table = make_table(output)
         (output / "table.md").write_text(table)
     print(table)
-
-
-def pretrain(workdir: Path, variant: str, seed: str) -> None:
-    """Pre-trains one model by the command that a user gives."""
-    if read_results(workdir).get("step") == _STEPS.value:
-        return
-    settings = _SIZE | CHANGES[variant] | {"train.num_steps": _STEPS.value, "seed": seed}
-    own = (f"--config.{key}={value}" for key, value in settings.items())
-    for _ in call("main", "--config=configs/pretrain.py:tiny", f"--workdir={workdir}", *own):
-        pass
 
 
 def make_table(output: Path) -> str:

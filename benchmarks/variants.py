@@ -1,4 +1,4 @@
-"""Fine-tunings of one task that differ in one thing: run directories DIR/VARIANT/SEED, by the commands a user gives.
+"""Trainings that differ in one thing: run directories such as DIR/VARIANT/SEED, by the commands a user gives.
 
 A finished run is kept, and one that was stopped goes on, so whatever calls this can be called again after an
 interruption.
@@ -9,7 +9,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +80,21 @@ def transfers(num_layers: int) -> dict[str, dict[str, Any]]:
     return {
         f"{TRANSFER}{blocks}": {"finetune.num_transfer_layers": blocks} for blocks in range(num_layers + 1)
     }
+
+
+def pretrain(workdir: Path, steps: int, settings: Sequence[str]) -> None:
+    """Pre-trains a model of the preset `tiny` for so many steps; does nothing where it has them.
+
+    Args:
+        workdir: the run directory.
+        steps: updates.
+        settings: further KEY=VALUE of the config.
+    """
+    if read_results(workdir).get("step") == steps:
+        return
+    own = (f"--config.{setting}" for setting in [*settings, f"train.num_steps={steps}"])
+    for _ in call("main", "--config=configs/pretrain.py:tiny", f"--workdir={workdir}", *own):
+        pass
 
 
 def finetune(place: Path, setting: Setting, start: str, changes: Mapping[str, Any]) -> None:
