@@ -106,7 +106,7 @@ def _measure_tokenization(corpus: Corpus, data: DataConfig, megabytes: float) ->
     for name, side in sides.items():  # which warms up, too
         if side() != corpus.fingerprint:
             raise Fault(f"{name} made another corpus of the same text")
-    rows = measure(sides, _ROUNDS.value, megabytes, "MB", warm_up=False)
+    rows = measure(sides, _ROUNDS.value, megabytes, "MB")
     tokens = len(corpus.train) + len(corpus.validation)
     for row in rows:
         print(f"{row}; {tokens / row.seconds.median:,.0f} tokens/s", flush=True)

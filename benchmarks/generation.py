@@ -69,7 +69,7 @@ def _measure(
 ) -> list[dict[str, Any]]:
     found = {name: side() for name, side in sides.items() if rounds[name]}  # which warms up, too
     facts = []
-    for row in measure(sides, rounds, work=batch * count, unit="tokens", warm_up=False):
+    for row in measure(sides, rounds, work=batch * count, unit="tokens"):
         same = float(np.mean(np.array(found[row.side]) == found["gpt1_jax"]))
         print(f"batch {batch}  {row}; {same:.1%} the same tokens", flush=True)
         facts.append({"batch": batch, **dataclasses.asdict(row), "same_tokens": same})

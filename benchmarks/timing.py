@@ -1,5 +1,8 @@
 """The harness of all timings here: sides take turns, round by round, so that what disturbs one disturbs the others.
 
+A turn begins with a call that is not timed. Users run one side alone; here it would find the memory and the caches of
+the other, and for a while its threads.
+
     rows = measure({"ours": ours, "theirs": theirs}, rounds=7, work=batch * length, unit="tokens")
     for row in rows:
         print(row)
@@ -84,10 +87,9 @@ def measure(
     rounds: int | Mapping[str, int],
     work: float | Mapping[str, float] = 1,
     unit: str = "calls",
-    warm_up: bool = True,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Row]:
-    """Times every side once a round, every other round in reverse order.
+    """Times the second of two calls of every side in a round, every other round in reverse order.
 
     Args:
         sides: functions by name. If one returns jax arrays, these are waited for; any other function must wait for its
@@ -95,7 +97,6 @@ def measure(
         rounds: how many, for all sides or for each; the first side takes part in most.
         work: how many units a call does, for all sides or for each.
         unit: the name of the unit, in the plural.
-        warm_up: whether each side is called once before.
         clock: returns seconds.
 
     Returns:
@@ -104,13 +105,11 @@ def measure(
     turns = dict(rounds) if isinstance(rounds, Mapping) else dict.fromkeys(sides, rounds)
     amounts = dict(work) if isinstance(work, Mapping) else dict.fromkeys(sides, work)
     names = [name for name in sides if turns[name]]
-    if warm_up:
-        for name in names:
-            jax.block_until_ready(sides[name]())
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(max(turns.values())):
         for name in names if number % 2 == 0 else reversed(names):
             if number < turns[name]:
+                jax.block_until_ready(sides[name]())
                 began = clock()
                 jax.block_until_ready(sides[name]())
                 seconds[name].append(clock() - began)

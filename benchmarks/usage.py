@@ -200,7 +200,7 @@ def _compare(
                 raise Fault(
                     f"{use_name}: {name} gives {one}, and gpt1_jax {other}; the sides are not the same."
                 )
-    rows = measure(sides, _ROUNDS.value, work, unit, warm_up=False)
+    rows = measure(sides, _ROUNDS.value, work, unit)
     for row in rows:
         print(f"{use_name:9} {row}", flush=True)
     return [{"use": use_name, **dataclasses.asdict(row)} for row in rows]

@@ -43,8 +43,11 @@ class Clock:
 
 def test_ratios_are_taken_round_by_round() -> None:
     clock = Clock()
-    # Call by call, each machine's disturbance slows both sides of a round; the first call warms up.
-    sides = {"ours": clock.side("ours", 100, 1, 2, 10), "theirs": clock.side("theirs", 100, 2, 4, 30)}
+    # Call by call, each machine's disturbance slows both sides of a round; the first call of a turn does not count.
+    sides = {
+        "ours": clock.side("ours", 100, 1, 100, 2, 100, 10),
+        "theirs": clock.side("theirs", 100, 2, 100, 4, 100, 30),
+    }
     ours, theirs = measure(sides, rounds=3, work=60, unit="tokens", clock=clock)
     assert ours.seconds == Spread(2, 1, 10)
     assert ours.speed == Spread(30, 6, 60)
@@ -57,16 +60,17 @@ def test_ratios_are_taken_round_by_round() -> None:
 def test_sides_take_turns_in_alternating_order() -> None:
     clock = Clock()
     measure({"a": clock.side("a", 1), "b": clock.side("b", 1)}, rounds=3, clock=clock)
-    assert "".join(clock.calls) == "ab" + "ab" + "ba" + "ab"
-    clock.calls.clear()
-    measure({"a": clock.side("a", 1), "b": clock.side("b", 1)}, rounds=1, warm_up=False, clock=clock)
-    assert "".join(clock.calls) == "ab"
+    assert "".join(clock.calls) == "aabb" + "bbaa" + "aabb"
 
 
 def test_slow_sides_take_part_in_fewer_rounds() -> None:
     clock = Clock()
-    sides = {"ours": clock.side("ours", 1, 3, 5), "slow": clock.side("slow", 6), "never": clock.side("n", 1)}
-    rows = measure(sides, {"ours": 3, "slow": 1, "never": 0}, warm_up=False, clock=clock)
+    sides = {
+        "ours": clock.side("ours", 9, 1, 9, 3, 9, 5),
+        "slow": clock.side("slow", 6),
+        "never": clock.side("n", 1),
+    }
+    rows = measure(sides, {"ours": 3, "slow": 1, "never": 0}, clock=clock)
     assert [row.side for row in rows] == ["ours", "slow"]
     assert rows[0].seconds == Spread(3, 1, 5)
     assert rows[1].first_is == Spread(6, 6, 6)  # against the round it took part in

@@ -11,7 +11,7 @@ from flax import linen as nn
 from support import tiny_model, use_mesh
 
 from gpt1_jax import cpu
-from gpt1_jax.cpu import after, recomputed
+from gpt1_jax.cpu import after, product, recomputed
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.layers import activated_product, layer_norm
@@ -125,3 +125,60 @@ def test_what_is_not_a_number_stays_so() -> None:
     np.testing.assert_array_equal(after(x, jnp.array([0, jnp.nan, jnp.inf, 1])), [0, jnp.nan, 2, 3])
     np.testing.assert_array_equal(after(x.astype(jnp.bfloat16), jnp.ones(1)), x)
     assert after(x.astype(jnp.bfloat16), jnp.ones(1)).dtype == jnp.bfloat16
+
+
+# ── Products with a matrix ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "kernel_shape", "axes"),
+    [
+        ((2, 5, 8), (8, 24), 1),
+        ((2, 5, 24), (24, 8), 1),
+        ((2, 5, 8), (8, 3, 2, 4), 1),
+        ((2, 5, 2, 4), (2, 4, 6), 2),
+    ],
+    ids=["wider", "narrower", "queries, keys and values", "heads"],
+)
+def test_a_product_and_its_gradients_are_those_of_tensordot(
+    shape: tuple[int, ...], kernel_shape: tuple[int, ...], axes: int, dtype: Any
+) -> None:
+    x = jax.random.normal(KEYS[0], shape).astype(dtype)
+    kernel = jax.random.normal(KEYS[1], kernel_shape).astype(dtype)
+
+    def found(of: Callable[..., jax.Array]) -> Any:
+        return jax.jit(jax.value_and_grad(lambda x, kernel: jnp.sin(of(x, kernel, axes)).sum(), (0, 1)))(
+            x, kernel
+        )
+
+    for one, other in zip(
+        jax.tree.leaves(found(product)), jax.tree.leaves(found(jnp.tensordot)), strict=True
+    ):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        np.testing.assert_allclose(
+            one.astype(jnp.float32),
+            other.astype(jnp.float32),
+            rtol=1e-5 if dtype == jnp.float32 else 2e-2,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("widths", [(64, 256), (256, 64)])
+def test_no_gradient_of_a_kernel_is_multiplied_in_the_slow_form(widths: tuple[int, int]) -> None:
+    """XLA for CPUs multiplies fast only where rows of the left side meet columns of the right one."""
+
+    def slow(of: Callable[..., jax.Array]) -> int:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jnp.sin(of(x, kernel, 1)).sum()
+
+        inputs = jnp.ones((4, 32, widths[0])), jnp.ones(widths)
+        return (
+            jax.jit(jax.grad(loss, (0, 1)))
+            .lower(*inputs)
+            .compile()
+            .as_text()
+            .count("lhs_contracting_dims={0}")
+        )
+
+    assert (slow(jnp.tensordot), slow(product)) == (1, 0)

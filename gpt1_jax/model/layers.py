@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax.linen import spmd
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.cpu import recomputed
+from gpt1_jax.cpu import product, recomputed
 from gpt1_jax.tpu import centered
 
 INIT_STDDEV = 0.02
@@ -101,7 +101,7 @@ def activated_product(activation: str) -> Callable[[jax.Array, jax.Array], jax.A
     """Returns the function activation(x) · kernel; x [B, T, F], kernel [F, D] → [B, T, D]."""
 
     @recomputed
-    def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return constrained(ACTIVATIONS[activation](x), "batch", None, "mlp") @ kernel
+    def function(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return product(constrained(ACTIVATIONS[activation](x), "batch", None, "mlp"), kernel)
 
-    return product
+    return function

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpt1_jax.config import ModelConfig
+from gpt1_jax.cpu import product
 from gpt1_jax.model.attention import Sight, attention_from
 from gpt1_jax.model.dropout import Dropout, LayerDropouts, layer_dropouts
 from gpt1_jax.model.embedding import embedded, lookup, select, table_rows, token_table
@@ -97,7 +98,7 @@ class Block(nn.Module):
         out_bias = parameter(self, "out_bias", ("embed",), zeros, width)
 
         def project(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
-            found = add_bias(jnp.einsum("btd,dchk->btchk", x, kernel.astype(dtype)), bias)
+            found = add_bias(product(x, kernel.astype(dtype)), bias)
             found = constrained(found, "batch", None, None, "heads", None)
             return [found[:, :, i] for i in range(found.shape[2])]
 
@@ -107,7 +108,7 @@ class Block(nn.Module):
             query = project(_at(x, only), qkv_kernel[:, :1], qkv_bias[:1])
             qkv = query + project(x, qkv_kernel[:, 1:], qkv_bias[1:])
         attended, kept = attend(*qkv)
-        attended = jnp.einsum("bthk,hkd->btd", attended, out_kernel.astype(dtype))
+        attended = product(attended, out_kernel.astype(dtype), axes=2)
         return add_bias(attended, out_bias), kept
 
     def _mlp(self, x: jax.Array) -> tuple[jax.Array, None]:
@@ -118,9 +119,9 @@ class Block(nn.Module):
         out_kernel = parameter(self, "mlp_out_kernel", ("mlp", "embed"), last, units, width)
         out_bias = parameter(self, "mlp_out_bias", ("embed",), zeros, width)
 
-        hidden = add_bias(x @ in_kernel.astype(dtype), in_bias)
-        product = activated_product(self.config.activation)
-        return add_bias(product(hidden, out_kernel.astype(dtype)), out_bias), None
+        hidden = add_bias(product(x, in_kernel.astype(dtype)), in_bias)
+        out = activated_product(self.config.activation)(hidden, out_kernel.astype(dtype))
+        return add_bias(out, out_bias), None
 
     def _norm(self, name: str, x: jax.Array) -> jax.Array:
         norm = layer_norm(self.config.norm_epsilon)

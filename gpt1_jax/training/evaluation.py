@@ -1,7 +1,8 @@
 """Exact measurements on held-out text and labeled examples: each counts once, on any mesh and for any batch size."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import jax
@@ -14,6 +15,7 @@ from gpt1_jax.data.corpus import Split
 from gpt1_jax.data.masked import MaskedEvaluationBatches
 from gpt1_jax.data.shapes import bounds_on, in_few_shapes
 from gpt1_jax.devices.mesh import place_rows, replicated
+from gpt1_jax.devices.overlap import overlapped
 from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.model.embedding import table_rows
 from gpt1_jax.model.heads import Classifier
@@ -52,6 +54,13 @@ def unwatched(done: int, total: int) -> None:
     """Does nothing."""
 
 
+def watched(members: Iterable[Any], watch: Watch, total: int) -> Iterator[Any]:
+    """Yields the members, and tells after each how many of the total came."""
+    for done, member in enumerate(members, start=1):
+        watch(done, total)
+        yield member
+
+
 def make_evaluate(
     loss: Objective,
     batches: EvaluationBatches | MaskedEvaluationBatches,
@@ -78,18 +87,11 @@ def make_evaluate(
     count = min(num_batches or batches.num_batches, batches.num_batches)
 
     def evaluate(params: Any) -> Measured:
-        parts = []
-        for step in range(count):
-            stopping.check()
-            batch = place_rows(
-                lambda start, stop, step=step: batches.rows(step, start, stop), batches.batch_size, mesh
-            )
-            parts.append(sums(params, batch))
-            if step >= 2:
-                # Only a few batches are in flight, which limits memory.
-                parts[step - 2].block_until_ready()
-            watch(step + 1, count)
-        nats, targets = (math.fsum(column) for column in zip(*jax.device_get(parts), strict=True))
+        def measure(step: int) -> jax.Array:
+            return sums(params, place_rows(partial(batches.rows, step), batches.batch_size, mesh))
+
+        parts = overlapped(measure, stopping.checked(range(count)), mesh)
+        nats, targets = (math.fsum(column) for column in zip(*watched(parts, watch, count), strict=True))
         return Measured(nats, round(targets))
 
     return evaluate
@@ -201,17 +203,14 @@ def _over_examples(function: Callable[[Any, Any], jax.Array], mesh: Mesh, contex
             shared = in_few_shapes(lengths, bounds_on(mesh, context), examples.sequences)
         else:
             shared = in_two_widths(lengths, -(-batch_size // mesh.size) * mesh.size)
-        batches, parts = TaskEvaluationBatches(examples, shared), []
-        for step, (_, rows, _) in enumerate(shared):
-            stopping.check()
-            batch = place_rows(lambda start, stop, step=step: batches.rows(step, start, stop), rows, mesh)
-            parts.append(compiled(params, batch))
-            if step >= 2:
-                # This keeps a stop from being far behind, and the devices from holding all outputs.
-                parts[step - 2] = jax.device_get(parts[step - 2])
-            watch(step + 1, len(shared))
+        batches = TaskEvaluationBatches(examples, shared)
+
+        def compute(step: int) -> jax.Array:
+            return compiled(params, place_rows(partial(batches.rows, step), shared[step].rows, mesh))
+
+        parts = overlapped(compute, stopping.checked(range(len(shared))), mesh)
         predicted = [np.zeros(0)] * len(examples)
-        for (numbers, _, _), part in zip(shared, jax.device_get(parts), strict=True):
+        for (numbers, _, _), part in zip(shared, watched(parts, watch, len(shared)), strict=True):
             for number, output in zip(numbers.tolist(), part, strict=False):
                 predicted[number] = _without_padding(output, examples.form, int(lengths[number]))
         return predicted

@@ -2,12 +2,16 @@
 
 import itertools
 import signal
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from jax.experimental import multihost_utils
 
 from gpt1_jax import signals
 from gpt1_jax.devices import hosts
 from gpt1_jax.errors import Stopped
+
+_Member = TypeVar("_Member")
 
 _places = itertools.count(1)
 _agreed = False
@@ -39,3 +43,10 @@ def check() -> None:
     """
     if asked():
         raise stopped(signals.NOTHING_NEW)
+
+
+def checked(members: Iterable[_Member]) -> Iterator[_Member]:
+    """Yields the members, with a safe place before each, see `check`."""
+    for member in members:
+        check()
+        yield member

@@ -15,6 +15,7 @@ import numpy as np
 from gpt1_jax.arguments import check_integer, check_several, shown
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.devices.mesh import replicated
+from gpt1_jax.devices.overlap import overlapped
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.embedding import project
 from gpt1_jax.model.losses import CHUNK_ROWS
@@ -25,6 +26,7 @@ from gpt1_jax.usage.windows import (
     CHARACTERS_AT_ONCE,
     Passage,
     Request,
+    WindowBatch,
     check_request,
     cut,
     encode,
@@ -193,12 +195,14 @@ class Scorer:
             for number, passage in enumerate(passages)
             for window in cut(number, passage, self._context, self._stride, self._last_full)
         ]
-        for batch in make_batches(windows, trained.bounds, self._rows):
-            stopping.check()
-            with trained.on_mesh():
-                readings = trained.compiled(_make_readings, self._top)
-                read = readings(trained.trunk_params, *batch.arrays(passages))
-                read = jax.device_get(read)
+        batches = [*make_batches(windows, trained.bounds, self._rows)]
+        readings = trained.compiled(_make_readings, self._top)
+
+        def compute(batch: WindowBatch) -> tuple[jax.Array, ...]:
+            return readings(trained.trunk_params, *batch.arrays(passages))
+
+        parts = overlapped(compute, stopping.checked(batches), trained.mesh)
+        for batch, read in zip(batches, parts, strict=True):
             for row, window in enumerate(batch.windows):
                 new = slice(window.new - window.start, window.stop - window.start)
                 for kept, values in zip(found[window.passage], read, strict=True):
