@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.devices.mesh import platform
+from gpt1_jax.devices.mesh import device_kind, platform
 
 # A matrix unit has so many columns, so one more costs as much as all of them.
 _LANES = 128
@@ -79,6 +79,15 @@ _add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 # ── The loss ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def logits_at_once(rows: int) -> int:
+    """Returns of how many rows the loss holds logits: twice as many as elsewhere on a v5p, whose name is "TPU v5".
+
+    The sum of the table's gradient is read and written once for each. A v5e holds logits of few rows, but not of more, in
+    memory of its own, and that counts for more there.
+    """
+    return 2 * rows if device_kind() in ("TPU v5", "TPU v5p") else rows
 
 
 def sums_of_rounded(x: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from support import use_mesh
 
 from gpt1_jax import tpu
+from gpt1_jax.devices.mesh import device_kind
 from gpt1_jax.model import layers
 from gpt1_jax.tpu import add_bias
 
@@ -111,3 +112,20 @@ def test_elsewhere_nothing_changes(platform: str, dtype: str, monkeypatch: pytes
     assert str(jax.make_jaxpr(tpu.centered)(x)) == str(jax.make_jaxpr(centered)(x))
     added = jax.make_jaxpr(lambda x, bias: x + bias.astype(x.dtype))
     assert str(jax.make_jaxpr(add_bias)(x, bias)) == str(added(x, bias))
+
+
+# ── The loss ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"), [("TPU v5", 1024), ("TPU v5p", 1024), ("TPU v5 lite", 512), ("cpu", 512), ("", 512)]
+)
+def test_a_v5p_holds_twice_as_many_logits(monkeypatch: pytest.MonkeyPatch, kind: str, rows: int) -> None:
+    monkeypatch.setattr(tpu, "device_kind", lambda: kind)
+    assert tpu.logits_at_once(512) == rows
+
+
+def test_the_kind_is_that_of_the_mesh() -> None:
+    assert device_kind() == ""
+    with use_mesh():
+        assert device_kind() == jax.devices()[0].device_kind

@@ -87,6 +87,12 @@ def platform() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def device_kind() -> str:
+    """Returns the kind of the devices in use, as jax names it, such as TPU v5 lite; it is "" where none is known."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return "" if device is None else device.device_kind
+
+
 def check_divisible(model: ModelConfig, rows: int, mesh: Mesh) -> None:
     """Checks that sizes divide over the mesh.
 

@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec
 
 from gpt1_jax.cpu import late_zeros
 from gpt1_jax.model.embedding import project, rows_here, whole_rows
-from gpt1_jax.tpu import on_tpu, sums_of_rounded
+from gpt1_jax.tpu import logits_at_once, on_tpu, sums_of_rounded
 
-# Each device holds this many rows of logits at once. Measured on CPU (docs/measured.md).
+# Each device holds this many rows of logits at once (docs/measured.md).
 CHUNK_ROWS = 512
 MASKED = -1e30
 
@@ -85,7 +85,7 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
     by_product = gradient and bias is None and on_tpu(dtype)
     sequences, length = targets.shape
-    chunks = -(-length // max(1, CHUNK_ROWS // sequences))
+    chunks = -(-length // max(1, logits_at_once(CHUNK_ROWS) // sequences))
     chunk = -(-length // chunks)
     padding = chunks * chunk - length
 

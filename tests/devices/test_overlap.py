@@ -1,7 +1,8 @@
 """Batches are computed side by side, few at a time, and come back in order."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 
 from gpt1_jax.config import MeshConfig
 from gpt1_jax.devices.mesh import make_mesh, use
-from gpt1_jax.devices.overlap import overlapped
+from gpt1_jax.devices.overlap import in_halves, overlapped
 
 
 def one_device() -> Mesh:
@@ -88,3 +89,28 @@ def test_what_fails_ends_the_work(make) -> None:
         [*overlapped(jnp.float32, stop_after_two(), make())]
     with pytest.raises(ZeroDivisionError):
         [*overlapped(lambda number: jnp.float32(1 // number), (2, 1, 0, 1, 1), make())]
+
+
+def test_halves_are_worked_on_side_by_side_and_put_together() -> None:
+    both, mesh = threading.Barrier(2), one_device()
+
+    def work(members: slice, halted: Callable[[], bool]) -> list[int]:
+        both.wait(timeout=60)
+        assert not halted()
+        assert jax.sharding.get_abstract_mesh().size == 1
+        return [number * 10 for number in range(5)[members]]
+
+    assert in_halves(work, 5, mesh) == [0, 10, 20, 30, 40]
+
+
+def test_a_half_gives_up_when_the_other_one_fails() -> None:
+    def work(members: slice, halted: Callable[[], bool]) -> list[int]:
+        if members.start == 0:
+            raise ZeroDivisionError
+        ended = time.monotonic() + 60
+        while not halted():
+            assert time.monotonic() < ended
+        return [0]
+
+    with pytest.raises(ZeroDivisionError):
+        in_halves(work, 2, one_device())

@@ -256,6 +256,27 @@ def test_a_sample_that_is_done_leaves_its_row_to_the_next(monkeypatch: pytest.Mo
     assert needed <= sum(steps) < needed + 30 < 30 * 20 / 4
 
 
+def test_two_halves_of_many_prompts_give_what_all_of_them_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "_ROWS_ON_CPUS", 4)
+    prompts, settings = (
+        random_prompts(9),
+        {"max_new_tokens": 12, "seed": 3, "stop": (4, 50), "num_samples": 2},
+    )
+    halves, in_halves = [], generator.in_halves
+
+    def counted(*given: Any) -> Any:
+        halves.append(given)
+        return in_halves(*given)
+
+    monkeypatch.setattr(generator, "in_halves", counted)
+    found = generate(prompts, **settings)
+    assert (len(halves), found) == (1, generate(prompts, **settings))
+    monkeypatch.setattr(generator, "one_cpu", lambda mesh: False)
+    together = generate(prompts, **settings)
+    assert [[s.tokens for s in samples] for samples in found] == [[s.tokens for s in row] for row in together]
+    assert len(halves) == 2
+
+
 def test_the_context_ends_a_sample_where_nothing_else_does() -> None:
     short, long = generate([[1] * 5, [2] * 90], max_new_tokens=200, temperature=0)
     assert [len(short[0].tokens), len(long[0].tokens)] == [CONTEXT - 5, CONTEXT - 90]

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from gpt1_jax.devices.memory import memory_at_hand
 from gpt1_jax.devices.mesh import batch_sharding, replicated
+from gpt1_jax.devices.overlap import in_halves, one_cpu
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.decoding.beams import Beams, search
 from gpt1_jax.model.decoding.decode import (
@@ -107,7 +108,14 @@ class Generator:
             some = self._beams_at_once(texts, settings)
             groups = [texts[start : start + some] for start in range(0, len(texts), some)]
             return [beams for group in groups for beams in self._search(group, settings)]
-        return self._draw(texts, settings, watch, every, first)
+        numbers = first + np.arange(len(texts))
+        if watch is None and self._fill_two(texts, settings):
+
+            def draw(half: slice, halted: Callable[[], bool]) -> list[list[Sample]]:
+                return self._draw(texts[half], settings, numbers[half], halted=halted)
+
+            return in_halves(draw, len(texts), self._mesh)
+        return self._draw(texts, settings, numbers, watch, every)
 
     def _check(self, prompts: Sequence[Sequence[int]], settings: Generation) -> None:
         context, size = self._model.config.context_length, self._model.vocab_size
@@ -159,12 +167,25 @@ class Generator:
     # ── Sampling ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _draw(
-        self, texts: list[list[int]], settings: Generation, watch: Watch | None, every: int, first: int
+        self,
+        texts: list[list[int]],
+        settings: Generation,
+        numbers: np.ndarray,
+        watch: Watch | None = None,
+        every: int = 1,
+        halted: Callable[[], bool] = lambda: False,
     ) -> list[list[Sample]]:
-        """Returns the samples of each text. A sample that is done leaves its row to one that waits."""
+        """Returns the samples of each text. A sample that is done leaves its row to one that waits.
+
+        Args:
+            texts, settings: as in `__call__`.
+            numbers: int [P], the texts' own, from which random draws come.
+            watch, every: as in `__call__`.
+            halted: returns whether the samples are not wanted any more.
+        """
         count = settings.num_samples
-        places, numbers = np.divmod(np.arange(len(texts) * count), count)
-        keys = _keys(settings.seed, first + places, numbers)
+        places, which = np.divmod(np.arange(len(texts) * count), count)
+        keys = _keys(settings.seed, numbers[places], which)
         samples = [Growing(list(texts[place]), len(texts[place])) for place in places]
         for sample in samples:
             sample.slide(self._model.config.context_length)
@@ -175,7 +196,7 @@ class Generator:
         # Long prompts come first, so prompts that are read together have about one length.
         waiting = sorted(range(len(samples)), key=lambda number: len(samples[number].window))
         living: dict[int, int] = {}
-        while living or waiting:
+        while (living or waiting) and not halted():
             free = [row for row in range(rows) if row not in living]
             if free and waiting:
                 size = rows if min(len(free), len(waiting)) > rows // 2 else some
@@ -219,6 +240,10 @@ class Generator:
         most = _ROWS_ON_CPUS if self._mesh.devices.flat[0].platform == "cpu" else _ROWS
         wanted = min(1 << (samples - 1).bit_length(), most, self._rows_at_once(texts, settings))
         return -(-wanted // self._parts) * self._parts
+
+    def _fill_two(self, texts: list[list[int]], settings: Generation) -> bool:
+        """Returns whether texts are worth two threads: there is one CPU, and each half has samples for all rows."""
+        return one_cpu(self._mesh) and len(texts) >= 2 * self._rows(len(texts), texts, settings)
 
     def _vacant(self, rows: int, longest: int, settings: Generation) -> Sequences:
         size = _bucket(min(settings.max_new_tokens, self._model.config.context_length))
