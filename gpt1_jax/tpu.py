@@ -82,10 +82,10 @@ _add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 def logits_at_once(rows: int) -> int:
-    """Returns of how many rows the loss holds logits: twice as many as elsewhere on a v5p, whose name is "TPU v5".
+    """Returns of how many rows at once the loss holds logits: twice as many on a v5p, which jax calls "TPU v5".
 
-    The sum of the table's gradient is read and written once for each. A v5e holds logits of few rows, but not of more, in
-    memory of its own, and that counts for more there.
+    Each time, the sum of the table's gradient is read and written. A v5e keeps the logits of few rows, but not of more,
+    in its own memory, and there that counts for more.
     """
     return 2 * rows if device_kind() in ("TPU v5", "TPU v5p") else rows
 
