@@ -76,27 +76,32 @@ def product(x: jax.Array, kernel: jax.Array, axes: int = 1) -> jax.Array:
     On one CPU, the kernel's gradient is a product that XLA has a fast form for. By itself, XLA would transpose the
     wider operand, on one core, and multiply in its slowest form.
     """
-    alone = on_cpu() and jax.sharding.get_abstract_mesh().size < 2
-    return (_product if alone else jnp.tensordot)(x, kernel, axes)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
+    if on_cpu() and jax.sharding.get_abstract_mesh().size < 2:
+        return _teaching(jnp.tensordot(x, jax.lax.stop_gradient(kernel), axes), x, kernel, axes)
     return jnp.tensordot(x, kernel, axes)
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array, axes: int) -> tuple[jax.Array, Any]:
-    return _product(x, kernel, axes), (x, kernel)
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _teaching(y: jax.Array, x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
+    """Returns y, the product of x and a kernel, and gives its gradient on to the kernel.
+
+    The product itself stays outside, where a policy of what to compute again can see it.
+    """
+    return y
 
 
-def _product_backward(axes: int, arguments: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _teaching_forward(y: jax.Array, x: jax.Array, kernel: jax.Array, axes: int) -> tuple[jax.Array, Any]:
+    return y, (x, kernel)
+
+
+def _teaching_backward(axes: int, arguments: Any, gradient: jax.Array) -> tuple[jax.Array, None, jax.Array]:
     x, kernel = arguments
-    matrix = kernel.reshape(math.prod(kernel.shape[:axes]), -1)
-    rows, gradient = x.reshape(-1, matrix.shape[0]), gradient.reshape(-1, matrix.shape[1])
-    return (gradient @ matrix.T).reshape(x.shape), _summed_products(rows, gradient).reshape(kernel.shape)
+    rows = math.prod(kernel.shape[:axes])
+    found = _summed_products(x.reshape(-1, rows), gradient.reshape(-1, kernel.size // rows))
+    return gradient, None, found.reshape(kernel.shape)
 
 
-_product.defvjp(_product_forward, _product_backward)
+_teaching.defvjp(_teaching_forward, _teaching_backward)
 
 
 def _summed_products(x: jax.Array, y: jax.Array) -> jax.Array:
