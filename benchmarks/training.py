@@ -101,8 +101,8 @@ def _serve(name: str, config: Config) -> None:
     dropouts = {f"{place}_dropout": 0.0 for place in ("embedding", "attention", "residual")}
     step = make_step(name, dataclasses.replace(config, model=dataclasses.replace(config.model, **dropouts)))
     losses = [step(*batch) for batch, _ in zip(batches(config), range(_CHECKED_STEPS), strict=False)]
-    print(json.dumps(losses), flush=True)
     step, source = make_step(name, config), batches(config)
+    print(json.dumps(losses), flush=True)
     for _ in sys.stdin:
         for _ in range(_STEPS.value):
             step(*next(source))
