@@ -8,7 +8,7 @@ devices have to begin in the same order everywhere, for the sake of their collec
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -69,11 +69,12 @@ def in_halves(
 
     with ThreadPoolExecutor(2, "half") as pool:
         try:
-            for _ in pool.map(half, (slice(0, None, 2), slice(1, None, 2))):
-                pass
-        except BaseException:
+            halves = [pool.submit(half, members) for members in (slice(0, None, 2), slice(1, None, 2))]
+            wait(halves, return_when=FIRST_EXCEPTION)
+        finally:
             given_up.set()
-            raise
+    for done in halves:
+        done.result()
     return found
 
 

@@ -1,5 +1,6 @@
 """Batches are computed side by side, few at a time, and come back in order."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,14 +104,34 @@ def test_halves_are_worked_on_side_by_side_and_put_together() -> None:
     assert in_halves(work, 5, mesh) == [0, 10, 20, 30, 40]
 
 
-def test_a_half_gives_up_when_the_other_one_fails() -> None:
+def until(halted: Callable[[], bool]) -> list[int]:
+    ended = time.monotonic() + 60
+    while not halted():
+        assert time.monotonic() < ended
+        time.sleep(0.01)
+    return [0]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_half_gives_up_when_the_other_one_fails(failing: int) -> None:
     def work(members: slice, halted: Callable[[], bool]) -> list[int]:
-        if members.start == 0:
+        if members.start == failing:
             raise ZeroDivisionError
-        ended = time.monotonic() + 60
-        while not halted():
-            assert time.monotonic() < ended
-        return [0]
+        return until(halted)
 
     with pytest.raises(ZeroDivisionError):
         in_halves(work, 2, one_device())
+
+
+def test_both_halves_give_up_at_an_interrupt() -> None:
+    def work(members: slice, halted: Callable[[], bool]) -> list[int]:
+        if members.start == 0:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return until(halted)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_halves(work, 2, one_device())
+    finally:
+        signal.signal(signal.SIGINT, before)

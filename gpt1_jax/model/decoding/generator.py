@@ -30,7 +30,7 @@ from gpt1_jax.model.decoding.decode import (
     vacant,
 )
 from gpt1_jax.model.decoding.samples import Growing, Sample, reason_of
-from gpt1_jax.model.decoding.sampling import Sampling
+from gpt1_jax.model.decoding.sampling import sampling_of
 from gpt1_jax.model.decoding.settings import Generation
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.model.transformer import Transformer
@@ -341,19 +341,6 @@ def _keys(seed: int, prompts: np.ndarray, samples: np.ndarray) -> jax.Array:
     fold = jax.vmap(jax.random.fold_in)
     key = jnp.broadcast_to(jax.random.key(seed), prompts.shape)
     return fold(fold(key, prompts.astype(np.uint32)), samples.astype(np.uint32))
-
-
-def sampling_of(settings: Generation, vocab_size: int) -> Sampling:
-    """Returns the settings in the form that the model's arithmetic uses."""
-    top_k = min(settings.top_k, vocab_size)
-    return Sampling(
-        temperature=jnp.float32(settings.temperature) if settings.temperature else None,
-        top_k=jnp.int32(top_k) if top_k else None,
-        top_p=jnp.float32(settings.top_p) if settings.top_p < 1 else None,
-        repetition_penalty=(
-            jnp.float32(settings.repetition_penalty) if settings.repetition_penalty != 1 else None
-        ),
-    )
 
 
 def _bucket(count: int) -> int:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gpt1_jax.model.decoding.settings import Generation
+
 
 class Sampling(NamedTuple):
     """How a token is drawn; each field is a float32 or int32 scalar, or None if it is off.
@@ -25,6 +27,19 @@ class Sampling(NamedTuple):
     top_k: jax.Array | None
     top_p: jax.Array | None
     repetition_penalty: jax.Array | None
+
+
+def sampling_of(settings: Generation, vocab_size: int) -> Sampling:
+    """Returns the settings in the form that the model's arithmetic uses."""
+    top_k = min(settings.top_k, vocab_size)
+    return Sampling(
+        temperature=jnp.float32(settings.temperature) if settings.temperature else None,
+        top_k=jnp.int32(top_k) if top_k else None,
+        top_p=jnp.float32(settings.top_p) if settings.top_p < 1 else None,
+        repetition_penalty=(
+            jnp.float32(settings.repetition_penalty) if settings.repetition_penalty != 1 else None
+        ),
+    )
 
 
 def choose(
