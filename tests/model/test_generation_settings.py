@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.decoding.sampling import sampling_of
-from gpt1_jax.model.decoding.sampling import Sampling, adjusted
+from gpt1_jax.model.decoding.sampling import Sampling, adjusted, sampling_of
 from gpt1_jax.model.decoding.settings import Generation, Settings
 from gpt1_jax.usage.trained import TrainedRun
 
