@@ -20,10 +20,13 @@ def quick_compilation() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_signal_is_ignored_by_commands() -> None:
-    """Signals that this process was told to ignore, as by nohup and `&`, would be ignored by every command.
+    """Signals that this process ignores would be ignored by every command.
 
-    A command does not inherit handlers, so a signal that has one is not ignored.
+    It was told to ignore them, as by nohup and `&`, or libtpu does so when it is loaded, if SIGHUP has no handler. A
+    command does not inherit handlers, so a signal that has one is not ignored.
     """
     for number in (signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+        elif signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
