@@ -1,11 +1,12 @@
 """Examples a second of fine-tuning beside transformers: python -m benchmarks.finetuning [--preset=tiny].
 
-It needs torch and transformers. Both sides have the same random weights, examples, auxiliary language model and AdamW,
-in float32 with dropout. transformers' model has the same head, and its batches are padded to the widths of our buckets,
-to the longest example of the task, and to the context. First, three steps without dropout check that all have the same
-losses. The batches are spread evenly over an epoch's widths. Rounds are interleaved, after one that warms up.
+It needs torch and transformers. All sides have the same random weights, examples, auxiliary language model and AdamW,
+in float32 with dropout, and a process each. transformers' model has the same head, and its batches are padded to the
+widths of our buckets, to the longest example of the task, and to the context. First, three steps without dropout check
+that all have the same losses. The batches are spread evenly over an epoch's widths.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +15,10 @@ import jax
 import numpy as np
 import torch
 from absl import flags
+from jax.sharding import Mesh
 from torch.nn import functional as F
 
+from benchmarks.apart import SERVE, Apart, compare_losses, serve
 from benchmarks.peers import check_devices, load_named, make_transformers, make_update
 from benchmarks.settings import find_preset
 from benchmarks.timing import conclude, measure
@@ -25,17 +28,18 @@ from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
 from gpt1_jax.devices.mesh import make_mesh, place_rows, use
 from gpt1_jax.door import door
-from gpt1_jax.errors import Fault
 from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.interop.run_directory import published_weights
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
-from gpt1_jax.tasks.classifier import make_classifier
+from gpt1_jax.tasks.classifier import Classifier, make_classifier
 from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.grouping import Grouping
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.trainer import Trainer
+
+SIDES = ("gpt1_jax", "transformers, buckets", "transformers, longest", "transformers, context")
 
 _PRESET = flags.DEFINE_string("preset", "", "a preset of configs/pretrain.py; by default the paper's")
 _TASKS = flags.DEFINE_list("tasks", ["demo_entailment", "demo_same_verse"], "TASK or TASK:SOURCE")
@@ -56,13 +60,29 @@ Step = Callable[[TaskBatch], float]  # takes a training step, returns the loss b
 
 def main(_: list[str]) -> None:
     """Prints lines for each task, then the same in JSON."""
-    check_devices()
-    data = find_preset(_PRESET.value).data
-    vocab_size = _VOCAB_SIZE.value or data.vocab_size
-    demo = dataclasses.replace(data, source="demo", vocab_size=vocab_size, cache_dir=_CACHE_DIR.value or "")
-    tokenizer = open_tokenizer(_TOKENIZER.value) or corpora.prepare(demo).tokenizer
-    facts = [_measure_task(*_settings(spec), tokenizer) for spec in _TASKS.value]
-    conclude(preset=_PRESET.value, vocab_size=tokenizer.vocab_size, tasks=facts)
+    if SERVE.value is not None:
+        check_devices()
+        _serve(SERVE.value, *_settings(_TASKS.value[0]))
+        return
+    facts = [_measure_task(spec) for spec in _TASKS.value]
+    conclude(preset=_PRESET.value, tasks=facts)
+
+
+def _measure_task(spec: str) -> dict[str, Any]:
+    """Prints a line for each side, and returns the same."""
+    with contextlib.ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(Apart("benchmarks.finetuning", name, f"--tasks={spec}"))
+            for name in SIDES
+        }
+        compare_losses({name: side.ready["losses"] for name, side in sides.items()}, _TOLERANCE)
+        facts = sides["gpt1_jax"].ready
+        widths, mean_width = facts["widths"], facts["mean_width"]
+        print(f"{spec}: buckets {widths} of the mean {mean_width:.0f} in an epoch", flush=True)
+        rows = measure(sides, _ROUNDS.value, facts["examples"], "examples")
+    for row in rows:
+        print(row, flush=True)
+    return facts | {"rows": [dataclasses.asdict(row) for row in rows]}
 
 
 def _settings(spec: str) -> tuple[Config, str]:
@@ -80,39 +100,49 @@ def _settings(spec: str) -> tuple[Config, str]:
     return config, source or ("demo" if task.startswith("demo_") else "tfds")
 
 
-def _measure_task(config: Config, source: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Prints a line for each side, and returns the same."""
-    assert config.finetune is not None
-    data = read_task(config.finetune, dataclasses.replace(config.data, source=source))
-    task, length = data.task, config.model.context_length
-    examples = encode_examples(task, data.train, tokenizer, length, config.finetune.scores)
-    settings = config.finetune
+def _serve(side: str, config: Config, source: str) -> None:
+    """Is the process of a side, which is ready with the facts of its batches and its losses without dropout."""
+    settings, length = config.finetune, config.model.context_length
+    assert settings is not None
+    tokenizer = _open_tokenizer()
+    data = read_task(settings, dataclasses.replace(config.data, source=source))
+    examples = encode_examples(data.task, data.train, tokenizer, length, settings.scores)
     grouping = Grouping(settings.batching, settings.remainder, config.train.batch_size)
     batches, mean_width = _spread(TaskBatches(examples, grouping, seed=0), _BATCHES.value)
-    longest = int(examples.lengths().max())
-    widths = [batch.tokens.shape[-1] for batch in batches]
-    print(f"{task.name}: buckets {widths} of the mean {mean_width:.0f} in an epoch", flush=True)
-
-    paddings = {
-        "transformers, buckets": batches,
-        **{f"transformers, to {width}": _pad(batches, width) for width in (longest, length)},
-    }
-    _check(config, task, tokenizer.vocab_size, batches, paddings)
-    ours, theirs = _make_steps(config, task, tokenizer.vocab_size)
-    sides = {"gpt1_jax": lambda: [ours(batch) for batch in batches]} | {
-        name: lambda padded=padded: [theirs(batch) for batch in padded] for name, padded in paddings.items()
-    }
-    count = sum(int((batch.label_weights > 0).sum()) for batch in batches)
-    rows = measure(sides, _ROUNDS.value, count, "examples")
-    for row in rows:
-        print(row, flush=True)
-    return {
-        "task": task.name,
+    facts = {
+        "task": data.task.name,
         "batch": config.train.batch_size,
-        "widths": widths,
+        "vocab_size": tokenizer.vocab_size,
+        "widths": [batch.tokens.shape[-1] for batch in batches],
         "mean_width": mean_width,
-        "rows": [dataclasses.asdict(row) for row in rows],
+        "examples": sum(int((batch.label_weights > 0).sum()) for batch in batches),
     }
+    if side == "transformers, longest":
+        batches = _pad(batches, int(examples.lengths().max()))
+    elif side == "transformers, context":
+        batches = _pad(batches, length)
+    make = _make_step if side == "gpt1_jax" else _make_peer
+    still = make(_without_dropout(config), data.task, tokenizer.vocab_size)
+    losses = [still(batches[number % len(batches)]) for number in range(_CHECKED_STEPS)]
+    step = make(config, data.task, tokenizer.vocab_size)
+    serve(facts | {"losses": losses}, lambda: [step(batch) for batch in batches])
+
+
+def _open_tokenizer() -> Tokenizer:
+    data = find_preset(_PRESET.value).data
+    vocab_size = _VOCAB_SIZE.value or data.vocab_size
+    demo = dataclasses.replace(data, source="demo", vocab_size=vocab_size, cache_dir=_CACHE_DIR.value or "")
+    return open_tokenizer(_TOKENIZER.value) or corpora.prepare(demo).tokenizer
+
+
+def _without_dropout(config: Config) -> Config:
+    assert config.finetune is not None
+    dropouts = {f"{place}_dropout": 0.0 for place in ("embedding", "attention", "residual")}
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **dropouts),
+        finetune=dataclasses.replace(config.finetune, classifier_dropout=0.0),
+    )
 
 
 def _spread(batches: TaskBatches, count: int) -> tuple[list[TaskBatch], float]:
@@ -135,62 +165,45 @@ def _pad(batches: Sequence[TaskBatch], width: int) -> list[TaskBatch]:
     ]
 
 
-def _check(
-    config: Config,
-    task: Task,
-    vocab_size: int,
-    batches: list[TaskBatch],
-    paddings: dict[str, list[TaskBatch]],
-) -> None:
-    """Checks that all sides have the same losses in some steps without dropout.
-
-    Raises:
-        Fault: they differ.
-    """
-    assert config.finetune is not None
-    dropouts = {f"{place}_dropout": 0.0 for place in ("embedding", "attention", "residual")}
-    still = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, **dropouts),
-        finetune=dataclasses.replace(config.finetune, classifier_dropout=0.0),
-    )
-    losses: dict[str, list[float]] = {}
-    for name, padded in ({"gpt1_jax": batches} | paddings).items():
-        step = _make_steps(still, task, vocab_size)[name != "gpt1_jax"]
-        losses[name] = [step(padded[number % len(padded)]) for number in range(_CHECKED_STEPS)]
-        told = ", ".join(f"{loss:.5f}" for loss in losses[name])
-        print(f"{name:22} without dropout: loss {told}", flush=True)
-        if not np.allclose(losses[name], losses["gpt1_jax"], rtol=_TOLERANCE, atol=0):
-            raise Fault(f"{name} has other losses than gpt1_jax; the sides are not the same.")
-
-
 # ── Sides ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _make_steps(config: Config, task: Task, vocab_size: int) -> tuple[Step, Step]:
-    """Returns our step and transformers', from the same weights."""
-    assert config.finetune is not None
-    mesh = make_mesh(MeshConfig(1, 1, 1))
-    model = make_classifier(config.model, config.finetune, task, vocab_size)
-    objective = finetuning_loss(model, config.finetune.auxiliary_weight, regression=False)
-    trainer = Trainer.make(model, objective, mesh, config.optimizer, config.train)
+def _make_step(config: Config, task: Task, vocab_size: int) -> Step:
+    """Returns our training step."""
+    mesh, trainer, _ = _make_trainer(config, task, vocab_size)
     state = trainer.init(config.seed)
-    assert model.head is not None
-    peer = TorchClassifier(config, model.head.pooling, jax.device_get(state.params), model.extract).train()
-    update = make_update(peer, config.optimizer)
 
-    def ours(batch: TaskBatch) -> float:
+    def step(batch: TaskBatch) -> float:
         nonlocal state
         with use(mesh):
             placed = place_rows(lambda start, stop: batch, len(batch.tokens), mesh)
             state, metrics = trainer.step(state, placed)
         return float(metrics["loss"])
 
-    def theirs(batch: TaskBatch) -> float:
+    return step
+
+
+def _make_peer(config: Config, task: Task, vocab_size: int) -> Step:
+    """Returns that of transformers, from the weights that ours begins with."""
+    _, trainer, model = _make_trainer(config, task, vocab_size)
+    assert model.head is not None
+    params = jax.device_get(trainer.init(config.seed).params)
+    peer = TorchClassifier(config, model.head.pooling, params, model.extract).train()
+    update = make_update(peer, config.optimizer)
+
+    def step(batch: TaskBatch) -> float:
         arrays = {name: x for name, x in batch._asdict().items() if x is not None}
         return update(peer({name: torch.tensor(x) for name, x in arrays.items() if name not in _SEEDS}))
 
-    return ours, theirs
+    return step
+
+
+def _make_trainer(config: Config, task: Task, vocab_size: int) -> tuple[Mesh, Trainer, Classifier]:
+    assert config.finetune is not None
+    mesh = make_mesh(MeshConfig(1, 1, 1))
+    model = make_classifier(config.model, config.finetune, task, vocab_size)
+    objective = finetuning_loss(model, config.finetune.auxiliary_weight, regression=False)
+    return mesh, Trainer.make(model, objective, mesh, config.optimizer, config.train), model
 
 
 class TorchClassifier(torch.nn.Module):

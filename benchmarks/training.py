@@ -5,19 +5,18 @@ a process each, since they would slow each other down by what they leave in memo
 check that all have the same losses. Then the processes take turns.
 """
 
+import contextlib
 import dataclasses
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
 from absl import flags
 
+from benchmarks.apart import SERVE, Apart, compare_losses, serve
 from benchmarks.settings import batches, settings
 from gpt1_jax.config import Config
 from gpt1_jax.door import door
-from gpt1_jax.errors import Fault, UserError
+from gpt1_jax.errors import UserError
 from gpt1_jax.huge_pages import use_huge_pages
 
 SIDES = ("gpt1_jax", "transformers", "torch")
@@ -31,7 +30,6 @@ _BATCH = flags.DEFINE_integer(
 _SIDES = flags.DEFINE_list("sides", list(SIDES), f"of {', '.join(SIDES)}, torch compiled")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of timing", 1)
 _STEPS = flags.DEFINE_integer("steps", 1, "steps in a round", 1)
-_SERVE = flags.DEFINE_string("serve", None, "be the process of this side, for the command itself")
 
 Step = Callable[[np.ndarray, np.ndarray], float]  # (inputs, targets), int [B, T] → the loss before the update
 
@@ -43,17 +41,16 @@ def main(_: list[str]) -> None:
             f"--sides={unknown.pop()} is not a side; choose of {', '.join(SIDES)}, torch compiled."
         )
     config = settings(_PRESET.value, _BATCH.value)
-    if _SERVE.value is not None:
-        _serve(_SERVE.value, config)
+    if SERVE.value is not None:
+        _serve(SERVE.value, config)
         return
     from benchmarks.timing import conclude, measure
 
     rows, length = config.train.batch_size, config.model.context_length
-    sides = {name: _Side(name) for name in _SIDES.value}
-    _compare_losses({name: side.losses for name, side in sides.items()})
-    found = measure(sides, _ROUNDS.value, rows * length * _STEPS.value, "tokens")
-    for side in sides.values():
-        side.close()
+    with contextlib.ExitStack() as stack:
+        sides = {name: stack.enter_context(Apart("benchmarks.training", name)) for name in _SIDES.value}
+        compare_losses({name: side.ready for name, side in sides.items()}, _TOLERANCE)
+        found = measure(sides, _ROUNDS.value, rows * length * _STEPS.value, "tokens")
     for row in found:
         print(row)
     conclude(
@@ -61,67 +58,13 @@ def main(_: list[str]) -> None:
     )
 
 
-class _Side:
-    """A side in a process of its own; a call has it take the steps of a round.
-
-    Attributes:
-        losses: those of its first steps without dropout.
-    """
-
-    def __init__(self, name: str) -> None:
-        """Starts the process.
-
-        Raises:
-            Fault: it ended.
-        """
-        command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], f"--serve={name}"]
-        self._name = name
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self.losses: list[float] = json.loads(self._answer())
-
-    def __call__(self) -> None:
-        print(file=self._process.stdin)
-        self._answer()
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        if not (answer := self._process.stdout.readline()):
-            raise Fault(f"The process of {self._name} ended with {self._process.wait()}.")
-        return answer
-
-
 def _serve(name: str, config: Config) -> None:
-    """Writes the losses of a side's first steps without dropout, then a line after each round; lines ask for these."""
+    """Is the process of a side, which is ready with the losses of its first steps without dropout."""
     dropouts = {f"{place}_dropout": 0.0 for place in ("embedding", "attention", "residual")}
     step = make_step(name, dataclasses.replace(config, model=dataclasses.replace(config.model, **dropouts)))
     losses = [step(*batch) for batch, _ in zip(batches(config), range(_CHECKED_STEPS), strict=False)]
     step, source = make_step(name, config), batches(config)
-    print(json.dumps(losses), flush=True)
-    for _ in sys.stdin:
-        for _ in range(_STEPS.value):
-            step(*next(source))
-        print(flush=True)
-
-
-def _compare_losses(losses: dict[str, list[float]]) -> None:
-    """Prints the losses of all sides.
-
-    Raises:
-        Fault: they differ.
-    """
-    first = next(iter(losses))
-    for name, found in losses.items():
-        print(f"{name:16} without dropout: loss {', '.join(f'{loss:.4f}' for loss in found)}", flush=True)
-        if not np.allclose(found, losses[first], rtol=_TOLERANCE, atol=0):
-            raise Fault(
-                f"The sides {first} and {name} have different losses, so they are not the same model."
-            )
+    serve(losses, lambda: [step(*next(source)) for _ in range(_STEPS.value)])
 
 
 def make_step(name: str, config: Config, same: bool = True) -> Step:
