@@ -5,7 +5,6 @@ libraries included.
 """
 
 import itertools
-import json
 import resource
 import subprocess
 import sys
@@ -42,7 +41,9 @@ def main(_: list[str]) -> None:
         print(
             f"{side:16} {peaks[side] / 1e9:6.2f} GB  gpt1_jax takes {peaks['gpt1_jax'] / peaks[side]:.2f} of it"
         )
-    print(json.dumps({"preset": preset, "batch": config.train.batch_size, "peak_bytes": peaks}))
+    from benchmarks.timing import conclude  # late: this process is measured too if it is a side
+
+    conclude(preset=preset, batch=config.train.batch_size, peak_bytes=peaks)
 
 
 if __name__ == "__main__":

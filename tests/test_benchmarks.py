@@ -9,14 +9,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from command_support import ROOT, make_text
 from vocabulary_support import golden
 
-from benchmarks import estimate, gpu
+from benchmarks import estimate, gpu, page
 from benchmarks.timing import Spread, conclude, measure
+from gpt1_jax.errors import UserError
 from gpt1_jax.training.speed import training_flops_per_token
 
 
@@ -93,6 +95,37 @@ def test_the_last_line_is_json_with_the_machine(capsys: pytest.CaptureFixture[st
     assert found["preset"] == "tiny"
     assert found["rows"][0]["seconds"].keys() == {"median", "low", "high"}
     assert found["machine"].keys() >= {"command", "processor", "cores", "python", "jax", "torch"}
+
+
+def test_the_page_runs_only_what_has_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def play(line: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        ran.append(line[2:])
+        facts = dict.fromkeys(("processor", "cores", "python", "jax", "torch", "transformers"), "?")
+        last = json.dumps({"machine": facts | {"load_before": 0.04}})
+        return subprocess.CompletedProcess(line, 0, f"two times as fast\n{last}\n", "")
+
+    monkeypatch.setattr(page.subprocess, "run", play)
+    monkeypatch.setattr(page, "_OPENAI", SimpleNamespace(value=None))
+    for commands in (["memory"], ["memory", "usage --texts=64"]):
+        text = page.write_page(tmp_path, "abc1234", commands).read_text()
+    assert ran == [["benchmarks.memory"], ["benchmarks.usage", "--texts=64"]]
+    assert "commit abc1234" in text and "load before 0.0" in text
+    assert text.endswith("## usage --texts=64\n\n```\ntwo times as fast\n```\n")
+
+
+def test_the_page_is_of_a_commit(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is in no repository"):
+        page.find_commit(tmp_path)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", "-C", str(tmp_path)]
+    (tmp_path / "a").touch()
+    for command in (["init", "-q"], ["add", "a"], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *command], check=True)
+    assert page.find_commit(tmp_path).isalnum()
+    (tmp_path / "a").write_text("b")
+    with pytest.raises(UserError, match="commit them first"):
+        page.find_commit(tmp_path)
 
 
 # ── Each, at its smallest ────────────────────────────────────────────────────────────────────────────────────
