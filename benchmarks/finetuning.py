@@ -122,8 +122,9 @@ def _serve(side: str, config: Config, source: str) -> None:
     elif side == "transformers, context":
         batches = _pad(batches, length)
     make = _make_step if side == "gpt1_jax" else _make_peer
-    still = make(_without_dropout(config), data.task, tokenizer.vocab_size)
-    losses = [still(batches[number % len(batches)]) for number in range(_CHECKED_STEPS)]
+    step = make(_without_dropout(config), data.task, tokenizer.vocab_size)
+    losses = [step(batches[number % len(batches)]) for number in range(_CHECKED_STEPS)]
+    del step  # its state is as large as the next one's
     step = make(config, data.task, tokenizer.vocab_size)
     serve(facts | {"losses": losses}, lambda: [step(batch) for batch in batches])
 
