@@ -28,6 +28,7 @@ from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.tokenizers.opening import Tokenizer, open_tokenizer
 from gpt1_jax.devices.mesh import make_mesh, place_rows, use
 from gpt1_jax.door import door
+from gpt1_jax.errors import UserError
 from gpt1_jax.huge_pages import use_huge_pages
 from gpt1_jax.interop.run_directory import published_weights
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches
@@ -39,7 +40,7 @@ from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.objectives import finetuning_loss
 from gpt1_jax.training.trainer import Trainer
 
-SIDES = ("gpt1_jax", "transformers, buckets", "transformers, longest", "transformers, context")
+SIDES = ("gpt1_jax", "transformers: buckets", "transformers: longest", "transformers: context")
 
 _PRESET = flags.DEFINE_string("preset", "", "a preset of configs/pretrain.py; by default the paper's")
 _TASKS = flags.DEFINE_list("tasks", ["demo_entailment", "demo_same_verse"], "TASK or TASK:SOURCE")
@@ -48,6 +49,7 @@ _VOCAB_SIZE = flags.DEFINE_integer("vocab_size", 0, "pieces trained; by default 
 _CACHE_DIR = flags.DEFINE_string("cache_dir", "~/.cache/gpt1_jax", "the directory of the tokenized demo text")
 _BATCH = flags.DEFINE_integer("batch", 0, "examples a batch; by default 32, and 4 with the paper's model", 0)
 _BATCHES = flags.DEFINE_integer("batches", 4, "batches in a round", 1)
+_SIDES = flags.DEFINE_list("sides", list(SIDES), f"of {', '.join(SIDES)}")
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "rounds of timing", 1)
 
 # The fields that only our dropout reads.
@@ -59,7 +61,13 @@ Step = Callable[[TaskBatch], float]  # takes a training step, returns the loss b
 
 
 def main(_: list[str]) -> None:
-    """Prints lines for each task, then the same in JSON."""
+    """Prints lines for each task, then the same in JSON.
+
+    Raises:
+        UserError: --sides names something else.
+    """
+    if unknown := set(_SIDES.value) - set(SIDES):
+        raise UserError(f"--sides={unknown.pop()} is not a side; choose of {', '.join(SIDES)}.")
     if SERVE.value is not None:
         check_devices()
         _serve(SERVE.value, *_settings(_TASKS.value[0]))
@@ -73,10 +81,10 @@ def _measure_task(spec: str) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         sides = {
             name: stack.enter_context(Apart("benchmarks.finetuning", name, f"--tasks={spec}"))
-            for name in SIDES
+            for name in _SIDES.value
         }
         compare_losses({name: side.ready["losses"] for name, side in sides.items()}, _TOLERANCE)
-        facts = sides["gpt1_jax"].ready
+        facts = next(iter(sides.values())).ready
         widths, mean_width = facts["widths"], facts["mean_width"]
         print(f"{spec}: buckets {widths} of the mean {mean_width:.0f} in an epoch", flush=True)
         rows = measure(sides, _ROUNDS.value, facts["examples"], "examples")
@@ -117,9 +125,9 @@ def _serve(side: str, config: Config, source: str) -> None:
         "mean_width": mean_width,
         "examples": sum(int((batch.label_weights > 0).sum()) for batch in batches),
     }
-    if side == "transformers, longest":
+    if side == "transformers: longest":
         batches = _pad(batches, int(examples.lengths().max()))
-    elif side == "transformers, context":
+    elif side == "transformers: context":
         batches = _pad(batches, length)
     make = _make_step if side == "gpt1_jax" else _make_peer
     step = make(_without_dropout(config), data.task, tokenizer.vocab_size)

@@ -27,15 +27,16 @@ _COMMANDS = flags.DEFINE_multi_string(
         "training --preset=tiny --steps=4",
         "memory",
         "finetuning --preset=tiny --tasks=demo_entailment --rounds=5",
-        "finetuning --tasks=demo_entailment --batches=2 --rounds=3",
+        "finetuning --tasks=demo_entailment --batches=2 --rounds=3 '--sides=gpt1_jax,transformers: buckets'",
+        "finetuning --tasks=demo_entailment --batch=32 --batches=1 --rounds=3 '--sides=gpt1_jax,transformers: buckets'",
         "usage --texts=1000",
-        "usage --preset= --texts=64 --prompts=16 --rounds=3",
+        "usage --preset= --texts=64 --prompts=16 --rounds=2",
         "generation --rounds=3",
-        "startup --rounds=3",
-        "startup --preset=small --rounds=3",
+        "startup --rounds=2",
+        "startup --preset=small --rounds=2",
         "data --rounds=5",
         "tokenizing --rounds=5",
-        "growth",
+        "growth --rounds=3",
         "scaling --rounds=3",
     ],
     "a benchmark and its flags",
@@ -99,7 +100,7 @@ def _run(command: str, place: Path) -> str:
     name, *arguments = shlex.split(command)
     if name == "tokenizing" and _OPENAI.value:
         arguments.append(f"--openai={_OPENAI.value}")
-    if name in ("growth", "scaling"):
+    if name in ("growth --rounds=3", "scaling"):
         arguments.append(f"--output={place / name}.png")
     line = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     done = subprocess.run(line, cwd=_ROOT, capture_output=True, text=True, check=False)

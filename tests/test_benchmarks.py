@@ -240,7 +240,7 @@ def test_finetuning(tmp_path: Path) -> None:
     assert [task["task"] for task in found["tasks"]] == ["demo_entailment", "demo_same_verse"]
     for task in found["tasks"]:
         assert task["rows"][0]["side"] == "gpt1_jax"
-        assert task["rows"][-1]["side"] == "transformers, context"
+        assert task["rows"][-1]["side"] == "transformers: context"
         assert len(task["widths"]) == 2
 
 
