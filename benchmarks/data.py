@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -27,7 +28,7 @@ from gpt1_jax.data.batches import PretrainingBatches
 from gpt1_jax.data.building import tokenize
 from gpt1_jax.data.corpus import Corpus
 from gpt1_jax.data.progress import Progress
-from gpt1_jax.data.tokenizers.opening import Tokenizer
+from gpt1_jax.data.tokenizers.opening import Tokenizer, load_tokenizer
 from gpt1_jax.data.workers import local_workers
 from gpt1_jax.devices.mesh import make_mesh, place_rows
 from gpt1_jax.door import door
@@ -114,7 +115,9 @@ def _measure_tokenization(corpus: Corpus, data: DataConfig, megabytes: float) ->
 
 
 def _tokenization(tokenizer: Tokenizer, data: DataConfig, cores: int) -> Callable[[], str]:
-    """Makes the corpus anew with a given tokenizer, and returns its fingerprint."""
+    """Makes the corpus anew with a tokenizer that remembers no word yet, and returns its fingerprint."""
+    kept = Path(data.cache_dir) / f"tokenizer-{cores}"
+    tokenizer.save(kept)
 
     def workers(*arguments: Any) -> None:
         with mock.patch("os.cpu_count", return_value=cores):  # all that they ask about the machine
@@ -123,7 +126,8 @@ def _tokenization(tokenizer: Tokenizer, data: DataConfig, cores: int) -> Callabl
     def run() -> str:
         with tempfile.TemporaryDirectory(dir=data.cache_dir) as place:
             progress = Progress(lambda line: None)
-            made = tokenize(dataclasses.replace(data, cache_dir=place), tokenizer, progress, workers)
+            new = load_tokenizer(kept)
+            made = tokenize(dataclasses.replace(data, cache_dir=place), new, progress, workers)
             return json.loads((made / "manifest.json").read_text())["fingerprint"]
 
     return run

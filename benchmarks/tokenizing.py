@@ -103,8 +103,8 @@ def _compare(
         Fault: others find other ids, and they should find the same.
     """
     known = make()
-    # One for each round, and the one that warms up.
-    fresh = iter([make() for _ in range(_ROUNDS.value + 1)])
+    # A turn is two calls.
+    fresh = iter([make() for _ in range(2 * _ROUNDS.value)])
     sides: dict[str, Callable[[], Any]] = {
         name: lambda: known.encode_batch(documents, _THREADS.value),
         f"{name}, new": lambda: next(fresh).encode_batch(documents, _THREADS.value),

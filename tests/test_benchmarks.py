@@ -201,7 +201,7 @@ def test_data(texts: str) -> None:
 @pytest.mark.slow
 def test_tokenizing(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n".join(row["text"] for row in golden()))
-    found = run("tokenizing", f"--source=text:{tmp_path}/a.txt", "--vocab_size=600", "--rounds=1")
+    found = run("tokenizing", f"--source=text:{tmp_path}/a.txt", "--vocab_size=600", "--rounds=2")
     rows = {row["side"]: row["speed"]["median"] for row in found["rows"]}
     libraries = {"byte_bpe": "tokenizers", "wordpiece": "tokenizers", "sentencepiece": "its library"}
     sides = {

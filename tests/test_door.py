@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,25 @@ door(main)
 """
     result = start(tmp_path, "-c", program)
     assert (result.returncode, result.stdout) == (0, "None\n"), result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_what_opens_a_tpu_takes_no_signal_away(tmp_path: Path, number: signal.Signals) -> None:
+    """libtpu ignores SIGHUP in a process that has no handler for it."""
+    pytest.importorskip("libtpu")
+    program = f"""
+import os, time
+from gpt1_jax.ahead.compiling import find_devices
+from gpt1_jax.door import door
+def main(_):
+    find_devices("v5e:2x2", 1)
+    os.kill(os.getpid(), {int(number)})
+    time.sleep(60)
+door(main)
+"""
+    result = start(tmp_path, "-c", program)
+    assert result.returncode == 128 + number and "Stopped by" in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize(

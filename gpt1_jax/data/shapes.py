@@ -37,6 +37,10 @@ class Bounds(NamedTuple):
     multiple: int = 1
     tokens: int = _TOKENS_ON_CPUS
 
+    def rounded(self, rows: int) -> int:
+        """Returns the least multiple that holds so many rows."""
+        return -(-rows // self.multiple) * self.multiple
+
 
 def bounds_on(mesh: "Mesh", context: int) -> Bounds:
     """Returns the bounds of batches that are computed on a mesh."""
@@ -69,6 +73,11 @@ def fitting_width(length: int, context: int) -> int:
     return min(width, context)
 
 
+def rows_at_once(count: int, width: int, bounds: Bounds) -> int:
+    """Returns how many of `count` rows of one width share a batch."""
+    return bounds.rounded(min(count, max(1, bounds.tokens // width)))
+
+
 def in_few_shapes(
     lengths: Sequence[int] | np.ndarray, bounds: Bounds, sequences: int = 1, most: int | None = None
 ) -> list[Shared]:
@@ -91,7 +100,7 @@ def in_few_shapes(
         rows = rows if most is None else min(rows, most)
         if len(order) <= min(_FEW, rows // 4):
             rows = 1
-        rows = -(-rows // bounds.multiple) * bounds.multiple
+        rows = bounds.rounded(rows)
         batches.append(Shared(order[start : start + rows], rows, width))
         start += rows
     return batches

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpt1_jax.data.shapes import Bounds, fitting_width, in_few_shapes
+from gpt1_jax.data.shapes import Bounds, fitting_width, in_few_shapes, rows_at_once
 
 BOUNDS = Bounds(context=512)
 
@@ -62,3 +62,20 @@ def test_sequences_of_one_row_count_as_its_tokens() -> None:
 
 def test_no_batch_has_more_rows_than_asked_for() -> None:
     assert {batch.rows for batch in in_few_shapes([16] * 100, BOUNDS, most=5)} == {5}
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "multiple", "rows"),
+    [
+        (1000, 512, 1, 2),
+        (4, 128, 1, 4),
+        (1000, 128, 1, 8),
+        (1, 2048, 1, 1),
+        (1000, 128, 3, 9),
+        (1, 128, 8, 8),
+    ],
+)
+def test_a_batch_of_one_width_has_no_more_rows_than_there_are_nor_than_are_fast(
+    count: int, width: int, multiple: int, rows: int
+) -> None:
+    assert rows_at_once(count, width, Bounds(2048, multiple)) == rows

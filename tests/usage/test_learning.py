@@ -1,5 +1,6 @@
 """Training from Python: every kind, in every form of examples, the same way as the command, and one sentence a slip."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from gpt1_jax.tasks.examples import parse_example
 from gpt1_jax.tasks.reading import read_task
 from gpt1_jax.tasks.task import Task
 from gpt1_jax.training.record import Record
+from gpt1_jax.usage import evaluating
 from gpt1_jax.usage.given import read_labeled, unlabeled_records
 from gpt1_jax.usage.measuring import evaluate
 from gpt1_jax.usage.trained import TrainedRun
@@ -223,6 +225,20 @@ def test_a_pretrained_run_is_measured_on_texts_as_on_a_file(base: Path, tmp_path
     assert found.keys() == expected.keys() and found["bytes"] == expected["bytes"]
     assert found["tokens"] in (expected["tokens"], expected["tokens"] + 1)
     assert run.evaluate("the old song") == run.evaluate(["the old song"])
+
+
+def test_few_texts_are_no_batch_of_the_training(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paper's batch of 64 windows would take a minute of a CPU, for one."""
+    run, rows, make = gpt1_jax.load(base), [], evaluating.evaluation_batches
+    run.config = dataclasses.replace(run.config, train=dataclasses.replace(run.config.train, batch_size=512))
+
+    def note(*arguments: Any) -> Any:
+        rows.append(arguments[-1])
+        return make(*arguments)
+
+    monkeypatch.setattr(evaluating, "evaluation_batches", note)
+    run.evaluate("the old song")
+    assert rows == [run.mesh.shape["data"] * run.mesh.shape["fsdp"]]
 
 
 # ── What is interrupted and repeated ─────────────────────────────────────────────────────────────────────────
