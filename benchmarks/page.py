@@ -100,7 +100,7 @@ def _run(command: str, place: Path) -> str:
     name, *arguments = shlex.split(command)
     if name == "tokenizing" and _OPENAI.value:
         arguments.append(f"--openai={_OPENAI.value}")
-    if name in ("growth --rounds=3", "scaling"):
+    if name in ("growth", "scaling"):
         arguments.append(f"--output={place / name}.png")
     line = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     done = subprocess.run(line, cwd=_ROOT, capture_output=True, text=True, check=False)

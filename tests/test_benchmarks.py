@@ -108,9 +108,10 @@ def test_the_page_runs_only_what_has_not_run(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(page.subprocess, "run", play)
     monkeypatch.setattr(page, "_OPENAI", SimpleNamespace(value=None))
-    for commands in (["memory"], ["memory", "usage --texts=64"]):
+    for commands in (["growth"], ["growth", "usage --texts=64"]):
         text = page.write_page(tmp_path, "abc1234", commands).read_text()
-    assert ran == [["benchmarks.memory"], ["benchmarks.usage", "--texts=64"]]
+    picture = tmp_path / "abc1234" / "growth.png"
+    assert ran == [["benchmarks.growth", f"--output={picture}"], ["benchmarks.usage", "--texts=64"]]
     assert "commit abc1234" in text and "load before 0.0" in text
     assert text.endswith("## usage --texts=64\n\n```\ntwo times as fast\n```\n")
 
