@@ -1,6 +1,6 @@
 """One page of results of one commit: python -m benchmarks.page --output=DIR.
 
-It runs the benchmarks below one after another, an hour on two cores, and writes what each prints to a file of DIR,
+It runs the benchmarks below one after another, in 70 minutes on two cores, writes what each prints to a file of DIR,
 and everything to DIR/results.md. The same command goes on wherever it was stopped. The machine should do nothing else.
 """
 
