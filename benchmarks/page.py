@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -17,8 +18,10 @@ from gpt1_jax.door import door
 from gpt1_jax.errors import Fault, UserError
 
 _ROOT = Path(__file__).parents[1]
-_OUTPUT = flags.DEFINE_string("output", None, "the directory of the results", required=True)
-_OPENAI = flags.DEFINE_string("openai", None, "a directory with GPT-1's tokenizer, for its rows")
+# Other benchmarks have flags of the same names, and a test imports several.
+_SHARED: Any = {"allow_override": True}
+_OUTPUT = flags.DEFINE_string("output", "results", "the directory of the results", **_SHARED)
+_OPENAI = flags.DEFINE_string("openai", None, "a directory with GPT-1's tokenizer, for its rows", **_SHARED)
 _COMMANDS = flags.DEFINE_multi_string(
     "benchmark",
     [
@@ -45,7 +48,7 @@ _COMMANDS = flags.DEFINE_multi_string(
 
 def main(_: list[str]) -> None:
     """Writes the page."""
-    print(write_page(Path(_OUTPUT.value or "").expanduser(), find_commit(_ROOT), _COMMANDS.value))
+    print(write_page(Path(_OUTPUT.value).expanduser(), find_commit(_ROOT), _COMMANDS.value))
 
 
 def write_page(directory: Path, commit: str, commands: list[str]) -> Path:
