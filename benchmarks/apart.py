@@ -7,6 +7,7 @@ ready, and then does the work of a round for each line it reads.
     rows = measure(sides, rounds=7)
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -46,7 +47,13 @@ class Apart:
         self.ready: Any = json.loads(self._answer())
 
     def __call__(self) -> None:
-        print(file=self._process.stdin)
+        """Waits until the work is done.
+
+        Raises:
+            Fault: the process ended.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            print(file=self._process.stdin)
         self._answer()
 
     def __enter__(self) -> "Apart":

@@ -48,7 +48,7 @@ class Setting:
     Attributes:
         config: of the model and its text.
         directory: an empty one, for the run of this process.
-        texts: pairs for predict, texts for evaluate, and twice the texts for score.
+        texts: how many pairs are predicted and texts evaluated; half as many are scored.
         prompts: how many are continued.
     """
 

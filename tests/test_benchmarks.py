@@ -17,8 +17,9 @@ from command_support import ROOT, make_text
 from vocabulary_support import golden
 
 from benchmarks import estimate, gpu, page
+from benchmarks.apart import Apart
 from benchmarks.timing import Spread, conclude, measure
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Fault, UserError
 from gpt1_jax.training.speed import training_flops_per_token
 
 
@@ -95,6 +96,32 @@ def test_the_last_line_is_json_with_the_machine(capsys: pytest.CaptureFixture[st
     assert found["preset"] == "tiny"
     assert found["rows"][0]["seconds"].keys() == {"median", "low", "high"}
     assert found["machine"].keys() >= {"command", "processor", "cores", "python", "jax", "torch"}
+
+
+def test_a_side_apart_works_when_it_is_asked_and_its_end_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+import os, sys
+from benchmarks.apart import serve
+calls = []
+def work():
+    print("a library says something")
+    calls.append(1)
+    len(calls) < 3 or os._exit(9)
+print("and before, too")
+serve({"given": sys.argv[1:]}, work)
+"""
+    (tmp_path / "working.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sys, "argv", ["command", "--rounds=2"])
+    with Apart("working", "ours", "--more") as side:
+        assert side.ready == {"given": ["--rounds=2", "--more", "--serve=ours"]}
+        assert len(measure({"ours": side}, rounds=1)) == 1
+        for _ in range(2):
+            with pytest.raises(Fault, match="The process of ours ended with 9"):
+                side()
 
 
 def test_the_page_runs_only_what_has_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

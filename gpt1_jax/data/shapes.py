@@ -44,8 +44,13 @@ class Bounds(NamedTuple):
 
 def bounds_on(mesh: "Mesh", context: int) -> Bounds:
     """Returns the bounds of batches that are computed on a mesh."""
-    on_cpus = mesh.devices.flat[0].platform == "cpu"
-    return Bounds(context, mesh.shape["data"] * mesh.shape["fsdp"], _TOKENS_ON_CPUS if on_cpus else _TOKENS)
+    return Bounds(
+        context, mesh.shape["data"] * mesh.shape["fsdp"], _TOKENS_ON_CPUS if _on_cpus(mesh) else _TOKENS
+    )
+
+
+def _on_cpus(mesh: "Mesh") -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
 
 
 class Shared(NamedTuple):
@@ -73,9 +78,12 @@ def fitting_width(length: int, context: int) -> int:
     return min(width, context)
 
 
-def rows_at_once(count: int, width: int, bounds: Bounds) -> int:
-    """Returns how many of `count` rows of one width share a batch."""
-    return bounds.rounded(min(count, max(1, bounds.tokens // width)))
+def windows_at_once(count: int, mesh: "Mesh", context: int) -> int:
+    """Returns how many of `count` windows of the whole context share a batch."""
+    bounds = bounds_on(mesh, context)
+    # Accelerators have memory each; the devices of a CPU share its caches.
+    tokens = bounds.tokens if _on_cpus(mesh) else bounds.tokens * bounds.multiple
+    return bounds.rounded(min(count, max(1, tokens // context)))
 
 
 def in_few_shapes(

@@ -9,7 +9,7 @@ from gpt1_jax.arguments import check_several, check_text
 from gpt1_jax.config import DataConfig
 from gpt1_jax.data import corpus as corpora
 from gpt1_jax.data.corpus import Split
-from gpt1_jax.data.shapes import bounds_on, rows_at_once
+from gpt1_jax.data.shapes import windows_at_once
 from gpt1_jax.data.shards import count_lost
 from gpt1_jax.data.text_batches import evaluation_batches
 from gpt1_jax.errors import UserError
@@ -106,12 +106,11 @@ def _on_splits(trained: "TrainedRun", splits: list[Split]) -> dict[str, float]:
     """Returns what `score_text` finds, with the "tokens" that were predicted and the "bytes" of the text."""
     config, tokenizer = trained.config, trained.tokenizer
     context = config.model.context_length
-    bounds = bounds_on(trained.mesh, context)
     tokens, nats = 0, 0.0
     with trained.on_mesh():
         loss = language_model_loss(trained.trunk, dropout=False)
         for split in splits:
-            rows = rows_at_once(-(-len(split) // context), context, bounds)
+            rows = windows_at_once(-(-len(split) // context), trained.mesh, context)
             batches = evaluation_batches(config, tokenizer, split, rows)
             with bar("measuring") as watch:
                 measure = make_evaluate(loss, batches, 0, trained.mesh, watch)

@@ -1,9 +1,12 @@
 """Batches for use: every sequence once, little padding, and programs for few shapes."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from gpt1_jax.data.shapes import Bounds, fitting_width, in_few_shapes, rows_at_once
+from gpt1_jax.data.shapes import Bounds, fitting_width, in_few_shapes, windows_at_once
 
 BOUNDS = Bounds(context=512)
 
@@ -64,18 +67,25 @@ def test_no_batch_has_more_rows_than_asked_for() -> None:
     assert {batch.rows for batch in in_few_shapes([16] * 100, BOUNDS, most=5)} == {5}
 
 
+def mesh_of(platform: str, data: int, fsdp: int) -> Any:
+    devices = np.array([SimpleNamespace(platform=platform)] * (data * fsdp))
+    return SimpleNamespace(devices=devices, shape={"data": data, "fsdp": fsdp})
+
+
 @pytest.mark.parametrize(
-    ("count", "width", "multiple", "rows"),
+    ("count", "context", "mesh", "rows"),
     [
-        (1000, 512, 1, 2),
-        (4, 128, 1, 4),
-        (1000, 128, 1, 8),
-        (1, 2048, 1, 1),
-        (1000, 128, 3, 9),
-        (1, 128, 8, 8),
+        (1000, 512, mesh_of("cpu", 1, 1), 2),
+        (4, 128, mesh_of("cpu", 1, 1), 4),
+        (1, 2048, mesh_of("cpu", 1, 1), 1),
+        (1000, 128, mesh_of("cpu", 3, 1), 9),
+        (1, 128, mesh_of("cpu", 4, 2), 8),
+        (1000, 512, mesh_of("tpu", 1, 1), 32),
+        (1000, 512, mesh_of("tpu", 2, 2), 128),
+        (5, 512, mesh_of("tpu", 2, 2), 8),
     ],
 )
-def test_a_batch_of_one_width_has_no_more_rows_than_there_are_nor_than_are_fast(
-    count: int, width: int, multiple: int, rows: int
+def test_no_batch_of_windows_is_larger_than_the_text_or_than_is_fast(
+    count: int, context: int, mesh: Any, rows: int
 ) -> None:
-    assert rows_at_once(count, width, Bounds(2048, multiple)) == rows
+    assert windows_at_once(count, mesh, context) == rows
