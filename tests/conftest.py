@@ -1,11 +1,14 @@
 """Every test sees eight devices of the CPU, so that meshes can be tried anywhere."""
 
+import os
 import signal
 from collections.abc import Iterator
 
 import jax
 import pytest
 
+# Triton reads this when it is imported: its kernels are interpreted, since there is no GPU.
+os.environ["TRITON_INTERPRET"] = "1"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 

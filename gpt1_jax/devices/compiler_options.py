@@ -1,4 +1,4 @@
-"""Compiler options for all platforms, which let devices send while they compute.
+"""Compiler options for all platforms.
 
 TPUs need none: the options that others set for them are on by default, and leave the program the same byte for byte.
 CPUs have none.
@@ -7,6 +7,11 @@ CPUs have none.
 from jax.sharding import Mesh
 
 OPTIONS: dict[str, dict[str, bool]] = {
+    # Products are cuBLAS's, which adds biases and computes GELU as it writes them (docs/measured.md).
+    "gpu": {"xla_gpu_enable_triton_gemm": False},
+}
+# They let devices send while they compute.
+OVERLAP: dict[str, dict[str, bool]] = {
     # Parameters are gathered and gradients summed while the matrix products before and after them run.
     "gpu": {
         "xla_gpu_enable_latency_hiding_scheduler": True,
@@ -19,5 +24,6 @@ OPTIONS: dict[str, dict[str, bool]] = {
 
 
 def compiler_options(mesh: Mesh) -> dict[str, bool]:
-    """Returns the options of programs for a mesh, by the compilers' names; one device sends nothing and has none."""
-    return {} if mesh.size == 1 else OPTIONS.get(mesh.devices.flat[0].platform, {})
+    """Returns the options of programs for a mesh, by the compilers' names; one device sends nothing."""
+    platform = mesh.devices.flat[0].platform
+    return OPTIONS.get(platform, {}) | (OVERLAP.get(platform, {}) if mesh.size > 1 else {})

@@ -133,6 +133,11 @@ def stream(noise: jax.Array, site: jax.Array | int) -> tuple[jax.Array, jax.Arra
     return offset, mix(offset ^ jnp.uint32(0x85EBCA6B)) | 1
 
 
+def head_stride(context_length: int) -> jax.Array:
+    """Returns what the next head adds to the index of a weight, uint32."""
+    return jnp.uint32(context_length**2 % 2**32)
+
+
 def threshold(rate: float) -> jax.Array:
     """Returns the least uint32 hash that keeps its element."""
     return jnp.uint32(round(rate * 2**32))

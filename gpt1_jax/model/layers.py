@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import spmd
 
+from gpt1_jax import cpu, gpu, tpu
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.cpu import product, recomputed
-from gpt1_jax.tpu import centered
 
 INIT_STDDEV = 0.02
 
@@ -65,7 +64,7 @@ def constrained(x: jax.Array, *axes: str | None) -> jax.Array:
 
 def batch_sharded(x: jax.Array) -> jax.Array:
     """Returns x [B, ...] split over the mesh only by its sequences."""
-    return constrained(x, "batch", *(None,) * (x.ndim - 1))
+    return gpu.in_rows(constrained(x, "batch", *(None,) * (x.ndim - 1)))
 
 
 def remat_policy(config: ModelConfig) -> Callable[..., bool] | None:
@@ -73,14 +72,26 @@ def remat_policy(config: ModelConfig) -> Callable[..., bool] | None:
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
 
 
+def product(x: jax.Array, kernel: jax.Array, axes: int = 1) -> jax.Array:
+    """Returns jnp.tensordot(x, kernel, axes): [..., *A] · [*A, *C] → [..., *C], where A are `axes` dimensions."""
+    return gpu.product(x, kernel, axes) if gpu.on_gpu() else cpu.product(x, kernel, axes)
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Returns x [B, T, ...] + bias [...], cast to the dtype of x."""
+    return gpu.add_bias(x, bias) if gpu.on_gpu() else tpu.add_bias(x, bias)
+
+
 @cache
 def layer_norm(epsilon: float) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """Returns the function (x [..., D], scale, bias) that normalizes over D with the biased variance, in float32."""
 
-    @recomputed
+    @cpu.recomputed
     def norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        if gpu.on_gpu():
+            return gpu.layer_norm(x, scale, bias, epsilon)
         dtype = x.dtype
-        x, variance = centered(x)
+        x, variance = tpu.centered(x)
         x = x * jax.lax.rsqrt(variance + epsilon)
         return (x * scale + bias).astype(dtype)
 
@@ -100,8 +111,10 @@ ACTIVATIONS = {
 def activated_product(activation: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns the function activation(x) · kernel; x [B, T, F], kernel [F, D] → [B, T, D]."""
 
-    @recomputed
+    activate = gpu.computed_again(ACTIVATIONS[activation])
+
+    @cpu.recomputed
     def function(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return product(constrained(ACTIVATIONS[activation](x), "batch", None, "mlp"), kernel)
+        return product(constrained(activate(x), "batch", None, "mlp"), kernel)
 
     return function

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import PartitionSpec
 
 from gpt1_jax.cpu import late_zeros
+from gpt1_jax.gpu import LOGITS_AT_ONCE, on_gpu, softmax_sums
 from gpt1_jax.model.embedding import project, rows_here, whole_rows
 from gpt1_jax.tpu import logits_at_once, on_tpu, sums_of_rounded
 
@@ -85,7 +86,7 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
     rows = jax.lax.axis_index("tensor") * table.shape[0] + jnp.arange(table.shape[0])
     by_product = gradient and bias is None and on_tpu(dtype)
     sequences, length = targets.shape
-    chunks = -(-length // max(1, logits_at_once(CHUNK_ROWS) // sequences))
+    chunks = -(-length // max(1, rows_at_once() // sequences))
     chunk = -(-length // chunks)
     padding = chunks * chunk - length
 
@@ -102,15 +103,21 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
         if bias is not None:
             logits = logits + bias
         logits = jnp.where(rows < vocab_size, logits, MASKED)
-        top = jax.lax.pmax(logits.max(-1), "tensor")
-        exponentials = jnp.exp(logits - top[:, None])
         hit = rows == target[:, None]
-        if by_product:
-            total = sums_of_rounded(exponentials)
-            target_row = rows_here(table, target).astype(jnp.float32)
-            target_logit = (h.astype(jnp.float32) * target_row).sum(-1)
+        if on_gpu():
+            here, total, target_logit = softmax_sums(logits, hit)
+            top = jax.lax.pmax(here, "tensor")
+            total = total * jnp.exp(here - top)
+            exponentials = jnp.exp(logits - top[:, None])
         else:
-            total, target_logit = exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)
+            top = jax.lax.pmax(logits.max(-1), "tensor")
+            exponentials = jnp.exp(logits - top[:, None])
+            if by_product:
+                total = sums_of_rounded(exponentials)
+                target_row = rows_here(table, target).astype(jnp.float32)
+                target_logit = (h.astype(jnp.float32) * target_row).sum(-1)
+            else:
+                total, target_logit = exponentials.sum(-1), jnp.where(hit, logits, 0).sum(-1)
         total, target_logit = _psum(jnp.stack([total, target_logit]), "tensor")
         loss = loss + (weight * (jnp.log(total) + top - target_logit)).sum()
         if not gradient:
@@ -142,6 +149,11 @@ def _local_loss(hidden, table, targets, weights, bias, *, vocab_size: int, gradi
     return loss, d_hidden, d_table, d_bias
 
 
+def rows_at_once() -> int:
+    """Returns how many rows of logits each device holds at once."""
+    return LOGITS_AT_ONCE if on_gpu() else logits_at_once(CHUNK_ROWS)
+
+
 def _psum(x: jax.Array, axis: str) -> jax.Array:
     """Returns the sum over an axis, or x itself for a single device, for which a sum would still copy."""
     return jax.lax.psum(x, axis) if jax.lax.axis_size(axis) > 1 else x
@@ -164,7 +176,7 @@ def token_log_probabilities(
         float32 [B, T].
     """
     sequences, length = targets.shape
-    chunk = max(1, CHUNK_ROWS // sequences)
+    chunk = max(1, rows_at_once() // sequences)
     tokens = table[:vocab_size].astype(hidden.dtype)
     parts = []
     for start in range(0, length, chunk):

@@ -16,18 +16,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gpt1_jax.config import ModelConfig
-from gpt1_jax.cpu import product
+from gpt1_jax.gpu import unstack
 from gpt1_jax.model.attention import Sight, attention_from
 from gpt1_jax.model.dropout import Dropout, LayerDropouts, layer_dropouts
 from gpt1_jax.model.embedding import embedded, lookup, select, table_rows, token_table
 from gpt1_jax.model.kernels.choice import Attention, attention_in_use
 from gpt1_jax.model.layers import (
     activated_product,
+    add_bias,
     batch_sharded,
     constrained,
     layer_norm,
     norm_parameters,
     parameter,
+    product,
     remat_policy,
     starting,
     starting_positions,
@@ -35,7 +37,6 @@ from gpt1_jax.model.layers import (
     zeros,
 )
 from gpt1_jax.model.output import output_parameters
-from gpt1_jax.tpu import add_bias
 
 # (query, key, value [B, T, H, K]) → (what they attend to [B, T, H, K], what is kept for later positions)
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -99,8 +100,7 @@ class Block(nn.Module):
 
         def project(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
             found = add_bias(product(x, kernel.astype(dtype)), bias)
-            found = constrained(found, "batch", None, None, "heads", None)
-            return [found[:, :, i] for i in range(found.shape[2])]
+            return unstack(constrained(found, "batch", None, None, "heads", None))
 
         if only is None:
             qkv = project(x, qkv_kernel, qkv_bias)

@@ -18,7 +18,7 @@ from gpt1_jax.devices.mesh import replicated
 from gpt1_jax.devices.overlap import overlapped
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.embedding import project
-from gpt1_jax.model.losses import CHUNK_ROWS
+from gpt1_jax.model.losses import rows_at_once
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.training import stopping
 from gpt1_jax.usage.notices import check_finite
@@ -229,7 +229,7 @@ def _make_readings(trained: "TrainedRun", top: int) -> Any:
         table = params["tokens"][: trunk.vocab_size].astype(states.dtype)
         rows, length = targets.shape
         # Not all logits are held at once.
-        most = max(1, CHUNK_ROWS // rows)
+        most = max(1, rows_at_once() // rows)
         chunk = max(size for size in range(1, length + 1) if length % size == 0 and size <= most)
 
         def split(x: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from support import tiny_model, use_mesh
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout, keep_mask
-from gpt1_jax.model.kernels import choice, flash
+from gpt1_jax.model.kernels import choice, flash, flash_gpu
 from gpt1_jax.model.kernels.choice import FORMS, choose_attention, explain_attention, or_auto
 from gpt1_jax.model.kernels.flash import flash_attention
 from gpt1_jax.model.transformer import Transformer
@@ -39,6 +40,11 @@ Attention = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 def one_device() -> Iterator[None]:
     with use_mesh(1, 1, 1):
         yield
+
+
+@pytest.fixture(autouse=True)
+def with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flash_gpu, "_installed", lambda: True)
 
 
 @pytest.fixture
@@ -331,6 +337,8 @@ def test_cudnn_is_asked_for_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BFLOAT16: dict[str, Any] = {"dtype": "bfloat16"}
 DRY = BFLOAT16 | {"attention_dropout": 0.0}
+# Heads of 16.
+WIDE = {"d_model": 64}
 LONG = {"context_length": 32_768}
 BOTH_WAYS = {"causal": False}
 
@@ -346,6 +354,7 @@ BOTH_WAYS = {"causal": False}
         ("tpu", LONG | {"d_model": 256}, "chunked", "splash"),
         ("gpu", {}, "chunked", "chunked"),
         ("gpu", BFLOAT16, "chunked", "cudnn"),
+        ("gpu", BFLOAT16 | WIDE, "flash", "flash"),
         ("gpu", DRY, "cudnn", "cudnn"),
         ("gpu", DRY | {"d_model": 36}, "chunked", "chunked"),
     ],
@@ -376,7 +385,13 @@ def test_auto_is_what_the_platform_runs_fastest(
             DRY | BOTH_WAYS,
             "splash attention (flash attends to earlier positions only, and model.causal=False)",
         ),
-        ("gpu", BFLOAT16, "chunked attention (cudnn knows no dropout, and model.attention_dropout=0.1)"),
+        ("gpu", BFLOAT16 | WIDE, "flash attention"),
+        (
+            "gpu",
+            BFLOAT16,
+            "chunked attention (flash takes heads 16, 32, 64, 128 wide on GPUs, and model.d_model / model.num_heads "
+            "is 8; cudnn knows no dropout, and model.attention_dropout=0.1)",
+        ),
         ("gpu", BFLOAT16 | {"attention": "plain"}, "plain attention"),
     ],
 )
@@ -387,9 +402,11 @@ def test_a_run_says_why_a_faster_form_is_not_taken(platform: str, setting: dict[
 @pytest.mark.parametrize(
     ("form", "platform", "setting", "told"),
     [
-        ("flash", "cpu", {}, ["TPU only", "CPU"]),
+        ("flash", "cpu", {}, ["TPU and GPU only", "CPU"]),
         ("flash", "tpu", LONG | {"d_model": 256}, ["model.context_length=32768", "64"]),
-        ("flash", "gpu", {}, ["TPU only", "GPU"]),
+        ("flash", "gpu", {}, ["bfloat16", "model.dtype=float32"]),
+        ("flash", "gpu", BFLOAT16, ["16, 32, 64, 128", "is 8"]),
+        ("flash", "gpu", BFLOAT16 | WIDE | BOTH_WAYS, ["model.causal=False"]),
         ("splash", "cpu", {}, ["TPU only", "CPU"]),
         ("splash", "gpu", DRY, ["TPU only", "GPU"]),
         ("splash", "tpu", {}, ["no dropout", "model.attention_dropout=0.1", "flash"]),
@@ -410,6 +427,18 @@ def test_a_form_that_does_not_fit_is_refused_in_a_sentence(
     sentence = str(error.value)
     assert sentence.startswith(f"model.attention={form} ") and sentence.endswith(" here.")
     assert "\n" not in sentence and all(part in sentence for part in told), sentence
+
+
+def test_without_triton_a_gpu_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flash_gpu, "_installed", lambda: False)
+    told = explain_attention(tiny_model(**BFLOAT16, **WIDE), "gpu", dropout=True)
+    assert told.startswith("chunked attention (flash needs jax-triton on GPUs (pip install 'gpt1_jax[cuda]'")
+
+
+def test_an_old_gpu_has_no_flash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="7.5")])
+    told = explain_attention(tiny_model(**BFLOAT16, **WIDE), "gpu", dropout=True)
+    assert "compute capability 8.0 or more, and this one has 7.5" in told
 
 
 @pytest.mark.parametrize(
@@ -482,7 +511,9 @@ def test_a_model_asks_for_its_attention_wherever_it_is_called(monkeypatch: pytes
     taken.clear()
     call("plain")
     assert set(taken) == {"plain"}
-    with pytest.raises(UserError, match=r"model\.attention=flash runs on TPU only, and the devices are CPU"):
+    with pytest.raises(
+        UserError, match=r"model\.attention=flash runs on TPU and GPU only, and the devices are CPU"
+    ):
         call("flash")
 
 

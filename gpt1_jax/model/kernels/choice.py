@@ -14,7 +14,7 @@ from gpt1_jax.devices.mesh import platform
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.attention import BEFORE, Sight, chunked_attention, plain_attention
 from gpt1_jax.model.dropout import Dropout
-from gpt1_jax.model.kernels import library
+from gpt1_jax.model.kernels import flash_gpu, library
 
 
 class Attention(Protocol):
@@ -30,6 +30,8 @@ class Attention(Protocol):
 def _flash(
     query: jax.Array, key: jax.Array, value: jax.Array, dropout: Dropout, sight: Sight = BEFORE
 ) -> jax.Array:
+    if platform() == "gpu":
+        return flash_gpu.flash_attention(query, key, value, dropout, sight)
     # Imported late, here and below: only TPUs need Pallas' part for them, which takes a quarter of a second.
     from gpt1_jax.model.kernels.flash import flash_attention
 
@@ -43,8 +45,8 @@ FORMS: dict[str, Attention] = {
     "splash": partial(library.attention, library.splash),
     "cudnn": partial(library.attention, library.cudnn),
 }
-_RUNS_ON = {"flash": "tpu", "splash": "tpu", "cudnn": "gpu"}
-_FASTEST = {"tpu": ("flash", "splash"), "gpu": ("cudnn",)}
+_RUNS_ON = {"flash": ("tpu", "gpu"), "splash": ("tpu",), "cudnn": ("gpu",)}
+_FASTEST = {"tpu": ("flash", "splash"), "gpu": ("flash", "cudnn")}
 
 
 def attention_in_use(config: ModelConfig, dropout: bool, groups: bool = False) -> Attention:
@@ -111,14 +113,17 @@ def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool, groups:
     """Returns why a form cannot be used, as the rest of a sentence, or None if it can."""
     if form not in _RUNS_ON:
         return None
-    if platform != _RUNS_ON[form]:
-        return f"runs on {_RUNS_ON[form].upper()} only, and the devices are {platform.upper()}"
+    if platform not in _RUNS_ON[form]:
+        places = " and ".join(name.upper() for name in _RUNS_ON[form])
+        return f"runs on {places} only, and the devices are {platform.upper()}"
     if form == "flash" and not config.causal:
         return "attends to earlier positions only, and model.causal=False"
     if form in ("flash", "cudnn") and groups:
         return (
             "cannot keep groups of positions apart, such as documents of a window, or padding from the rest"
         )
+    if form == "flash" and platform == "gpu":
+        return flash_gpu.lacking(config)
     width = config.d_model // config.num_heads
     if form == "flash":
         from gpt1_jax.model.kernels.flash import fits

@@ -14,19 +14,16 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import PartitionSpec
 
 from gpt1_jax.model.attention import BEFORE, Sight
-from gpt1_jax.model.dropout import Dropout, stream
+from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.kernels import flash_kernels
-from gpt1_jax.model.kernels.flash_kernels import KernelSettings, head_stride
+from gpt1_jax.model.kernels.flash_kernels import KernelSettings
+from gpt1_jax.model.kernels.over_mesh import attend_locally
 
 # Positions a kernel takes at a time, at most; they come in 128 lanes. The paper's T is one block, whose masked half the
 # compiler leaves out by itself (docs/design.md).
 LANES, BLOCK = 128, 512
-
-_HEADS = PartitionSpec(("data", "fsdp"), None, "tensor", None)
-_STREAM = PartitionSpec(None, ("data", "fsdp"))
 
 
 def fits(length: int, width: int, dtype: str) -> bool:
@@ -48,9 +45,6 @@ def flash_attention(
 ) -> jax.Array:
     """Computes `attention.plain_attention` by kernels: the same weights are dropped, and the softmax is in float32.
 
-    Runs under a mesh with the axes data, fsdp and tensor: B is split over data and fsdp, H over tensor, and no device
-    needs another's part.
-
     Args:
         query, key, value: [B, T, H, K], float32 or bfloat16.
         dropout: of the weights.
@@ -62,21 +56,11 @@ def flash_attention(
     """
     assert sight.causal and sight.groups is None
     settings = _settings(query.shape[1], dropout, interpret)
-    if dropout.noise is None or not settings.rate:
-        keys = jnp.zeros((2, len(query)), jnp.uint32)
-    else:
-        keys = jnp.stack(stream(dropout.noise, dropout.site))
 
-    def local(query: jax.Array, key: jax.Array, value: jax.Array, keys: jax.Array) -> jax.Array:
-        offset, multiplier = keys
-        # The index counts the heads of all devices.
-        first = jax.lax.axis_index("tensor").astype(jnp.uint32) * query.shape[2]
-        offset = offset + first * head_stride(dropout.context_length) * multiplier
-        return _attention(query, key, value, jnp.stack([offset, multiplier]), settings)
+    def kernel(query: jax.Array, key: jax.Array, value: jax.Array, stream: jax.Array) -> jax.Array:
+        return _attention(query, key, value, stream, settings)
 
-    return jax.shard_map(local, in_specs=(_HEADS,) * 3 + (_STREAM,), out_specs=_HEADS, check_vma=False)(
-        query, key, value, keys
-    )
+    return attend_locally(kernel, query, key, value, dropout)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from gpt1_jax.hashing import mix
-from gpt1_jax.model.dropout import threshold
+from gpt1_jax.model.dropout import head_stride, threshold
 
 LOG2_E = 1.4426950408889634
 # Axes of a head's arrays, and of its scores.
@@ -44,11 +44,6 @@ class KernelSettings(NamedTuple):
     def place(self, number: Any) -> tuple[slice, Any]:
         """Returns the index of block `number` in a reference [K or 1, T]."""
         return slice(None), pl.ds(pl.multiple_of(number * self.block, self.block), self.block)
-
-
-def head_stride(context_length: int) -> jax.Array:
-    """Returns what the next head adds to the dropout index, uint32."""
-    return jnp.uint32(context_length**2 % 2**32)
 
 
 def forward(
