@@ -53,7 +53,7 @@ def compare(shape: str, rounds: int, also: Sequence[str] = ()) -> list[dict[str,
     backend = jax.default_backend()
     library = {"gpu": ["cudnn"], "tpu": ["splash"]}.get(backend, [])
     further = {name: _find(name) for name in also}
-    forms = ["plain", "chunked", *(["flash"] if backend == "tpu" else []), *further]
+    forms = ["plain", "chunked", *(["flash"] if backend in ("gpu", "tpu") else []), *further]
     cases = [(form, _RATE) for form in forms] + [(form, 0.0) for form in forms + library]
     facts = []
     with jax.set_mesh(make_mesh(MeshConfig(1, 1, 1))):

@@ -5,8 +5,8 @@
    and batches; the share of the peak, and memory.
 3. Profile: the kernels in which a step's time goes.
 
-Of the packages that are not with jax, torch and transformers on such a machine it needs ml_collections alone. `--tiny`
-runs all of it on a CPU in a minute.
+Of the packages that are not with jax, torch and transformers on such a machine it needs ml_collections and jax-triton.
+`--tiny` runs all of it on a CPU in a minute.
 """
 
 import os
