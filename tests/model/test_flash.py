@@ -406,7 +406,6 @@ def test_a_run_says_why_a_faster_form_is_not_taken(platform: str, setting: dict[
         ("flash", "tpu", LONG | {"d_model": 256}, ["model.context_length=32768", "64"]),
         ("flash", "gpu", {}, ["bfloat16", "model.dtype=float32"]),
         ("flash", "gpu", BFLOAT16, ["16, 32, 64, 128", "is 8"]),
-        ("flash", "gpu", BFLOAT16 | WIDE | BOTH_WAYS, ["model.causal=False"]),
         ("splash", "cpu", {}, ["TPU only", "CPU"]),
         ("splash", "gpu", DRY, ["TPU only", "GPU"]),
         ("splash", "tpu", {}, ["no dropout", "model.attention_dropout=0.1", "flash"]),
@@ -452,6 +451,8 @@ def test_an_old_gpu_has_no_flash(monkeypatch: pytest.MonkeyPatch) -> None:
         ("gpu", True, DRY, "chunked"),
         ("gpu", False, DRY | BOTH_WAYS, "cudnn"),
         ("gpu", True, DRY | BOTH_WAYS, "chunked"),
+        ("gpu", True, BFLOAT16 | WIDE | BOTH_WAYS, "flash"),
+        ("gpu", True, BFLOAT16 | WIDE, "flash"),
     ],
 )
 def test_auto_sees_no_more_and_no_less_than_it_may(

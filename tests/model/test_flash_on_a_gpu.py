@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from support import tiny_model, use_mesh
 
-from gpt1_jax.model.attention import plain_attention
+from gpt1_jax.model.attention import BEFORE, Sight, plain_attention
 from gpt1_jax.model.dropout import Dropout, keep_mask
 from gpt1_jax.model.kernels import choice, flash_gpu
 from gpt1_jax.model.kernels.flash_gpu import flash_attention
@@ -69,9 +69,11 @@ def arrays(length: int, heads: int = 2, width: int = 16, batch: int = 2) -> list
     return list(np.asarray(jax.random.normal(jax.random.key(0), (4, batch, length, heads, width))))
 
 
-def with_gradients(form: Any, inputs: Any, rate: float, context: int = CONTEXT) -> list[np.ndarray]:
+def with_gradients(
+    form: Any, inputs: Any, rate: float, context: int = CONTEXT, sight: Sight = BEFORE
+) -> list[np.ndarray]:
     """The output, and the gradients of query, key and value."""
-    attend = partial(form, dropout=Dropout(seeds(len(inputs[0])), SITE, rate, context))
+    attend = partial(form, dropout=Dropout(seeds(len(inputs[0])), SITE, rate, context), sight=sight)
 
     def run(query: Any, key: Any, value: Any, cotangent: Any) -> Any:
         output, pull = jax.vjp(attend, query, key, value)
@@ -80,8 +82,10 @@ def with_gradients(form: Any, inputs: Any, rate: float, context: int = CONTEXT) 
     return list(map(np.asarray, jax.jit(run)(*inputs)))
 
 
-def assert_plain(inputs: Any, rate: float, tolerance: float = 1e-5) -> None:
-    found, expected = (with_gradients(form, inputs, rate) for form in (flash_attention, plain_attention))
+def assert_plain(inputs: Any, rate: float, tolerance: float = 1e-5, sight: Sight = BEFORE) -> None:
+    found, expected = (
+        with_gradients(form, inputs, rate, sight=sight) for form in (flash_attention, plain_attention)
+    )
     for name, ours, right in zip(("output", "query", "key", "value"), found, expected, strict=True):
         np.testing.assert_allclose(ours, right, rtol=tolerance, atol=tolerance, err_msg=name)
 
@@ -92,6 +96,15 @@ def assert_plain(inputs: Any, rate: float, tolerance: float = 1e-5) -> None:
 )
 def test_the_kernels_are_plain_attention(length: int, width: int, rate: float) -> None:
     assert_plain(arrays(length, width=width), rate)
+
+
+@pytest.mark.parametrize("length", [50, 64])
+@pytest.mark.parametrize(("causal", "grouped"), [(True, True), (False, False), (False, True)])
+def test_they_see_what_a_position_may_see(causal: bool, grouped: bool, length: int) -> None:
+    """In one sequence three documents, in the other tokens and then padding, which begins within a block."""
+    places = np.arange(length)
+    groups = np.stack([np.digitize(places, [9, 40]), np.where(places < 37, 0, -1)]).astype(np.int32)
+    assert_plain(arrays(length), 0.3, sight=Sight(jnp.asarray(groups) if grouped else None, causal))
 
 
 @pytest.mark.slow
@@ -127,12 +140,15 @@ def test_a_running_softmax_survives_scores_that_rise_from_block_to_block() -> No
     assert_plain(inputs, 0.0, tolerance=3e-3)
 
 
-def test_devices_share_sequences_and_heads() -> None:
-    inputs = arrays(40, heads=4, batch=4)
-    expected = with_gradients(plain_attention, inputs, 0.3)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_devices_share_sequences_and_heads(grouped: bool) -> None:
+    inputs, groups = arrays(40, heads=4, batch=4), jnp.arange(160).reshape(4, 40) // 13
+    sight = Sight(groups, causal=False) if grouped else BEFORE
+    expected = with_gradients(plain_attention, inputs, 0.3, sight=sight)
     with use_mesh(2, 1, 2) as mesh:
         place = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
-        found = with_gradients(flash_attention, [jax.device_put(x, place) for x in inputs], 0.3)
+        shared = [jax.device_put(x, place) for x in inputs]
+        found = with_gradients(flash_attention, shared, 0.3, sight=sight)
     for ours, right in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, right, rtol=1e-5, atol=1e-5)
 

@@ -116,14 +116,14 @@ def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool, groups:
     if platform not in _RUNS_ON[form]:
         places = " and ".join(name.upper() for name in _RUNS_ON[form])
         return f"runs on {places} only, and the devices are {platform.upper()}"
+    if form == "flash" and platform == "gpu":
+        return flash_gpu.lacking(config)
     if form == "flash" and not config.causal:
         return "attends to earlier positions only, and model.causal=False"
     if form in ("flash", "cudnn") and groups:
         return (
             "cannot keep groups of positions apart, such as documents of a window, or padding from the rest"
         )
-    if form == "flash" and platform == "gpu":
-        return flash_gpu.lacking(config)
     width = config.d_model // config.num_heads
     if form == "flash":
         from gpt1_jax.model.kernels.flash import fits

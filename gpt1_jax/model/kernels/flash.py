@@ -57,10 +57,10 @@ def flash_attention(
     assert sight.causal and sight.groups is None
     settings = _settings(query.shape[1], dropout, interpret)
 
-    def kernel(query: jax.Array, key: jax.Array, value: jax.Array, stream: jax.Array) -> jax.Array:
+    def kernel(query: jax.Array, key: jax.Array, value: jax.Array, stream: jax.Array, _: Sight) -> jax.Array:
         return _attention(query, key, value, stream, settings)
 
-    return attend_locally(kernel, query, key, value, dropout)
+    return attend_locally(kernel, query, key, value, dropout, sight)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -28,10 +28,18 @@ AMPERE = 8
 
 
 class _Settings(NamedTuple):
-    """The rate of dropout, 0 for none, and the context length, with which it counts."""
+    """What is fixed when a kernel is compiled.
+
+    Attributes:
+        rate: the rate of dropout, 0 for none.
+        context_length: with which dropout counts.
+        causal, grouped: what a position does not see; see `attention.Sight`.
+    """
 
     rate: float
     context_length: int
+    causal: bool
+    grouped: bool
 
 
 def lacking(config: ModelConfig) -> str | None:
@@ -63,42 +71,47 @@ def flash_attention(
     Args:
         query, key, value: bfloat16 [B, T, H, K].
         dropout: of the weights.
-        sight: causal and without groups; `choice.choose_attention` refuses another.
+        sight: what is not masked.
 
     Returns:
         [B, T, H, K].
     """
-    assert sight.causal and sight.groups is None
-    settings = _Settings(dropout.rate if dropout.active else 0.0, dropout.context_length)
+    rate = dropout.rate if dropout.active else 0.0
+    settings = _Settings(rate, dropout.context_length, sight.causal, sight.groups is not None)
 
-    def kernel(query: jax.Array, key: jax.Array, value: jax.Array, stream: jax.Array) -> jax.Array:
+    def kernel(
+        query: jax.Array, key: jax.Array, value: jax.Array, stream: jax.Array, sight: Sight
+    ) -> jax.Array:
+        groups = jnp.zeros((1, 1), jnp.int32) if sight.groups is None else sight.groups
         # They are parts of one array, the result of one product. XLA sees that and copies nothing.
-        return _attention(jnp.stack([query, key, value], 2), stream, settings)
+        return _attention(jnp.stack([query, key, value], 2), stream, groups, settings)
 
-    return attend_locally(kernel, query, key, value, dropout)
+    return attend_locally(kernel, query, key, value, dropout, sight)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _attention(qkv: jax.Array, stream: jax.Array, settings: _Settings) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _attention(qkv: jax.Array, stream: jax.Array, groups: jax.Array, settings: _Settings) -> jax.Array:
     """Computes one device's part of qkv [B, T, 3, H, K]."""
-    return _forward(qkv, stream, settings)[0]
+    return _forward(qkv, stream, groups, settings)[0]
 
 
-def _forward(qkv: jax.Array, stream: jax.Array, settings: _Settings) -> tuple[jax.Array, Any]:
+def _forward(
+    qkv: jax.Array, stream: jax.Array, groups: jax.Array, settings: _Settings
+) -> tuple[jax.Array, Any]:
     """Keeps the output [B, T, H, K] and the log-sum-exp of the scores, float32 [B, H, T]."""
     batch, length, _, heads, width = qkv.shape
     output = jax.ShapeDtypeStruct((batch, length, heads, width), qkv.dtype)
     row = jax.ShapeDtypeStruct((batch, heads, length), jnp.float32)
-    output, logsumexp = _call("forward", (output, row), settings, qkv, stream)
-    return output, (qkv, stream, output, logsumexp)
+    output, logsumexp = _call("forward", (output, row), settings, qkv, stream, groups)
+    return output, (qkv, stream, groups, output, logsumexp)
 
 
-def _backward(settings: _Settings, kept: Any, cotangent: jax.Array) -> tuple[jax.Array, None]:
-    qkv, stream, output, logsumexp = kept
+def _backward(settings: _Settings, kept: Any, cotangent: jax.Array) -> tuple[jax.Array, None, None]:
+    qkv, stream, groups, output, logsumexp = kept
     products = output.astype(jnp.float32) * cotangent.astype(jnp.float32)
-    delta = products.sum(-1).swapaxes(1, 2)
+    rows = logsumexp, products.sum(-1).swapaxes(1, 2)
     like = jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)
-    return _call("backward", like, settings, qkv, stream, cotangent, logsumexp, delta), None
+    return _call("backward", like, settings, qkv, stream, groups, cotangent, *rows), None, None
 
 
 _attention.defvjp(_forward, _backward)
@@ -128,4 +141,6 @@ def _call(kernel: str, outputs: Any, settings: _Settings, qkv: jax.Array, *other
         other=OTHER_BLOCK,
         context_length=settings.context_length,
         least=round(settings.rate * 2**32),
+        causal=settings.causal,
+        grouped=settings.grouped,
     )

@@ -3,8 +3,8 @@
 Arrays are as the model has them, [B, T, parts, H, K], so nothing is transposed. Scores are in units of ln 2, because
 the hardware has exp2. The mask of dropout is that of `dropout.keep_mask`, computed where it is needed.
 
-Each loop over other blocks has two phases, those behind or before the diagonal and those on it, and only the second
-masks the future.
+A loop over other blocks has two phases: blocks on the diagonal, where the future is masked, have one of their own.
+Where positions attend both ways, the first phase has all blocks.
 
 Letters: B sequences, T positions, H heads, K head width, Q positions of a program's own block, S of another block.
 """
@@ -13,12 +13,17 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
+# A score without weight. It is finite, since a query may see nothing of a block.
+MASKED = tl.constexpr(-1e30)
+# The group of what lies behind the end.
+NOTHING = tl.constexpr(-2147483648)
 
 
 @triton.jit
 def forward(
     qkv,
     stream,
+    groups,
     output,
     logsumexp,
     length: tl.constexpr,
@@ -28,18 +33,23 @@ def forward(
     other: tl.constexpr,
     context_length: tl.constexpr,
     least: tl.constexpr,
+    causal: tl.constexpr,
+    grouped: tl.constexpr,
 ):
-    """Computes the attention of one block of queries to all keys before and in it, by the running softmax.
+    """Computes the attention of one block of queries to the keys they see, by the running softmax.
 
     Args:
         qkv: bfloat16 [B, T, 3, H, K].
         stream: uint32 [2, B], the offset and the multiplier of each sequence's hash; see `dropout.stream`.
+        groups: int32 [B, T], each position sees those of its own group; read only if `grouped`.
         output: bfloat16 [B, T, H, K].
         logsumexp: float32 [B, H, T], of the scores.
         length, heads, width: T, H and K; K is a power of two.
         own, other: Q and S, powers of two, Q a multiple of S.
         context_length: with which dropout counts.
         least: the least hash that keeps a weight; 0 keeps all.
+        causal: whether a position sees none behind it.
+        grouped: whether groups are kept apart.
     """
     i, h, b = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = i * own
@@ -53,14 +63,23 @@ def forward(
     top = tl.full([own], float("-inf"), tl.float32)
     total = tl.zeros([own], tl.float32)
     sums = tl.zeros([own, width], tl.float32)
+    groups += b * length
+    row_groups = _groups(groups, rows, length, grouped)
     for diagonal in tl.static_range(2):
-        for start in range(diagonal * first, tl.minimum(first + diagonal * own, length), other):
+        begin = diagonal * (first if causal else length)
+        end = tl.minimum(first + diagonal * own, length) if causal else length
+        for start in range(begin, end, other):
             columns = start + tl.arange(0, other)
             k = _load(keys, start, step, other, width, length)
             v = _load(values, start, step, other, width, length)
             scores = _scores(q, k, width)
             if diagonal:
-                scores = tl.where(rows[:, None] >= columns[None, :], scores, float("-inf"))
+                scores = tl.where(rows[:, None] >= columns[None, :], scores, MASKED)
+            if grouped:
+                column_groups = _groups(groups, columns, length, grouped)
+                scores = tl.where(row_groups[:, None] == column_groups[None, :], scores, MASKED)
+            elif not causal and length % other:
+                scores = tl.where(columns[None, :] < length, scores, MASKED)
             higher = tl.maximum(top, tl.max(scores, 1))
             weights, fade = tl.exp2(scores - higher[:, None]), tl.exp2(top - higher)
             total = total * fade + tl.sum(weights, 1)
@@ -80,6 +99,7 @@ def forward(
 def backward(
     qkv,
     stream,
+    groups,
     cotangent,
     logsumexp,
     delta,
@@ -91,6 +111,8 @@ def backward(
     other: tl.constexpr,
     context_length: tl.constexpr,
     least: tl.constexpr,
+    causal: tl.constexpr,
+    grouped: tl.constexpr,
 ):
     """Computes the gradients of one block of keys and values, and then those of the same block of queries.
 
@@ -98,12 +120,12 @@ def backward(
     The weights are (1 − rate) times what they are after dropout, and so is `delta`: the factor is applied to the sums.
 
     Args:
-        qkv, stream: as in `forward`.
+        qkv, stream, groups: as in `forward`.
         cotangent: bfloat16 [B, T, H, K], the gradient of the output.
         logsumexp: float32 [B, H, T], from `forward`.
         delta: float32 [B, H, T], Σ output · cotangent over K.
         d_qkv: bfloat16 [B, T, 3, H, K].
-        length, heads, width, own, other, context_length, least: as in `forward`.
+        length, heads, width, own, other, context_length, least, causal, grouped: as in `forward`.
     """
     i, h, b = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first = i * own
@@ -119,21 +141,29 @@ def backward(
     scale = width**-0.5 / kept
 
     # Scores are [keys, queries] here. Queries behind the end have neither a cotangent nor a delta: they teach nothing.
+    # Nor do keys behind the end below, which are zeros.
     own_k = _load(keys, first, step, own, width, length)
     own_v = _load(values, first, step, own, width, length)
     hashed_keys = mine.to(tl.uint32) * multiplier
     d_k = tl.zeros([own, width], tl.float32)
     d_v = tl.zeros([own, width], tl.float32)
+    groups += b * length
+    own_groups = _groups(groups, mine, length, grouped)
     for after in tl.static_range(2):
-        for start in range(first + after * own, length if after else tl.minimum(first + own, length), other):
+        begin = first + after * own if causal else after * length
+        end = length if after or not causal else tl.minimum(first + own, length)
+        for start in range(begin, end, other):
             rows = start + tl.arange(0, other)
             q = _load(queries, start, step, other, width, length)
             do = _load(cotangents, start, heads * width, other, width, length)
             top = tl.load(logsumexp + rows, mask=rows < length, other=0.0)
             less = tl.load(delta + rows, mask=rows < length, other=0.0) * kept
             scores = _scores(own_k, q, width)
-            if not after:
-                scores = tl.where(rows[None, :] >= mine[:, None], scores, float("-inf"))
+            if causal and not after:
+                scores = tl.where(rows[None, :] >= mine[:, None], scores, MASKED)
+            if grouped:
+                row_groups = _groups(groups, rows, length, grouped)
+                scores = tl.where(own_groups[:, None] == row_groups[None, :], scores, MASKED)
             weights = tl.exp2(scores - top[None, :])
             d_weights = tl.dot(own_v, tl.trans(do))
             staying = weights
@@ -158,13 +188,18 @@ def backward(
     hashed_queries = offset + _index(h, mine, context_length) * multiplier
     d_q = tl.zeros([own, width], tl.float32)
     for diagonal in tl.static_range(2):
-        for start in range(diagonal * first, tl.minimum(first + diagonal * own, length), other):
+        begin = diagonal * (first if causal else length)
+        end = tl.minimum(first + diagonal * own, length) if causal else length
+        for start in range(begin, end, other):
             columns = start + tl.arange(0, other)
             k = _load(keys, start, step, other, width, length)
             v = _load(values, start, step, other, width, length)
             scores = _scores(own_q, k, width)
             if diagonal:
-                scores = tl.where(mine[:, None] >= columns[None, :], scores, float("-inf"))
+                scores = tl.where(mine[:, None] >= columns[None, :], scores, MASKED)
+            if grouped:
+                column_groups = _groups(groups, columns, length, grouped)
+                scores = tl.where(own_groups[:, None] == column_groups[None, :], scores, MASKED)
             weights = tl.exp2(scores - own_top[:, None])
             d_weights = tl.dot(own_do, tl.trans(v))
             if least > 0:
@@ -173,6 +208,14 @@ def backward(
             d_q = tl.dot((weights * (d_weights - own_less[:, None])).to(k.dtype), k, d_q)
     d_queries = _head(d_qkv, b, 0, 3, h, length, heads, width)
     _store(d_queries, d_q * scale, first, step, own, width, length)
+
+
+@triton.jit
+def _groups(groups, positions, length: tl.constexpr, grouped: tl.constexpr):
+    """Returns the groups of positions of a sequence; that of all is 0 if there are none."""
+    if grouped:
+        return tl.load(groups + positions, mask=positions < length, other=NOTHING)
+    return positions * 0
 
 
 @triton.jit
