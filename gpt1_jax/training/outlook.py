@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 
 from gpt1_jax.config import OptimizerConfig, TrainConfig
@@ -105,5 +106,6 @@ def _of_longer_run(optimizer: OptimizerConfig, old: int, new: int, step: int) ->
 
 
 def _rates(optimizer: OptimizerConfig, num_steps: int, updates: list[int]) -> list[float]:
-    schedule = make_schedule(optimizer, num_steps)
+    # One program instead of one for each of its operations.
+    schedule = jax.jit(make_schedule(optimizer, num_steps))
     return np.asarray(schedule(np.array(updates, np.float32))).tolist()
