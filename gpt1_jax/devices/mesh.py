@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from flax.linen import spmd
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gpt1_jax.config import MeshConfig, ModelConfig
 from gpt1_jax.errors import UserError
@@ -78,6 +78,19 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def use(mesh: Mesh) -> Iterator[None]:
     """Within its context, arrays are placed on the mesh, and parameters by their logical axes."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield
+
+
+@contextmanager
+def use_any_device() -> Iterator[None]:
+    """Within its context, programs are traced for one device of no kind, and so without what one compiler needs."""
+    mesh = AbstractMesh(
+        (1, 1, 1),
+        ("data", "fsdp", "tensor"),
+        axis_types=(AxisType.Auto,) * 3,
+        abstract_device=AbstractDevice("any", None, "any"),
+    )
+    with jax.sharding.use_abstract_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
 
 

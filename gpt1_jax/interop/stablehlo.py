@@ -18,9 +18,9 @@ import numpy as np
 from flax import traverse_util
 from jax import export
 
-from gpt1_jax.config import MeshConfig, ModelConfig
+from gpt1_jax.config import ModelConfig
 from gpt1_jax.data.tokenizers.gpt1 import OPENAI_FILES
-from gpt1_jax.devices.mesh import make_mesh, use
+from gpt1_jax.devices.mesh import use_any_device
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.task_heads import LAYOUTS
 from gpt1_jax.interop.tensors import SAFETENSORS, write_safetensors
@@ -223,7 +223,7 @@ def _export(program: _Program, weights: Mapping[str, np.ndarray], context: int) 
         return program.function(traverse_util.unflatten_dict({**weights}, sep="/"), *inputs)
 
     arguments = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
-    with use(make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])):
+    with use_any_device():
         return export.export(jax.jit(call), platforms=PLATFORMS)(arguments, *map(shaped, program.inputs))
 
 

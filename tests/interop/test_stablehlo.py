@@ -13,8 +13,11 @@ from interop_support import MODELS, make_run, refused, sentencepiece
 
 import gpt1_jax
 from gpt1_jax.data.tokenizers.huggingface import BERT_PIECES, UNKNOWN, HuggingFaceTokenizer
+from gpt1_jax.devices.mesh import platform
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
+from gpt1_jax.model.attention import plain_attention
+from gpt1_jax.model.kernels import choice
 from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.tasks.batches import assemble
 from gpt1_jax.tasks.encoding import encode_examples
@@ -138,6 +141,21 @@ def test_a_fresh_process_without_this_package_gets_our_numbers(tmp_path: Path) -
     assert about["labels"] == ["B-PER", "I-PER", "O"] and about["layout"] == "[CLS] words [SEP]"
     assert (tmp_path / "score" / "sentencepiece.model").read_bytes() == sentencepiece().model
     assert (tmp_path / "tagging" / "vocab.txt").exists()
+
+
+def test_no_compiler_is_told_what_only_another_understands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's layouts, for one, could not be written; so the program is traced for a device of no kind."""
+    platforms = []
+
+    def spied(*inputs: Any, **others: Any) -> Any:
+        platforms.append(platform())
+        return plain_attention(*inputs, **others)
+
+    monkeypatch.setitem(choice.FORMS, "plain", spied)
+    export(tmp_path, "score", "gpt1", None)
+    assert set(platforms) == {"any"}
 
 
 @pytest.mark.slow

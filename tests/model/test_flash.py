@@ -24,9 +24,9 @@ from support import tiny_model, use_mesh
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout, keep_mask
-from gpt1_jax.model.kernels import choice, flash, flash_gpu
+from gpt1_jax.model.kernels import choice, flash_gpu, flash_tpu
 from gpt1_jax.model.kernels.choice import FORMS, choose_attention, explain_attention, or_auto
-from gpt1_jax.model.kernels.flash import flash_attention
+from gpt1_jax.model.kernels.flash_tpu import flash_attention
 from gpt1_jax.model.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -49,7 +49,7 @@ def with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flash, "BLOCK", 128)
+    monkeypatch.setattr(flash_tpu, "BLOCK", 128)
 
 
 def seeds(batch: int) -> jax.Array:
@@ -181,7 +181,7 @@ def test_exactly_the_masked_weights_are_dropped(
 
     The context is long enough for the index to pass 2³¹.
     """
-    monkeypatch.setattr(flash, "BLOCK", block)
+    monkeypatch.setattr(flash_tpu, "BLOCK", block)
     heads, context = 4, 30_000
     query = jnp.zeros((2, length, heads, length))
     identity = jnp.broadcast_to(jnp.eye(length)[:, None], query.shape)
@@ -434,10 +434,20 @@ def test_without_triton_a_gpu_is_told_what_to_install(monkeypatch: pytest.Monkey
     assert told.startswith("chunked attention (flash needs jax-triton on GPUs (pip install 'gpt1_jax[cuda]'")
 
 
-def test_an_old_gpu_has_no_flash(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability="7.5")])
-    told = explain_attention(tiny_model(**BFLOAT16, **WIDE), "gpu", dropout=True)
-    assert "compute capability 8.0 or more, and this one has 7.5" in told
+@pytest.mark.parametrize(
+    ("capability", "told"),
+    [
+        ("7.5", "compute capability 8.0 or more, and this one has 7.5"),
+        ("gfx942", "needs an NVIDIA GPU, and this one is a gfx942"),
+        ("9.0", "flash attention"),
+        ("12.0", "flash attention"),
+    ],
+)
+def test_an_old_gpu_or_one_of_another_maker_has_no_flash(
+    capability: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(compute_capability=capability)])
+    assert told in explain_attention(tiny_model(**BFLOAT16, **WIDE), "gpu", dropout=True)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from training_support import make_batch, make_parts, to_host
 
 from gpt1_jax import tpu as sums
 from gpt1_jax.model.dropout import Dropout
-from gpt1_jax.model.kernels import choice, flash
+from gpt1_jax.model.kernels import choice, flash_tpu
 from gpt1_jax.model.kernels.choice import FORMS
-from gpt1_jax.model.kernels.flash import flash_attention
+from gpt1_jax.model.kernels.flash_tpu import flash_attention
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SITE = 4
@@ -69,7 +69,7 @@ def test_the_kernels_are_plain_attention(
     batch: int, length: int, heads: int, block: int, cores: int, rate: float, dtype: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(flash, "BLOCK", block)
+    monkeypatch.setattr(flash_tpu, "BLOCK", block)
     inputs = jax.random.normal(jax.random.key(0), (4, batch, length, heads, 64)).astype(dtype)
     with use_mesh(1, 1, 1):
         found = with_gradients("flash", inputs, rate, cores)

@@ -33,7 +33,7 @@ def _flash(
     if platform() == "gpu":
         return flash_gpu.flash_attention(query, key, value, dropout, sight)
     # Imported late, here and below: only TPUs need Pallas' part for them, which takes a quarter of a second.
-    from gpt1_jax.model.kernels.flash import flash_attention
+    from gpt1_jax.model.kernels.flash_tpu import flash_attention
 
     return flash_attention(query, key, value, dropout, sight)
 
@@ -126,7 +126,7 @@ def _unfit(form: str, config: ModelConfig, platform: str, dropout: bool, groups:
         )
     width = config.d_model // config.num_heads
     if form == "flash":
-        from gpt1_jax.model.kernels.flash import fits
+        from gpt1_jax.model.kernels.flash_tpu import fits
 
         if fits(config.context_length, width, config.dtype):
             return None

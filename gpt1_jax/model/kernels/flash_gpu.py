@@ -1,6 +1,6 @@
 """Flash attention with the paper's dropout on its weights, forward and backward, on GPUs, by kernels in Triton.
 
-As on TPUs (`flash`), no scores are ever stored, and the weights that are dropped are those of all other forms.
+As on TPUs (`flash_tpu`), no scores are ever stored, and the weights that are dropped are those of all other forms.
 
 Letters: B sequences, T positions, H heads, K head width.
 """
@@ -53,8 +53,10 @@ def lacking(config: ModelConfig) -> str | None:
     if not _installed():
         return "needs jax-triton on GPUs (pip install 'gpt1_jax[cuda]', Python 3.12 or later)"
     # What is compiled for here may be another device, of which nothing is known.
-    capability = getattr(jax.devices()[0], "compute_capability", None)
-    if capability is not None and float(capability) < AMPERE:
+    capability = str(getattr(jax.devices()[0], "compute_capability", AMPERE))
+    if not capability[0].isdigit():
+        return f"needs an NVIDIA GPU, and this one is a {capability}"
+    if float(capability) < AMPERE:
         return f"needs a GPU of compute capability {AMPERE}.0 or more, and this one has {capability}"
     return None
 

@@ -17,8 +17,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout
-from gpt1_jax.model.kernels import flash_kernels
-from gpt1_jax.model.kernels.flash_kernels import KernelSettings
+from gpt1_jax.model.kernels import pallas_kernels
+from gpt1_jax.model.kernels.pallas_kernels import KernelSettings
 from gpt1_jax.model.kernels.over_mesh import attend_locally
 
 # Positions a kernel takes at a time, at most; they come in 128 lanes. The paper's T is one block, whose masked half the
@@ -76,7 +76,7 @@ def _forward(query, key, value, stream, settings):
     result = jax.ShapeDtypeStruct((batch, heads, width, length), qkv.dtype)
     row = jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32)
     inputs, outputs = [OwnBlock(qkv, 0), Whole(qkv, 1), Whole(qkv, 2)], [OwnBlock(result), OwnBlock(row)]
-    output, logsumexp = _call(flash_kernels.forward, stream, inputs, outputs, settings)
+    output, logsumexp = _call(pallas_kernels.forward, stream, inputs, outputs, settings)
     output, logsumexp = _leave(output, query), logsumexp[:, :, 0, : query.shape[1]]
     return output, (query, key, value, stream, output, logsumexp)
 
@@ -92,7 +92,7 @@ def _backward(settings, residuals, cotangent):
     like = jax.ShapeDtypeStruct(do.shape, do.dtype)
     outputs = [OwnBlock(like), OwnBlock(like), Whole(like)]
     total = pltpu.VMEM(do.shape[2:], jnp.float32)
-    d_key, d_value, d_query = _call(flash_kernels.backward, stream, inputs, outputs, settings, total)
+    d_key, d_value, d_query = _call(pallas_kernels.backward, stream, inputs, outputs, settings, total)
     return _leave(d_query, query), _leave(d_key, key), _leave(d_value, value), None
 
 
