@@ -18,8 +18,8 @@ from jax.experimental.pallas import tpu as pltpu
 from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout
 from gpt1_jax.model.kernels import pallas_kernels
-from gpt1_jax.model.kernels.pallas_kernels import KernelSettings
 from gpt1_jax.model.kernels.over_mesh import attend_locally
+from gpt1_jax.model.kernels.pallas_kernels import KernelSettings
 
 # Positions a kernel takes at a time, at most; they come in 128 lanes. The paper's T is one block, whose masked half the
 # compiler leaves out by itself (docs/design.md).

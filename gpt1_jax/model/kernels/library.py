@@ -32,7 +32,7 @@ def attention(
     dropout: Dropout,
     sight: Sight = BEFORE,
 ) -> jax.Array:
-    """Computes softmax(q kᵀ / √K, masked) v under a mesh, as `flash.flash_attention` does.
+    """Computes softmax(q kᵀ / √K, masked) v under a mesh, as `over_mesh.attend_locally` does.
 
     Args:
         kernel: `splash` or `cudnn`.
