@@ -33,9 +33,12 @@ def on_gpu() -> bool:
 def in_rows(x: jax.Array) -> jax.Array:
     """Returns x [..., D], whose D numbers GPUs then keep side by side.
 
-    By itself, XLA would lay out the states with the sequences innermost, and transpose them before each product.
+    By itself, XLA would lay out the states with the sequences innermost, and transpose them before each product. On
+    several GPUs, jax before 0.11 would gather the whole batch for it, and nothing changes.
     """
-    return with_layout_constraint(x, Layout(tuple(range(x.ndim)))) if on_gpu() else x
+    if not on_gpu() or (jax.sharding.get_abstract_mesh().size > 1 and jax.__version_info__ < (0, 11)):
+        return x
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def product(x: jax.Array, kernel: jax.Array, axes: int) -> jax.Array:
@@ -59,7 +62,7 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def unstack(x: jax.Array) -> list[jax.Array]:
-    """Returns the parts of x [B, T, parts, ...], whose gradients GPUs put together without a sum."""
+    """Returns the parts of x [B, T, parts, ...]; GPUs stack their gradients instead of adding padded ones."""
     return list(_unstack(x) if on_gpu() else _parts(x))
 
 
@@ -80,7 +83,7 @@ def _plain_matrices() -> bool:
 
 
 def computed_again(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Returns the function, of which GPUs keep nothing but its arguments for the backward pass."""
+    """Returns the function; for its backward pass, GPUs keep only its arguments."""
     again = jax.checkpoint(function)
     return wraps(function)(lambda *arguments: (again if on_gpu() else function)(*arguments))
 

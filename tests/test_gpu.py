@@ -16,6 +16,7 @@ from support import tiny_model, use_mesh
 from gpt1_jax import gpu
 from gpt1_jax.model import layers, losses
 from gpt1_jax.model.transformer import Transformer
+from gpt1_jax.training.state import abstract_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -165,3 +166,29 @@ def test_the_model_learns_what_it_does_elsewhere(
         expected = found(params)
         be_a_gpu(monkeypatch)
         assert_same(found(params), expected, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("axes", [(8, 1, 1), (2, 2, 2)])
+def test_several_gpus_gather_no_more_than_other_devices(
+    axes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Transformer(tiny_model(attention="plain"), 380)
+
+    def loss(params: Any, tokens: jax.Array, noise: jax.Array) -> jax.Array:
+        hidden: Any = model.apply({"params": params}, tokens, noise)
+        return jnp.sin(hidden).sum()
+
+    with use_mesh(*axes) as mesh:
+        rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+        batch = [
+            jax.ShapeDtypeStruct(shape, kind, sharding=rows)
+            for shape, kind in (((8, 16), jnp.int32), ((8,), jnp.uint32))
+        ]
+
+        def gathers() -> int:
+            program = jax.jit(jax.value_and_grad(loss)).lower(abstract_params(model, mesh), *batch).compile()
+            return (program.as_text() or "").count(" all-gather(")
+
+        elsewhere = gathers()
+        be_a_gpu(monkeypatch)
+        assert gathers() <= elsewhere

@@ -140,6 +140,14 @@ def test_a_running_softmax_survives_scores_that_rise_from_block_to_block() -> No
     assert_plain(inputs, 0.0, tolerance=3e-3)
 
 
+def test_what_lies_behind_the_end_is_not_seen_either_way() -> None:
+    """Its scores are zero, far above all others."""
+    query, key, value, cotangent = arrays(50)
+    assert_plain(
+        (-20 * (np.abs(query) + 1), np.abs(key) + 1, value, cotangent), 0.1, sight=Sight(None, False)
+    )
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_devices_share_sequences_and_heads(grouped: bool) -> None:
     inputs, groups = arrays(40, heads=4, batch=4), jnp.arange(160).reshape(4, 40) // 13

@@ -256,6 +256,25 @@ def test_a_sample_that_is_done_leaves_its_row_to_the_next(monkeypatch: pytest.Mo
     assert needed <= sum(steps) < needed + 30 < 30 * 20 / 4
 
 
+def test_prompts_are_read_together_if_they_are_few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read in groups, the shorter ones are not as wide as the longest."""
+    prompts = [[1 + number] * length for number, length in enumerate((30, 3, 28, 5, 18, 40, 9, 20))]
+    read, enter = [], decode.enter
+
+    def noted(model: Any, weights: Any, state: Any, given: Any, *rest: Any) -> Any:
+        read.append(given.tokens.shape)
+        return enter(model, weights, state, given, *rest)
+
+    monkeypatch.setattr(generator, "enter", noted)
+    together = generate(prompts, max_new_tokens=8)
+    assert read == [(8, 64)]
+    read.clear()
+    monkeypatch.setattr(generator, "_TOKENS_ON_CPUS", 8 * 64 - 1)
+    in_groups = generate(prompts, max_new_tokens=8)
+    assert read == [(1, 64), *[(1, 32)] * 4, *[(1, 16)] * 3]
+    assert [sample.tokens for (sample,) in in_groups] == [sample.tokens for (sample,) in together]
+
+
 def test_two_halves_of_many_prompts_give_what_all_of_them_give(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "_ROWS_ON_CPUS", 4)
     prompts, settings = (

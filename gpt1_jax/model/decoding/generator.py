@@ -43,6 +43,8 @@ Watch = Callable[[list[list[int]]], None]
 _LEAST = 16
 # Each device has this many bytes for caches and logits, and so many rows at most.
 _MEMORY, _ROWS_ON_CPUS, _ROWS = 2**31, 16, 256
+# So many tokens of prompts are read together. On CPUs the states of more leave the caches.
+_TOKENS_ON_CPUS, _TOKENS = 2**10, 2**14
 # Prompts wait until this share of the rows is vacant, so that few are read alone.
 _SHARE = 8
 
@@ -192,14 +194,19 @@ class Generator:
         sampling, rules = sampling_of(settings, self._model.vocab_size), self._rules(settings.stop)
         rows = self._rows(len(samples), texts, settings)
         some = -(-max(1, rows // _SHARE) // self._parts) * self._parts
-        state = self._vacant(rows, max(len(sample.window) for sample in samples), settings)
+        longest = max(len(sample.window) for sample in samples)
+        # Together, all prompts would be as wide as the longest.
+        most = (
+            rows if rows * _bucket(longest) <= self._parts * self._on_cpus(_TOKENS_ON_CPUS, _TOKENS) else some
+        )
+        state = self._vacant(rows, longest, settings)
         # Long prompts come first, so prompts that are read together have about one length.
         waiting = sorted(range(len(samples)), key=lambda number: len(samples[number].window))
         living: dict[int, int] = {}
         while (living or waiting) and not halted():
             free = [row for row in range(rows) if row not in living]
             if free and waiting:
-                size = rows if min(len(free), len(waiting)) > rows // 2 else some
+                size = most if min(len(free), len(waiting)) > rows // 2 else some
                 entering = {row: waiting.pop() for row in free[: min(size, len(waiting))]}
                 chosen, surplus = [*entering.values()], size - len(entering)
                 prompts = self._reading(
@@ -237,9 +244,12 @@ class Generator:
 
     def _rows(self, samples: int, texts: list[list[int]], settings: Generation) -> int:
         """Returns how many rows samples share: a power of two, if memory and the mesh allow it."""
-        most = _ROWS_ON_CPUS if self._mesh.devices.flat[0].platform == "cpu" else _ROWS
+        most = self._on_cpus(_ROWS_ON_CPUS, _ROWS)
         wanted = min(1 << (samples - 1).bit_length(), most, self._rows_at_once(texts, settings))
         return -(-wanted // self._parts) * self._parts
+
+    def _on_cpus(self, there: int, elsewhere: int) -> int:
+        return there if self._mesh.devices.flat[0].platform == "cpu" else elsewhere
 
     def _fill_two(self, texts: list[list[int]], settings: Generation) -> bool:
         """Returns whether texts are worth two threads: there is one CPU, and each half has samples for all rows."""

@@ -32,7 +32,7 @@ def _flash(
 ) -> jax.Array:
     if platform() == "gpu":
         return flash_gpu.flash_attention(query, key, value, dropout, sight)
-    # Imported late, here and below: only TPUs need Pallas' part for them, which takes a quarter of a second.
+    # Imported late, here and below: only TPUs need Pallas, which takes a quarter of a second.
     from gpt1_jax.model.kernels.flash_tpu import flash_attention
 
     return flash_attention(query, key, value, dropout, sight)

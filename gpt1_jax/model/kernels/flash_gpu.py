@@ -20,7 +20,7 @@ from gpt1_jax.model.kernels.over_mesh import attend_locally
 
 # Triton's blocks are powers of two, and its products have 16 or more of each dimension.
 WIDTHS = (16, 32, 64, 128)
-# The fastest of those tried on an H100 in the paper's shapes (docs/measured.md).
+# The fastest for both kernels together of those tried on an H100 in the paper's shapes (docs/measured.md).
 OWN_BLOCK, OTHER_BLOCK = 64, 32
 WARPS, STAGES = 4, 3
 # The first GPUs with bfloat16, by their compute capability.
@@ -51,7 +51,7 @@ def lacking(config: ModelConfig) -> str | None:
         widths = ", ".join(map(str, WIDTHS))
         return f"takes heads {widths} wide on GPUs, and model.d_model / model.num_heads is {width}"
     if not _installed():
-        return "needs jax-triton on GPUs (pip install 'gpt1_jax[cuda]', Python 3.12 or later)"
+        return "needs jax-triton on GPUs (pip install 'gpt1_jax[cuda]', with Python 3.12 or later)"
     # What is compiled for here may be another device, of which nothing is known.
     capability = str(getattr(jax.devices()[0], "compute_capability", AMPERE))
     if not capability[0].isdigit():

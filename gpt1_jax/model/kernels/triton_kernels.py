@@ -3,8 +3,8 @@
 Arrays are as the model has them, [B, T, parts, H, K], so nothing is transposed. Scores are in units of ln 2, because
 the hardware has exp2. The mask of dropout is that of `dropout.keep_mask`, computed where it is needed.
 
-A loop over other blocks has two phases: blocks on the diagonal, where the future is masked, have one of their own.
-Where positions attend both ways, the first phase has all blocks.
+In causal attention, a loop over other blocks has two phases: one for blocks that are seen as a whole, and one for those
+on the diagonal, where the future is masked. Where positions attend both ways, the first phase has all blocks.
 
 Letters: B sequences, T positions, H heads, K head width, Q positions of a program's own block, S of another block.
 """
@@ -141,7 +141,6 @@ def backward(
     scale = width**-0.5 / kept
 
     # Scores are [keys, queries] here. Queries behind the end have neither a cotangent nor a delta: they teach nothing.
-    # Nor do keys behind the end below, which are zeros.
     own_k = _load(keys, first, step, own, width, length)
     own_v = _load(values, first, step, own, width, length)
     hashed_keys = mine.to(tl.uint32) * multiplier
@@ -164,6 +163,8 @@ def backward(
             if grouped:
                 row_groups = _groups(groups, rows, length, grouped)
                 scores = tl.where(own_groups[:, None] == row_groups[None, :], scores, MASKED)
+            elif not causal and length % own:
+                scores = tl.where(mine[:, None] < length, scores, MASKED)
             weights = tl.exp2(scores - top[None, :])
             d_weights = tl.dot(own_v, tl.trans(do))
             staying = weights
@@ -200,6 +201,8 @@ def backward(
             if grouped:
                 column_groups = _groups(groups, columns, length, grouped)
                 scores = tl.where(own_groups[:, None] == column_groups[None, :], scores, MASKED)
+            elif not causal and length % other:
+                scores = tl.where(columns[None, :] < length, scores, MASKED)
             weights = tl.exp2(scores - own_top[:, None])
             d_weights = tl.dot(own_do, tl.trans(v))
             if least > 0:
