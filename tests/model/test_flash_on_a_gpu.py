@@ -98,7 +98,7 @@ def test_the_kernels_are_plain_attention(length: int, width: int, rate: float) -
     assert_plain(arrays(length, width=width), rate)
 
 
-@pytest.mark.parametrize("length", [50, 64])
+@pytest.mark.parametrize("length", [50, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("causal", "grouped"), [(True, True), (False, False), (False, True)])
 def test_they_see_what_a_position_may_see(causal: bool, grouped: bool, length: int) -> None:
     """In one sequence three documents, in the other tokens and then padding, which begins within a block."""
