@@ -1,9 +1,10 @@
 """What tests of several rooms share: small settings, and meshes of the eight CPU devices."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from configs import finetune, pretrain
@@ -56,3 +57,13 @@ def use_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Iterator[Mesh]:
     mesh = make_mesh(MeshConfig(data, fsdp, tensor))
     with use(mesh):
         yield mesh
+
+
+def gradients(function: Callable[..., jax.Array], *arguments: Any) -> Any:
+    """The function's value at all arguments but the last, and their gradients, with the last as cotangent."""
+
+    def run(*arguments: Any) -> Any:
+        output, pull = jax.vjp(function, *arguments[:-1])
+        return output, *pull(arguments[-1])
+
+    return jax.jit(run)(*arguments)

@@ -3,7 +3,6 @@
 Here a CPU takes the GPU's part, except for its kernels of attention, which are tested by themselves.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from support import tiny_model, use_mesh
+from support import gradients, tiny_model, use_mesh
 
 from gpt1_jax import gpu
 from gpt1_jax.model import layers, losses
@@ -32,16 +31,6 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def draw(*shape: int, dtype: Any = jnp.float32) -> jax.Array:
     return jax.random.normal(jax.random.key(len(shape)), shape).astype(dtype)
-
-
-def gradients(function: Callable[..., jax.Array], *arguments: Any) -> Any:
-    """The function's value at all arguments but the last, and their gradients, with the last as cotangent."""
-
-    def run(*arguments: Any) -> Any:
-        output, pull = jax.vjp(function, *arguments[:-1])
-        return output, *pull(arguments[-1])
-
-    return jax.jit(run)(*arguments)
 
 
 def assert_same(found: Any, expected: Any, tolerance: float = 1e-5) -> None:

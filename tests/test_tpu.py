@@ -3,7 +3,6 @@
 Its softmax of the loss is tested with the loss.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from support import use_mesh
+from support import gradients, use_mesh
 
 from gpt1_jax import tpu
 from gpt1_jax.devices.mesh import device_kind
@@ -28,16 +27,6 @@ def on_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def draw(*shape: int, dtype: Any = jnp.bfloat16) -> jax.Array:
     return jax.random.normal(jax.random.key(len(shape)), shape).astype(dtype)
-
-
-def gradients(function: Callable[..., jax.Array], *arguments: Any) -> Any:
-    """The function's value at all arguments but the last, and their gradients, with the last as cotangent."""
-
-    def run(*arguments: Any) -> Any:
-        output, pull = jax.vjp(function, *arguments[:-1])
-        return output, *pull(arguments[-1])
-
-    return jax.jit(run)(*arguments)
 
 
 # ── Norms ────────────────────────────────────────────────────────────────────────────────────────────────────────────

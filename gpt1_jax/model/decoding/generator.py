@@ -196,9 +196,8 @@ class Generator:
         some = -(-max(1, rows // _SHARE) // self._parts) * self._parts
         longest = max(len(sample.window) for sample in samples)
         # Together, all prompts would be as wide as the longest.
-        most = (
-            rows if rows * _bucket(longest) <= self._parts * self._on_cpus(_TOKENS_ON_CPUS, _TOKENS) else some
-        )
+        room = self._parts * self._on_cpus(_TOKENS_ON_CPUS, _TOKENS) // _bucket(longest)
+        most = rows if rows <= room else some
         state = self._vacant(rows, longest, settings)
         # Long prompts come first, so prompts that are read together have about one length.
         waiting = sorted(range(len(samples)), key=lambda number: len(samples[number].window))
