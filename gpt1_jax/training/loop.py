@@ -52,6 +52,10 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
         checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoints.log_spaced = config.keep_log_spaced
         divergence.go_back(run, checkpoints, tell)
+        # The step compiles in a thread from here on, for the batches that follow the newest checkpoint.
+        newest = max(checkpoints.steps(), default=0)
+        ahead = [newest] if newest < config.num_steps else []
+        program = trainer.compile(map(stage.sample_rows, ahead), config.batch_size)
         restored = checkpoints.restore_newest(trainer.abstract, tell)
         hosts.on_first(lambda: ledger.mend(run.directory, checkpoints.steps(), checkpoints.sums))
         state: State = stage.start() if restored is None else restored
@@ -72,7 +76,7 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
             for line in introduce(stage, trainer, config, run, step):
                 log.tell(line)
             with log.during("compiling"):
-                program = trainer.compile([stage.sample_rows(step)], config.batch_size, log.tell)
+                program.prepare(stage.sample_rows(step), log.tell)
 
             # ── Train ────────────────────────────────────────────────────────────────────────────────────────
             # Some processes may compile faster than others.
@@ -97,8 +101,8 @@ def _turn(
     for step in range(first + 1, last + 1):
         batch = place_rows(partial(stage.rows, step - 1), config.batch_size, mesh)
         if not program.knows(batch):
-            with record.compiling():
-                program.prepare(batch)
+            with record.compiling() as tell_cost:
+                program.prepare(batch, tell_cost)
                 hosts.wait()
         profiler.before(step)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):

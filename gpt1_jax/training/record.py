@@ -4,7 +4,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -112,11 +112,11 @@ class Record:
         self._log.write(step, "train", values | {name: x for name, x in known.items() if x is not None})
 
     @contextlib.contextmanager
-    def compiling(self) -> Iterator[None]:
-        """Within its context a program is compiled, which is no part of the steps' time."""
+    def compiling(self) -> Iterator[Callable[[str], None]]:
+        """Within its context a program is compiled, which is no part of the steps' time; yields what prints a line."""
         self.watch.pause()
         with self._log.during("compiling"):
-            yield
+            yield self._log.tell
         self.watch.resume()
 
     def save(self, step: int, state: State) -> None:

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,35 +24,69 @@ from gpt1_jax.training.state import State, abstract_state, initial_state
 Metrics = dict[str, jax.Array]
 
 
+class _Program(NamedTuple):
+    compiled: jax.stages.Compiled
+    seconds: float
+
+
 class Step:
     """The compiled step, (state, batch) → (state, metrics), with a program for each shape that batches have.
 
     The state is donated. The metrics are "loss", the objective's parts, "grad_norm" and "learning_rate".
     """
 
-    def __init__(self, compile: Callable[[Any], jax.stages.Compiled]) -> None:
-        """Takes a function that compiles the step for batches like some rows."""
-        self._compile = compile
+    def __init__(
+        self, compile: Callable[[Any], jax.stages.Compiled], samples: Iterable[Any], batch_size: int
+    ) -> None:
+        """Begins to compile in a thread, so that data and state can be made ready in the meantime.
+
+        Args:
+            compile: returns the program for batches like some rows.
+            samples: some rows of each shape that is compiled ahead; they are taken in the thread.
+            batch_size: B of the batches.
+        """
+        self._compile, self._batch_size = compile, batch_size
         # By the shape [S, T] of a row's tokens.
-        self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
+        self._programs: dict[tuple[int, ...], _Program] = {}
+        self._ahead = ThreadPoolExecutor(1).submit(self._add, samples)
+
+    def _add(self, samples: Iterable[Any]) -> None:
+        for rows in samples:
+            if not self.knows(rows):
+                began = time.perf_counter()
+                compiled = self._compile(rows)
+                self._programs[rows.tokens.shape[1:]] = _Program(compiled, time.perf_counter() - began)
 
     def knows(self, rows: Any) -> bool:
         """Returns whether there is a program for batches like some rows."""
         return rows.tokens.shape[1:] in self._programs
 
-    def prepare(self, rows: Any) -> None:
-        """Compiles the program for batches like some rows, unless it is there."""
-        if not self.knows(rows):
-            self._programs[rows.tokens.shape[1:]] = self._compile(rows)
+    def prepare(self, rows: Any, tell: Callable[[str], None] = lambda line: None) -> None:
+        """Waits for the program for batches like some rows, and compiles it if that was not begun before.
+
+        Args:
+            rows: some rows.
+            tell: receives a line before this is done, and one on what it cost.
+        """
+        sequences, length = rows.tokens.shape[1:]
+        sizes = (self._batch_size, length) if sequences == 1 else (self._batch_size, sequences, length)
+        tokens = " × ".join(map(str, sizes)) + " tokens"
+        tell(f"compiling for {tokens} …")
+        self._ahead.result()
+        self._add([rows])
+        program = self._programs[rows.tokens.shape[1:]]
+        tell(f"compiled for {tokens} in {program.seconds:.1f} s; {_bytes(program) / 1e9:.3g} GB per device")
 
     def __call__(self, state: State, batch: Any) -> tuple[State, Metrics]:
         """Dispatches the step without waiting for its results."""
-        self.prepare(batch)
-        return self._programs[batch.tokens.shape[1:]](state, batch)
+        if not self.knows(batch):
+            self.prepare(batch)
+        return self._programs[batch.tokens.shape[1:]].compiled(state, batch)
 
     @property
     def bytes(self) -> int:
         """The most bytes that a program holds on a device at once: state, batch, and everything between."""
+        self._ahead.result()
         return max(map(_bytes, self._programs.values()))
 
 
@@ -99,35 +134,20 @@ class Trainer:
         with use(self.mesh):
             return self.step.lower(self.abstract, batch)
 
-    def compile(
-        self, samples: Iterable[Any], batch_size: int, tell: Callable[[str], None] | None = None
-    ) -> Step:
-        """Compiles the step for some shapes of batches; that of any other is compiled when it is first needed.
+    def compile(self, samples: Iterable[Any], batch_size: int) -> Step:
+        """Begins to compile the step for some shapes of batches; that of any other is compiled when it is first needed.
 
         Args:
-            samples: some rows of each shape.
+            samples: some rows of each shape, taken in a thread.
             batch_size: B of the batches.
-            tell: receives a line before a program is compiled, and one on its cost.
         """
 
         def compile(rows: Any) -> jax.stages.Compiled:
-            began = time.perf_counter()
-            sequences, length = rows.tokens.shape[1:]
-            sizes = (batch_size, length) if sequences == 1 else (batch_size, sequences, length)
-            tokens = " × ".join(map(str, sizes)) + " tokens"
-            if tell is not None:
-                tell(f"compiling for {tokens} …")
             program = self.lower(rows, batch_size).compile()
             give_back_memory()
-            if tell is not None:
-                seconds, size = time.perf_counter() - began, _bytes(program) / 1e9
-                tell(f"compiled for {tokens} in {seconds:.1f} s; {size:.3g} GB per device")
             return program
 
-        step = Step(compile)
-        for sample in samples:
-            step.prepare(sample)
-        return step
+        return Step(compile, samples, batch_size)
 
     @cached_property
     def step(self) -> Any:
@@ -182,6 +202,6 @@ class Trainer:
         return jax.lax.scan(add, zero, micro_batches)[0]
 
 
-def _bytes(program: jax.stages.Compiled) -> int:
-    memory: Any = program.memory_analysis()
+def _bytes(program: _Program) -> int:
+    memory: Any = program.compiled.memory_analysis()
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes

@@ -65,6 +65,9 @@ class FakeProgram:
     def knows(self, batch: Rows) -> bool:
         return True
 
+    def prepare(self, rows: Any, tell: Callable[[str], None]) -> None:
+        pass
+
 
 class FakeTrainer(NamedTuple):
     """What the loop asks of a trainer."""
@@ -72,7 +75,7 @@ class FakeTrainer(NamedTuple):
     mesh: Mesh
     abstract: State
 
-    def compile(self, samples: Any, batch_size: int, tell: Callable[[str], None]) -> Any:
+    def compile(self, samples: Any, batch_size: int) -> Any:
         return FakeProgram()
 
 

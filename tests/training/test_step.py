@@ -5,6 +5,7 @@ import ctypes
 import platform
 import re
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from training_support import VOCAB_SIZE, assert_bit_equal, make_batch, make_part
 from gpt1_jax.data.batches import Batch
 from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.training.objectives import language_model_loss
-from gpt1_jax.training.trainer import Trainer
+from gpt1_jax.training.trainer import Step, Trainer
 
 STEPS = 5
 
@@ -151,9 +152,38 @@ def test_what_compiling_freed_is_given_back() -> None:
     for block in freed:
         libc.free(block)
     before = resident()
-    trainer.compile([sample], config.train.batch_size)
+    trainer.compile([sample], config.train.batch_size).prepare(sample)
     assert resident() < before - 200_000_000
     libc.free(last)
+
+
+ROWS = SimpleNamespace(tokens=np.zeros((1, 1, 16), np.int32))
+
+
+def test_a_program_is_compiled_while_whoever_asked_for_it_goes_on() -> None:
+    asked, compiled, told = threading.Event(), jax.jit(lambda state, rows: state).lower(1.0, 1.0).compile(), []
+
+    def compile(rows: Any) -> Any:
+        assert asked.wait(timeout=30), "the step waited for its program"
+        return compiled
+
+    step = Step(compile, [ROWS], batch_size=8)
+    assert not step.knows(ROWS)
+    asked.set()
+    step.prepare(ROWS, told.append)
+    assert step.knows(ROWS)
+    first, second = told
+    assert first == "compiling for 8 × 16 tokens …"
+    assert re.fullmatch(r"compiled for 8 × 16 tokens in [\d.]+ s; 4e-09 GB per device", second)
+
+
+def test_what_goes_wrong_while_a_program_is_compiled_is_raised_where_it_is_needed() -> None:
+    def compile(rows: Any) -> Any:
+        raise MemoryError("too large")
+
+    step = Step(compile, [ROWS], batch_size=8)
+    with pytest.raises(MemoryError, match="too large"):
+        step.prepare(ROWS)
 
 
 def test_metrics_are_loss_gradient_norm_and_the_rate_applied(accumulating) -> None:
