@@ -161,7 +161,11 @@ ROWS = SimpleNamespace(tokens=np.zeros((1, 1, 16), np.int32))
 
 
 def test_a_program_is_compiled_while_whoever_asked_for_it_goes_on() -> None:
-    asked, compiled, told = threading.Event(), jax.jit(lambda state, rows: state).lower(1.0, 1.0).compile(), []
+    asked, compiled, told = (
+        threading.Event(),
+        jax.jit(lambda state, rows: state).lower(1.0, 1.0).compile(),
+        [],
+    )
 
     def compile(rows: Any) -> Any:
         assert asked.wait(timeout=30), "the step waited for its program"
