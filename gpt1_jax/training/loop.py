@@ -52,10 +52,10 @@ def train(stage: Stage, trainer: Trainer, config: TrainConfig, run: Run) -> Stat
         checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         checkpoints.log_spaced = config.keep_log_spaced
         divergence.go_back(run, checkpoints, tell)
-        # The step compiles in a thread from here on, for the batches that follow the newest checkpoint.
+        # From here on the step compiles, for the batches that follow the newest checkpoint.
         newest = max(checkpoints.steps(), default=0)
         ahead = [newest] if newest < config.num_steps else []
-        program = trainer.compile(map(stage.sample_rows, ahead), config.batch_size)
+        program = trainer.compile([stage.sample_rows(step) for step in ahead], config.batch_size)
         restored = checkpoints.restore_newest(trainer.abstract, tell)
         hosts.on_first(lambda: ledger.mend(run.directory, checkpoints.steps(), checkpoints.sums))
         state: State = stage.start() if restored is None else restored

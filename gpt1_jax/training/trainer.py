@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -35,59 +35,58 @@ class Step:
     The state is donated. The metrics are "loss", the objective's parts, "grad_norm" and "learning_rate".
     """
 
-    def __init__(
-        self, compile: Callable[[Any], jax.stages.Compiled], samples: Iterable[Any], batch_size: int
-    ) -> None:
-        """Begins to compile in a thread, so that data and state can be made ready in the meantime.
-
-        Args:
-            compile: returns the program for batches like some rows.
-            samples: some rows of each shape that is compiled ahead; they are taken in the thread.
-            batch_size: B of the batches.
-        """
-        self._compile, self._batch_size = compile, batch_size
+    def __init__(self, lower: Callable[[Any], jax.stages.Lowered], batch_size: int) -> None:
+        """Takes a function that lowers the step for batches like some rows, and B of the batches."""
+        self._lower, self._batch_size = lower, batch_size
         # By the shape [S, T] of a row's tokens.
-        self._programs: dict[tuple[int, ...], _Program] = {}
-        self._ahead = ThreadPoolExecutor(1).submit(self._add, samples)
+        self._programs: dict[tuple[int, ...], Future[_Program]] = {}
+        self._thread = ThreadPoolExecutor(1, "compile")
 
-    def _add(self, samples: Iterable[Any]) -> None:
-        for rows in samples:
-            if not self.knows(rows):
-                began = time.perf_counter()
-                compiled = self._compile(rows)
-                self._programs[rows.tokens.shape[1:]] = _Program(compiled, time.perf_counter() - began)
+    def begin(self, rows: Any) -> None:
+        """Begins to compile the program for batches like some rows, unless that was begun before.
+
+        A thread does it, so that data and state can be made ready in the meantime.
+        """
+        shape = rows.tokens.shape[1:]
+        if shape in self._programs:
+            return
+        began = time.perf_counter()
+        # Settings of jax that the caller has made in a context hold in the caller's thread alone.
+        lowered = self._lower(rows)
+
+        def compile() -> _Program:
+            compiled = lowered.compile()
+            give_back_memory()
+            return _Program(compiled, time.perf_counter() - began)
+
+        self._programs[shape] = self._thread.submit(compile)
 
     def knows(self, rows: Any) -> bool:
         """Returns whether there is a program for batches like some rows."""
-        return rows.tokens.shape[1:] in self._programs
+        shape = rows.tokens.shape[1:]
+        return shape in self._programs and self._programs[shape].done()
 
-    def prepare(self, rows: Any, tell: Callable[[str], None] = lambda line: None) -> None:
-        """Waits for the program for batches like some rows, and compiles it if that was not begun before.
-
-        Args:
-            rows: some rows.
-            tell: receives a line before this is done, and one on what it cost.
-        """
+    def prepare(self, rows: Any, tell: Callable[[str], None]) -> None:
+        """Waits for the program for batches like some rows; tells a line before, and one on what it cost."""
         sequences, length = rows.tokens.shape[1:]
         sizes = (self._batch_size, length) if sequences == 1 else (self._batch_size, sequences, length)
         tokens = " × ".join(map(str, sizes)) + " tokens"
         tell(f"compiling for {tokens} …")
-        self._ahead.result()
-        self._add([rows])
-        program = self._programs[rows.tokens.shape[1:]]
+        program = self._program(rows)
         tell(f"compiled for {tokens} in {program.seconds:.1f} s; {_bytes(program) / 1e9:.3g} GB per device")
 
     def __call__(self, state: State, batch: Any) -> tuple[State, Metrics]:
         """Dispatches the step without waiting for its results."""
-        if not self.knows(batch):
-            self.prepare(batch)
-        return self._programs[batch.tokens.shape[1:]].compiled(state, batch)
+        return self._program(batch).compiled(state, batch)
+
+    def _program(self, rows: Any) -> _Program:
+        self.begin(rows)
+        return self._programs[rows.tokens.shape[1:]].result()
 
     @property
     def bytes(self) -> int:
         """The most bytes that a program holds on a device at once: state, batch, and everything between."""
-        self._ahead.result()
-        return max(map(_bytes, self._programs.values()))
+        return max(_bytes(program.result()) for program in self._programs.values())
 
 
 @dataclass(frozen=True)
@@ -138,16 +137,13 @@ class Trainer:
         """Begins to compile the step for some shapes of batches; that of any other is compiled when it is first needed.
 
         Args:
-            samples: some rows of each shape, taken in a thread.
+            samples: some rows of each shape.
             batch_size: B of the batches.
         """
-
-        def compile(rows: Any) -> jax.stages.Compiled:
-            program = self.lower(rows, batch_size).compile()
-            give_back_memory()
-            return program
-
-        return Step(compile, samples, batch_size)
+        step = Step(lambda rows: self.lower(rows, batch_size), batch_size)
+        for rows in samples:
+            step.begin(rows)
+        return step
 
     @cached_property
     def step(self) -> Any:

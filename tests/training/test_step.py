@@ -6,10 +6,10 @@ import platform
 import re
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +152,7 @@ def test_what_compiling_freed_is_given_back() -> None:
     for block in freed:
         libc.free(block)
     before = resident()
-    trainer.compile([sample], config.train.batch_size).prepare(sample)
+    trainer.compile([sample], config.train.batch_size).prepare(sample, str)
     assert resident() < before - 200_000_000
     libc.free(last)
 
@@ -160,18 +160,22 @@ def test_what_compiling_freed_is_given_back() -> None:
 ROWS = SimpleNamespace(tokens=np.zeros((1, 1, 16), np.int32))
 
 
+class FakeLowered:
+    """A lowered step that takes as long to compile as its test wants."""
+
+    def __init__(self, compile: Callable[[], Any]) -> None:
+        self.compile = compile
+
+
 def test_a_program_is_compiled_while_whoever_asked_for_it_goes_on() -> None:
-    asked, compiled, told = (
-        threading.Event(),
-        jax.jit(lambda state, rows: state).lower(1.0, 1.0).compile(),
-        [],
-    )
+    asked, told = threading.Event(), []
 
-    def compile(rows: Any) -> Any:
+    def compile() -> Any:
         assert asked.wait(timeout=30), "the step waited for its program"
-        return compiled
+        return jax.jit(lambda state, rows: state).lower(1.0, 1.0).compile()
 
-    step = Step(compile, [ROWS], batch_size=8)
+    step = Step(lambda rows: cast(Any, FakeLowered(compile)), batch_size=8)
+    step.begin(ROWS)
     assert not step.knows(ROWS)
     asked.set()
     step.prepare(ROWS, told.append)
@@ -182,12 +186,22 @@ def test_a_program_is_compiled_while_whoever_asked_for_it_goes_on() -> None:
 
 
 def test_what_goes_wrong_while_a_program_is_compiled_is_raised_where_it_is_needed() -> None:
-    def compile(rows: Any) -> Any:
+    def compile() -> Any:
         raise MemoryError("too large")
 
-    step = Step(compile, [ROWS], batch_size=8)
+    step = Step(lambda rows: cast(Any, FakeLowered(compile)), batch_size=8)
+    step.begin(ROWS)
     with pytest.raises(MemoryError, match="too large"):
-        step.prepare(ROWS)
+        step.prepare(ROWS, str)
+
+
+def test_a_program_is_lowered_with_the_settings_of_whoever_asked_for_it() -> None:
+    config = tiny_config(**{"model.num_layers": 1})
+    with use_mesh() as mesh, jax.default_matmul_precision("highest"):
+        trainer, sample = make_parts(config, mesh).trainer, make_batch(config, mesh, 0)
+        step = trainer.compile([sample], config.train.batch_size)
+        text = step._program(sample).compiled.as_text()
+    assert "highest" in text
 
 
 def test_metrics_are_loss_gradient_norm_and_the_rate_applied(accumulating) -> None:
