@@ -80,22 +80,22 @@ def chunked_attention(
 def attention_from(
     query: jax.Array, key: jax.Array, value: jax.Array, places: jax.Array, sight: Sight
 ) -> jax.Array:
-    """Computes `plain_attention` without dropout for one position of each sequence.
+    """Computes `plain_attention` without dropout for some positions of each sequence.
 
     Args:
-        query: [B, 1, H, K].
+        query: [B, N, H, K].
         key, value: [B, T, H, K].
-        places: int32 [B], the positions of the queries.
+        places: int32 [B, N], the positions of the queries.
         sight: what is not masked.
 
     Returns:
-        [B, 1, H, K].
+        [B, N, H, K].
     """
     columns = jnp.arange(key.shape[1])
-    seen = columns <= places[:, None] if sight.causal else jnp.ones(key.shape[:2], bool)
+    seen = columns <= places[..., None] if sight.causal else jnp.ones((*places.shape, len(columns)), bool)
     if sight.groups is not None:
-        seen &= sight.groups == jnp.take_along_axis(sight.groups, places[:, None], 1)
-    weights = _weights(query, key, seen[:, None, None]).astype(value.dtype)
+        seen &= sight.groups[:, None] == jnp.take_along_axis(sight.groups, places, 1)[..., None]
+    weights = _weights(query, key, seen[:, None]).astype(value.dtype)
     return jnp.einsum("bhqs,bshk->bqhk", weights, value)
 
 

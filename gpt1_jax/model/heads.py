@@ -100,10 +100,9 @@ class Classifier(nn.Module):
         hidden = self.trunk(flat, None if noise is None else noise.reshape(-1), types, groups)
         if self.head is None:
             return jnp.zeros((tokens.shape[0], 0, 0)), hidden
-        if self._reads_all:
-            states = hidden
-        else:
-            states = jnp.take_along_axis(hidden, self._read(flat)[:, None, None], axis=1)[:, 0]
+        states = hidden
+        if self.reads_one:
+            states = jnp.take_along_axis(hidden, self._ends(flat)[:, None, None], axis=1)[:, 0]
             states = self._pooled(states).reshape(*tokens.shape[:2], -1)
         logits = self.head(states, None if noise is None else noise[:, 0])
         if self.head.pooling == "ends":
@@ -120,24 +119,49 @@ class Classifier(nn.Module):
         Args:
             tokens, types, groups: as in a call.
         """
-        if self.head is None or self._reads_all:
+        if not self.reads_one:
             return self(tokens, None, types, groups)[0]
         flat = _flat(tokens)
-        states = self.trunk.state_at(flat, self._read(flat), _flat(types), _flat(groups))
-        return self.head(self._pooled(states).reshape(*tokens.shape[:2], -1), None)
+        states = self.read(flat, self._ends(flat)[:, None], _flat(types), _flat(groups))
+        return self.judge(states.reshape(*tokens.shape[:2], -1))
+
+    def read(
+        self,
+        tokens: jax.Array,
+        only: jax.Array,
+        types: jax.Array | None = None,
+        groups: jax.Array | None = None,
+        places: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns what the head reads at some positions of rows that may have several sequences, without dropout.
+
+        Args:
+            tokens: int32 [B, T].
+            only: int32 [B, N], the positions.
+            types, groups, places: int32 [B, T] or None, as in a call of the trunk.
+
+        Returns:
+            [B, N, D].
+        """
+        return self._pooled(self.trunk.states_at(tokens, only, types, groups, places))
+
+    def judge(self, states: jax.Array) -> jax.Array:
+        """Returns the logits [B, P, C] of what `read` returned for each sequence [B, S, D]."""
+        assert self.head is not None
+        return self.head(states, None)
 
     @property
-    def _reads_all(self) -> bool:
-        """Whether the head reads the states of all positions."""
-        return self.head is not None and self.head.pooling in ("tokens", "ends")
+    def reads_one(self) -> bool:
+        """Whether the head reads one state of each sequence."""
+        return self.head is not None and self.head.pooling not in ("tokens", "ends")
 
-    def _read(self, flat: jax.Array) -> jax.Array:
+    def _ends(self, flat: jax.Array) -> jax.Array:
         """Returns the position that the head reads in each sequence [B · S, T], int32 [B · S]."""
         ends = jnp.argmax(flat == self.extract, axis=-1)
         return ends if self.trunk.config.causal else jnp.zeros_like(ends)
 
     def _pooled(self, states: jax.Array) -> jax.Array:
-        """Returns what the head reads of the states [B · S, D] at these positions, of the same shape."""
+        """Returns what the head reads of the states [..., D] at these positions, of the same shape."""
         return (
             states if self.trunk.config.causal else pooled(nn.unbox(self.trunk.variables["params"]), states)
         )

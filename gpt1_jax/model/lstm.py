@@ -98,12 +98,13 @@ class LSTM(nn.Module):
         x = embedded(lookup(table, tokens), self.config, noise)
         return Layer(self.config, name="blocks")(x, noise)
 
-    def state_at(
+    def states_at(
         self,
         tokens: jax.Array,
         only: jax.Array,
         types: jax.Array | None = None,
         groups: jax.Array | None = None,
+        places: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns one final state of each sequence [B, D], as `Transformer.state_at` does."""
-        return jnp.take_along_axis(self(tokens, None, types, groups), only[:, None, None], axis=1)[:, 0]
+        """Returns some final states of each sequence [B, N, D], as `Transformer.states_at` does."""
+        return jnp.take_along_axis(self(tokens, None, types, groups, places), only[..., None], axis=1)

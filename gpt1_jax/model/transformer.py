@@ -64,8 +64,8 @@ class Block(nn.Module):
             x: the states.
             attend: the attention of the heads.
             dropouts: the layer's dropouts; the one for the weights is left to `attend`.
-            only: int32 [B], of each sequence the one position to compute, which makes the result [B, 1, D], and whose
-                query `attend` gets; None means all.
+            only: int32 [B, N], of each sequence the positions to compute, which makes the result [B, N, D], and whose
+                queries `attend` gets; None means all.
 
         Returns:
             The states, and what `attend` keeps.
@@ -204,21 +204,22 @@ class Transformer(nn.Module):
         x = cast(Any, layers)(self.blocks, x, jnp.arange(config.num_layers))[0]
         return self.finish(x)
 
-    def state_at(
+    def states_at(
         self,
         tokens: jax.Array,
         only: jax.Array,
         types: jax.Array | None = None,
         groups: jax.Array | None = None,
+        places: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns one final state of each sequence, without dropout; the last block computes no other.
+        """Returns some final states of each sequence, without dropout; the last block computes no others.
 
         Args:
-            tokens, types, groups: as in a call.
-            only: int32 [B], the position of each sequence.
+            tokens, types, groups, places: as in a call.
+            only: int32 [B, N], their positions.
 
         Returns:
-            [B, D] in config.dtype.
+            [B, N, D] in config.dtype.
         """
         config, dropouts = self.config, layer_dropouts(self.config, None, 0)
         attention = attention_in_use(config, dropout=False, groups=groups is not None)
@@ -230,12 +231,12 @@ class Transformer(nn.Module):
             return cast(Any, Block(config, parent=None).apply({"params": params}, *inputs))[0]
 
         attend = partial(_attend, attention, dropouts, sight)
-        x = self.embed(tokens, slice(tokens.shape[1]), None, types)
+        x = self.embed(tokens, slice(tokens.shape[1]) if places is None else places, None, types)
         x, _ = jax.lax.scan(
             lambda x, block: (apply(block, x, attend, dropouts), None), x, first, unroll=_unrolled(config)
         )
         x = apply(last, x, partial(_attend_from, only, sight), dropouts, only)
-        return self.finish(x)[:, 0]
+        return self.finish(x)
 
     def embed(
         self,
@@ -276,14 +277,14 @@ def _attend(
 
 
 def _attend_from(only: jax.Array, sight: Sight, *qkv: jax.Array) -> tuple[jax.Array, None]:
-    """Makes the `Attend` of one position of each sequence, without dropout."""
+    """Makes the `Attend` of some positions of each sequence, without dropout."""
     query, key, value = qkv
     return attention_from(query, key, value, only, sight), None
 
 
 def _at(x: jax.Array, only: jax.Array | None) -> jax.Array:
-    """Returns the states [B, 1, D] at one position of each sequence, or all [B, T, D]."""
-    return x if only is None else batch_sharded(jnp.take_along_axis(x, only[:, None, None], axis=1))
+    """Returns the states [B, N, D] at some positions [B, N] of each sequence, or all [B, T, D]."""
+    return x if only is None else batch_sharded(jnp.take_along_axis(x, only[..., None], axis=1))
 
 
 def _unrolled(config: ModelConfig) -> int:

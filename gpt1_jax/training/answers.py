@@ -19,9 +19,10 @@ from gpt1_jax.tasks.predictions import Predictions, predict, write_predictions
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.training.chosen import best_step, restore_chosen
-from gpt1_jax.training.evaluation import make_generate, make_predict
+from gpt1_jax.training.evaluation import make_generate
 from gpt1_jax.training.judging import Outcome, judge
 from gpt1_jax.training.labeled import Labeled
+from gpt1_jax.training.predicting import make_predict
 from gpt1_jax.training.showing import Showing
 from gpt1_jax.training.state import State
 from gpt1_jax.training.trainer import Trainer

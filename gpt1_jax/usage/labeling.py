@@ -26,7 +26,8 @@ from gpt1_jax.tasks.predictions import (
 from gpt1_jax.tasks.predictions import predict as predict_outputs
 from gpt1_jax.tasks.structured import read_sentence
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.training.evaluation import Predict, Watch, make_generate, make_predict, unwatched
+from gpt1_jax.training.evaluation import Watch, make_generate, unwatched
+from gpt1_jax.training.predicting import Predict, make_predict
 from gpt1_jax.usage.bar import bar, within
 from gpt1_jax.usage.given import unlabeled_records
 from gpt1_jax.usage.notices import check_finite, warn_once

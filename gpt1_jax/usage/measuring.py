@@ -22,7 +22,8 @@ from gpt1_jax.tasks.summary import describe_judged
 from gpt1_jax.tasks.task import Example, Task
 from gpt1_jax.tasks.zero_shot import best_threshold, check_plain, choose_answers, encode_queries, plain_ask
 from gpt1_jax.training.checkpoints import Checkpoints
-from gpt1_jax.training.evaluation import make_guess, make_score, perplexity
+from gpt1_jax.training.evaluation import perplexity
+from gpt1_jax.training.predicting import make_guess, make_score
 from gpt1_jax.usage import evaluating
 from gpt1_jax.usage.bar import bar
 from gpt1_jax.usage.labeling import predict_examples

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.arguments import check_integer, check_several, shown
+from gpt1_jax.data.packing import Packed, pack
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.devices.mesh import replicated
 from gpt1_jax.devices.overlap import overlapped
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.embedding import project
+from gpt1_jax.model.kernels.choice import keeps_apart
 from gpt1_jax.model.losses import rows_at_once
 from gpt1_jax.model.output import check_continues
 from gpt1_jax.training import stopping
@@ -26,12 +28,10 @@ from gpt1_jax.usage.windows import (
     CHARACTERS_AT_ONCE,
     Passage,
     Request,
-    WindowBatch,
     check_request,
     cut,
     encode,
     group,
-    make_batches,
 )
 from gpt1_jax.usage.words import find_words
 from gpt1_jax.wording import counted
@@ -195,23 +195,32 @@ class Scorer:
             for number, passage in enumerate(passages)
             for window in cut(number, passage, self._context, self._stride, self._last_full)
         ]
-        batches = [*make_batches(windows, trained.bounds, self._rows)]
+        lengths = [window.stop - window.start for window in windows]
+        together = keeps_apart(trained.trunk.config, trained.mesh)
+        batches = pack(lengths, trained.bounds, together=together, most=self._rows)
         readings = trained.compiled(_make_readings, self._top)
 
-        def compute(batch: WindowBatch) -> tuple[jax.Array, ...]:
-            return readings(trained.trunk_params, *batch.arrays(passages))
+        def compute(packed: Packed) -> tuple[jax.Array, ...]:
+            some = [windows[number] for number in packed.numbers.tolist()]
+            tokens, targets = (
+                packed.lay(
+                    passages[passage].ids[start + shift : stop + shift] for passage, start, _, stop in some
+                )
+                for shift in (0, 1)
+            )
+            return readings(trained.trunk_params, tokens, targets, packed.groups(), packed.places())
 
         parts = overlapped(compute, stopping.checked(batches), trained.mesh)
-        for batch, read in zip(batches, parts, strict=True):
-            for row, window in enumerate(batch.windows):
-                new = slice(window.new - window.start, window.stop - window.start)
-                for kept, values in zip(found[window.passage], read, strict=True):
-                    kept[window.new + 1 : window.stop + 1] = values[row, new]
+        for packed, read in zip(batches, parts, strict=True):
+            for number, row, first in zip(packed.numbers.tolist(), packed.rows, packed.starts, strict=True):
+                passage, start, new, stop = windows[number]
+                for kept, values in zip(found[passage], read, strict=True):
+                    kept[new + 1 : stop + 1] = values[row, first + new - start : first + stop - start]
         return found
 
 
 def _make_readings(trained: "TrainedRun", top: int) -> Any:
-    """Returns the compiled function from (parameters, tokens [B, T], targets [B, T]) to the parts of `Readings`."""
+    """Returns the compiled function from (parameters, tokens, targets, groups, places [B, T]) to `Readings`' parts."""
     trunk = trained.trunk
 
     def part(table: jax.Array, chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
@@ -224,8 +233,14 @@ def _make_readings(trained: "TrainedRun", top: int) -> Any:
         return (chosen - norm)[..., 0], greedy, ids, values - norm
 
     @partial(jax.jit, out_shardings=replicated(trained.mesh))
-    def readings(params: Any, tokens: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:
-        states: Any = trunk.apply({"params": params}, tokens)
+    def readings(
+        params: Any,
+        tokens: jax.Array,
+        targets: jax.Array,
+        groups: jax.Array | None,
+        places: jax.Array | None,
+    ) -> tuple[jax.Array, ...]:
+        states: Any = trunk.apply({"params": params}, tokens, None, None, groups, places)
         table = params["tokens"][: trunk.vocab_size].astype(states.dtype)
         rows, length = targets.shape
         # Not all logits are held at once.

@@ -6,8 +6,6 @@ Letters: C context length.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from gpt1_jax.arguments import check_text, shown
 from gpt1_jax.data.shapes import Bounds, in_few_shapes
 from gpt1_jax.data.tokenizers.opening import Tokenizer
@@ -155,17 +153,9 @@ class WindowBatch(NamedTuple):
     rows: int
     width: int
 
-    def arrays(self, passages: Sequence[Passage]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ids that are read and those that they predict, int32 [rows, width], padded with 0."""
-        tokens, targets = np.zeros((2, self.rows, self.width), np.int32)
-        for row, (passage, start, _, stop) in enumerate(self.windows):
-            tokens[row, : stop - start] = passages[passage].ids[start:stop]
-            targets[row, : stop - start] = passages[passage].ids[start + 1 : stop + 1]
-        return tokens, targets
 
-
-def make_batches(windows: Sequence[Window], bounds: Bounds, most: int | None = None) -> Iterator[WindowBatch]:
-    """Yields batches of few shapes in all, with at most `most` rows, see `data.shapes.in_few_shapes`."""
+def make_batches(windows: Sequence[Window], bounds: Bounds) -> Iterator[WindowBatch]:
+    """Yields batches of few shapes in all, see `data.shapes.in_few_shapes`."""
     lengths = [window.stop - window.start for window in windows]
-    for numbers, rows, width in in_few_shapes(lengths, bounds, most=most):
+    for numbers, rows, width in in_few_shapes(lengths, bounds):
         yield WindowBatch([windows[number] for number in numbers.tolist()], rows, width)

@@ -22,7 +22,7 @@ from gpt1_jax.model.specials import SPECIALS
 from gpt1_jax.tasks.batches import assemble
 from gpt1_jax.tasks.encoding import encode_examples
 from gpt1_jax.tasks.task import Example, Task
-from gpt1_jax.training.evaluation import make_predict
+from gpt1_jax.training.predicting import make_predict
 from gpt1_jax.usage.trained import TrainedRun
 
 pytest.importorskip(

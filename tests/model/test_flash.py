@@ -25,7 +25,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.attention import BEFORE, Sight
 from gpt1_jax.model.dropout import Dropout, keep_mask
 from gpt1_jax.model.kernels import choice, flash_gpu, flash_tpu
-from gpt1_jax.model.kernels.choice import FORMS, choose_attention, explain_attention, or_auto
+from gpt1_jax.model.kernels.choice import FORMS, choose_attention, explain_attention, keeps_apart, or_auto
 from gpt1_jax.model.kernels.flash_tpu import flash_attention
 from gpt1_jax.model.transformer import Transformer
 
@@ -469,6 +469,30 @@ def test_auto_sees_no_more_and_no_less_than_it_may(
     platform: str, groups: bool, setting: dict[str, Any], chosen: str
 ) -> None:
     assert choose_attention(tiny_model(**setting), platform, dropout=True, groups=groups) == chosen
+
+
+@pytest.mark.parametrize(
+    ("platform", "setting", "kept"),
+    [
+        ("cpu", {}, True),
+        ("cpu", BOTH_WAYS, True),
+        ("cpu", {"kind": "lstm"}, False),
+        ("tpu", {}, False),
+        ("tpu", {"attention": "flash"}, False),
+        ("tpu", {"attention": "splash"}, True),
+        ("tpu", BOTH_WAYS, True),
+        ("gpu", {}, True),
+        ("gpu", BFLOAT16, False),
+        ("gpu", BFLOAT16 | WIDE, True),
+        ("gpu", BFLOAT16 | {"attention": "cudnn"}, False),
+        ("gpu", BFLOAT16 | BOTH_WAYS, True),
+    ],
+)
+def test_rows_are_shared_where_that_costs_no_faster_form(
+    platform: str, setting: dict[str, Any], kept: bool
+) -> None:
+    mesh: Any = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)]))
+    assert keeps_apart(tiny_model(**setting), mesh) == kept
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from gpt1_jax.model.transformer import Transformer
 from gpt1_jax.tasks.batches import TaskBatch, TaskBatches, assemble
 from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.grouping import Grouping
-from gpt1_jax.training.evaluation import make_predict
 from gpt1_jax.training.objectives import finetuning_loss
+from gpt1_jax.training.predicting import make_predict
 from gpt1_jax.training.state import State, abstract_params
 from gpt1_jax.training.trainer import Trainer
 

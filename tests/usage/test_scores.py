@@ -16,6 +16,7 @@ from interop_support import make_run as make_run_with
 
 import gpt1_jax
 from gpt1_jax.data import corpus as corpora
+from gpt1_jax.data.packing import Packed, pack
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.errors import UserError
 from gpt1_jax.interop.conversion import convert
@@ -23,7 +24,7 @@ from gpt1_jax.usage import scores
 from gpt1_jax.usage.measuring import evaluate
 from gpt1_jax.usage.scores import Scorer
 from gpt1_jax.usage.trained import TrainedRun
-from gpt1_jax.usage.windows import cut, encode, make_batches
+from gpt1_jax.usage.windows import cut, encode
 from gpt1_jax.usage.words import find_words
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -135,13 +136,19 @@ def test_texts_of_all_lengths_are_scored_in_order_as_if_alone(run: TrainedRun) -
     assert run.score([]) == []
 
 
-def test_few_shapes_are_compiled(run: TrainedRun) -> None:
-    texts = [LONG[:length] for length in range(0, len(LONG), 3)]
-    passages = encode(run.tokenizer, CONTEXT, texts)
-    windows = [w for n, p in enumerate(passages) for w in cut(n, p, CONTEXT, 8)]
-    batches = [*make_batches(windows, run.bounds)]
-    assert len({(batch.rows, batch.width) for batch in batches}) <= 4
-    assert sum(len(batch.windows) for batch in batches) == len(windows)
+def test_texts_share_rows_and_one_program(run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, shapes, positions = [LONG[:length] for length in range(1, 40)], set(), 0
+
+    def seen(*arguments: Any, **settings: Any) -> list[Packed]:
+        nonlocal positions
+        batches = pack(*arguments, **settings)
+        positions += sum(np.prod(packed.shape) for packed in batches)
+        shapes.update(packed.shape for packed in batches)
+        return batches
+
+    monkeypatch.setattr(scores, "pack", seen)
+    tokens = sum(found["tokens"] for found in run.score(texts))
+    assert len(shapes) == 1 and positions < 1.1 * tokens + run.bounds.tokens
 
 
 def test_what_decoding_does_not_give_back_has_no_bits_per_byte(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 import jax
+from jax.sharding import Mesh
 
 from gpt1_jax.config import ModelConfig
 from gpt1_jax.devices.mesh import platform
@@ -100,6 +101,18 @@ def explain_attention(config: ModelConfig, platform: str, dropout: bool, groups:
     faster = faster[: faster.index(chosen)] if chosen in faster else faster
     reasons = [f"{form} {_unfit(form, config, platform, dropout, groups)}" for form in faster]
     return f"{chosen} attention" + (f" ({'; '.join(reasons)})" if reasons else "")
+
+
+def keeps_apart(config: ModelConfig, mesh: Mesh) -> bool:
+    """Returns whether a trunk keeps the sequences of a row apart, with the form of attention that it has for one."""
+    if config.kind != "transformer":
+        return False
+    platform = mesh.devices.flat[0].platform
+    if config.attention != "auto":
+        return not _unfit(config.attention, config, platform, dropout=False, groups=True)
+    # What attends both ways has to leave out its padding in any case.
+    one, several = (choose_attention(config, platform, False, groups) for groups in (not config.causal, True))
+    return one == several
 
 
 def or_auto(config: ModelConfig, platform: str) -> ModelConfig:
