@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -54,35 +54,49 @@ def watched(members: Iterable[Any], watch: Watch, total: int) -> Iterator[Any]:
         yield member
 
 
-def make_evaluate(
-    loss: Objective,
-    batches: EvaluationBatches | MaskedEvaluationBatches,
-    num_batches: int,
-    mesh: Mesh,
-    watch: Watch = unwatched,
-) -> Callable[[Any], Measured]:
-    """Returns a function of the parameters that measures them on held-out windows.
+class Evaluate(Protocol):
+    """What measures parameters on held-out windows."""
+
+    def __call__(
+        self,
+        params: Any,
+        batches: EvaluationBatches | MaskedEvaluationBatches,
+        num_batches: int = 0,
+        watch: Watch = unwatched,
+    ) -> Measured:
+        """Returns what was measured; between batches, it raises Stopped if a signal asked for that.
+
+        Args:
+            params: the parameters.
+            batches: has every window once, in an order whose first batches are a fair sample.
+            num_batches: the number of batches to look at; 0 means all.
+            watch: is told how far the measuring is.
+        """
+        ...
+
+
+def make_evaluate(loss: Objective, mesh: Mesh) -> Evaluate:
+    """Returns a function that measures on a mesh; it is compiled once for each shape of batches.
 
     Args:
         loss: a loss without dropout; since batches have weights 0 and 1, it returns sums.
-        batches: has every window once, in an order whose first batches are a fair sample.
-        num_batches: the number of batches to look at; 0 means all.
         mesh: where to compute.
-        watch: is told how far the measuring is.
-
-    Returns:
-        A function from parameters to what was measured; it raises Stopped between batches if a signal asked for that.
     """
     place = replicated(mesh)
     sums = jax.jit(
         lambda params, batch: jnp.stack([loss(params, batch)[0], batch.weights.sum()]), out_shardings=place
     )
-    count = min(num_batches or batches.num_batches, batches.num_batches)
 
-    def evaluate(params: Any) -> Measured:
+    def evaluate(
+        params: Any,
+        batches: EvaluationBatches | MaskedEvaluationBatches,
+        num_batches: int = 0,
+        watch: Watch = unwatched,
+    ) -> Measured:
         def measure(step: int) -> jax.Array:
             return sums(params, place_rows(partial(batches.rows, step), batches.batch_size, mesh))
 
+        count = min(num_batches or batches.num_batches, batches.num_batches)
         parts = overlapped(measure, stopping.checked(range(count)), mesh)
         nats, targets = (math.fsum(column) for column in zip(*watched(parts, watch, count), strict=True))
         return Measured(nats, round(targets))

@@ -166,13 +166,10 @@ def _make_evaluate(
 ) -> Callable[[Any], dict[str, float]]:
     """Returns a function from parameters to what `score_text` finds on the held-out text."""
     settings, split = config.train, corpus.validation
-    measure = make_evaluate(
-        language_model_loss(model, dropout=False),
-        evaluation_batches(config, corpus.tokenizer, split, settings.rows),
-        settings.eval_batches * settings.accumulation,
-        mesh,
-    )
-    return lambda params: score_text(measure(params).loss, [split], config.model.causal)
+    batches = evaluation_batches(config, corpus.tokenizer, split, settings.rows)
+    count = settings.eval_batches * settings.accumulation
+    measure = make_evaluate(language_model_loss(model, dropout=False), mesh)
+    return lambda params: score_text(measure(params, batches, count).loss, [split], config.model.causal)
 
 
 def _make_sample(

@@ -20,7 +20,7 @@ from gpt1_jax.tasks.rows import Row
 from gpt1_jax.tasks.scoring import score_predictions
 from gpt1_jax.tasks.summary import describe_judged
 from gpt1_jax.tasks.task import Example
-from gpt1_jax.training.evaluation import make_evaluate, score_text
+from gpt1_jax.training.evaluation import Evaluate, make_evaluate, score_text
 from gpt1_jax.training.kept import kept_examples, open_corpus
 from gpt1_jax.training.objectives import language_model_loss
 from gpt1_jax.usage.bar import bar
@@ -107,18 +107,21 @@ def _on_splits(trained: "TrainedRun", splits: list[Split]) -> dict[str, float]:
     config, tokenizer = trained.config, trained.tokenizer
     context = config.model.context_length
     tokens, nats = 0, 0.0
+    measure: Evaluate = trained.compiled(_make_measure)
     with trained.on_mesh():
-        loss = language_model_loss(trained.trunk, dropout=False)
         for split in splits:
             rows = windows_at_once(-(-len(split) // context), trained.mesh, context)
             batches = evaluation_batches(config, tokenizer, split, rows)
             with bar("measuring") as watch:
-                measure = make_evaluate(loss, batches, 0, trained.mesh, watch)
-                found = measure(trained.trunk_params)
+                found = measure(trained.trunk_params, batches, watch=watch)
             tokens += found.targets
             nats += found.nats
     size = sum(split.bytes for split in splits)
     return score_text(nats / max(tokens, 1), splits, config.model.causal) | {"tokens": tokens, "bytes": size}
+
+
+def _make_measure(trained: "TrainedRun") -> Evaluate:
+    return make_evaluate(language_model_loss(trained.trunk, dropout=False), trained.mesh)
 
 
 def _split_of(trained: "TrainedRun", given: object) -> Split:

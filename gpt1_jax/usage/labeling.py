@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.decoding.generator import Generator
 from gpt1_jax.tasks.completions import complete
 from gpt1_jax.tasks.encoded import EncodedExamples
 from gpt1_jax.tasks.encoding import encode_examples
@@ -110,11 +111,10 @@ def predict_examples(
     """
     assert trained.task is not None and trained.config.finetune is not None
     if trained.task.kind == "completion":
-        assert trained.classifier is not None
-        generate = make_generate(trained.classifier, trained.mesh)
         frame, length = make_frame(trained.tokenizer, causal=True), trained.config.model.context_length
         with trained.on_mesh():
-            return complete(examples, trained.tokenizer, frame, length, generate(trained.params))
+            generator = trained.compiled(_make_generator)
+            return complete(examples, trained.tokenizer, frame, length, generator)
     encoded, outputs = _head_outputs(trained, examples, watch)
     scores = trained.config.finetune.scores
     return predict_outputs(trained.task, examples, encoded, outputs, trained.tokenizer, scores)
@@ -151,3 +151,8 @@ def _head_outputs(
 def _make_logits(trained: "TrainedRun") -> Predict:
     assert trained.classifier is not None
     return make_predict(trained.classifier, trained.mesh)
+
+
+def _make_generator(trained: "TrainedRun") -> Generator:
+    assert trained.classifier is not None
+    return make_generate(trained.classifier, trained.mesh)(trained.params)

@@ -30,7 +30,7 @@ def measure(params: dict[str, np.ndarray], split: Split, size: int, num_batches:
         loss = language_model_loss(Transformer(CONFIG.model, VOCAB_SIZE), dropout=False)
         batches = EvaluationBatches(split, batch_size=size, context_length=LENGTH)
         placed = place(params, make_parts(CONFIG, mesh).trainer.abstract.params)
-        return make_evaluate(loss, batches, num_batches, mesh)(placed).loss
+        return make_evaluate(loss, mesh)(placed, batches, num_batches).loss
 
 
 def directly(params: dict[str, np.ndarray], split: Split) -> np.ndarray:

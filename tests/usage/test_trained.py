@@ -3,7 +3,7 @@
 import json
 import re
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,43 @@ def test_records_come_from_any_collection_of_dictionaries(classifier: TrainedRun
     assert classifier.predict(iter(records)) == classifier.predict(tuple(records)) == plain  # pyright: ignore
     assert classifier.predict([]) == []
     assert json.loads(json.dumps(plain)) == plain
+
+
+USES: dict[str, Callable[[TrainedRun, TrainedRun], Any]] = {
+    "predict": lambda run, classifier: classifier.predict(["the fox", "a lazy dog", "the dog"]),
+    "evaluate on examples": lambda run, classifier: classifier.evaluate(
+        [{"text": "the fox", "label": "bad"}]
+    ),
+    "evaluate on text": lambda run, classifier: run.evaluate("the quick brown fox"),
+    "score": lambda run, classifier: run.score(["the fox", "a lazy dog", "the dog"]),
+    "embed": lambda run, classifier: run.embed(["the fox", "a lazy dog"]),
+    "generate": lambda run, classifier: run.generate(["the", "a"], max_new_tokens=3, temperature=0),
+    "next_tokens": lambda run, classifier: run.next_tokens("the fox"),
+}
+
+
+@pytest.fixture
+def traced() -> Iterator[list[str]]:
+    """The names of what jax traces."""
+    names: list[str] = []
+
+    def listen(event: str, seconds: float, **facts: Any) -> None:
+        if event.endswith("jaxpr_trace_duration"):
+            names.append(facts.get("fun_name", "?"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_is_asked_again_is_not_traced_again(
+    run: TrainedRun, classifier: TrainedRun, use: str, traced: list[str]
+) -> None:
+    first = USES[use](run, classifier)
+    traced.clear()
+    np.testing.assert_equal(USES[use](run, classifier), first)
+    assert not traced
 
 
 def test_64_bits_for_the_rest_of_a_program_change_nothing(run: TrainedRun, directory: Path) -> None:
