@@ -57,8 +57,8 @@ class Row:
         side: its name.
         unit: what its work is counted in.
         rounds: in how many it took part.
-    seconds: how long a round took.
-    speed: units of work a second.
+        seconds: how long a round took.
+        speed: units of work a second.
         first: the name of the first side.
         first_is: how many times as fast as this side the first one was, in each round that both took part in.
     """

@@ -1,18 +1,18 @@
 """Puts sequences into the rows of batches, several into a row where they fit, so that hardly anything is padding.
 
 The sequences of a row are groups that do not see each other, and each counts its positions from 0: a model finds in
-each what it finds in it alone. All batches have one shape, and so one program.
+each what it finds in it alone. Most rows are full, so most batches have one shape, and so one program.
 
 Letters: N sequences, B rows, T positions.
 """
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from gpt1_jax.data.shapes import Bounds, fitting_width, in_few_shapes
+from gpt1_jax.data.shapes import Shared, fitting_width
 
 # The group of positions that are padding.
 PADDING = -1
@@ -60,40 +60,40 @@ class Packed(NamedTuple):
 
 def pack(
     lengths: Sequence[int] | np.ndarray,
-    bounds: Bounds,
-    *,
-    together: bool = True,
+    share: Callable[[np.ndarray], list[Shared]],
+    width: int | None,
     least: int = 1,
-    most: int | None = None,
 ) -> list[Packed]:
-    """Returns batches that hold each of N sequences once, the longest first.
+    """Returns batches that hold each of N sequences once.
 
     Args:
-        lengths: of the sequences, each at most the context.
-        bounds: of the shapes.
-        together: whether sequences may share a row; if not, or if there is only one, see `in_few_shapes`.
-        least: each takes so many positions at least, or the whole row.
-        most: the most rows of a batch, but for the multiple.
+        lengths: of the sequences.
+        share: says which rows share a batch, by how many of their positions are taken, such as `in_few_shapes`.
+        width: the positions of a row that several sequences may share, at least the longest; None gives each its own.
+        least: each takes so many positions of a shared row at least, or the whole row.
     """
     lengths = np.asarray(lengths)
     order = np.argsort(-lengths, kind="stable")
-    several = together and len(lengths) > 1
-    if several:
-        width = fitting_width(int(lengths.max()), bounds.context)
+    rows, starts = np.arange(len(order)), 0 * order
+    if width is not None:
         rows, starts = _best_fit(np.maximum(lengths[order], min(least, width)).tolist(), width)
-    else:
-        rows, starts = np.arange(len(order)), 0 * order
-    used = np.zeros(int(rows.max(initial=-1)) + 1, np.int64)
-    np.maximum.at(used, rows, starts + lengths[order])
+    taken = np.zeros(int(rows.max(initial=-1)) + 1, np.int64)
+    np.maximum.at(taken, rows, starts + lengths[order])
     batches = []
-    for members, count, width in in_few_shapes(used, bounds, most=most):
-        places = np.full(len(used), -1)
+    for members, count, batch_width in share(taken):
+        places = np.full(len(taken), -1)
         places[members] = np.arange(len(members))
         here = places[rows] >= 0
-        numbers = order[here]
-        found = Packed(numbers, lengths[numbers], places[rows[here]], starts[here], (count, width), several)
-        batches.append(found)
+        numbers, shape = order[here], (count, batch_width)
+        batches.append(
+            Packed(numbers, lengths[numbers], places[rows[here]], starts[here], shape, width is not None)
+        )
     return batches
+
+
+def shared_width(lengths: Sequence[int] | np.ndarray, context: int) -> int | None:
+    """Returns the width of rows that sequences of some lengths may share; a lone sequence has its own row."""
+    return fitting_width(max(lengths), context) if len(lengths) > 1 else None
 
 
 def _best_fit(lengths: Sequence[int], width: int) -> tuple[np.ndarray, np.ndarray]:

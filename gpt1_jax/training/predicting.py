@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from gpt1_jax.data.packing import Packed, pack
-from gpt1_jax.data.shapes import Bounds, bounds_on, in_few_shapes
+from gpt1_jax.data.packing import Packed, pack, shared_width
+from gpt1_jax.data.shapes import Bounds, Shared, bounds_on, in_few_shapes
 from gpt1_jax.devices.mesh import place_rows, replicated
 from gpt1_jax.devices.overlap import overlapped
 from gpt1_jax.model.heads import Classifier
@@ -189,13 +189,14 @@ def _over_sequences(model: Classifier, mesh: Mesh) -> Predict:
         if not len(examples):
             return []
         lengths, sequences = np.diff(examples.offsets), examples.sequences
-        bounds = bounds_on(mesh, config.context_length)
-        if batch_size is not None:
-            tokens = batch_size * sequences * int(lengths.max())
-            bounds = bounds._replace(tokens=min(bounds.tokens, tokens))
-        at_once = _EXAMPLES_AT_ONCE * sequences
+        bounds, at_once = bounds_on(mesh, config.context_length), _EXAMPLES_AT_ONCE * sequences
+        width = shared_width(lengths, config.context_length) if together else None
+        most = None if batch_size is None else batch_size * sequences
+        share = partial(
+            _share, longest=int(lengths.max()), bounds=bounds, most=most, several=width is not None
+        )
         starts = range(0, len(lengths), at_once)
-        packs = [pack(lengths[s : s + at_once], bounds, together=together, least=_LEAST) for s in starts]
+        packs = [pack(lengths[start : start + at_once], share, width, _LEAST) for start in starts]
         total, done, predicted = sum(map(len, packs)), 0, []
         for start, batches in zip(starts, packs, strict=True):
 
@@ -215,6 +216,23 @@ def _over_sequences(model: Classifier, mesh: Mesh) -> Predict:
         return predicted
 
     return predict
+
+
+def _share(taken: np.ndarray, longest: int, bounds: Bounds, most: int | None, several: bool) -> list[Shared]:
+    """Returns which rows share a batch, of which so many positions are taken.
+
+    Args:
+        taken: int [N].
+        longest: the length of the longest sequence.
+        bounds: of a batch.
+        most: a batch has no more tokens than so many of the longest sequences; None sets no further bound.
+        several: whether sequences share rows.
+    """
+    if most is None:
+        return in_few_shapes(taken, bounds)
+    if not several:
+        return in_two_widths(taken, bounds.rounded(most))
+    return in_few_shapes(taken, bounds._replace(tokens=min(bounds.tokens, most * longest)))
 
 
 def _rows(model: Classifier, examples: EncodedExamples, first: int, packed: Packed) -> _Rows:

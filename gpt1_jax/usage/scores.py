@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.arguments import check_integer, check_several, shown
-from gpt1_jax.data.packing import Packed, pack
+from gpt1_jax.data.packing import Packed, pack, shared_width
+from gpt1_jax.data.shapes import in_few_shapes
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.devices.mesh import replicated
 from gpt1_jax.devices.overlap import overlapped
@@ -197,7 +198,8 @@ class Scorer:
         ]
         lengths = [window.stop - window.start for window in windows]
         together = keeps_apart(trained.trunk.config, trained.mesh)
-        batches = pack(lengths, trained.bounds, together=together, most=self._rows)
+        width = shared_width(lengths, self._context) if together else None
+        batches = pack(lengths, partial(in_few_shapes, bounds=trained.bounds, most=self._rows), width)
         readings = trained.compiled(_make_readings, self._top)
 
         def compute(packed: Packed) -> tuple[jax.Array, ...]:

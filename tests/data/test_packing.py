@@ -1,12 +1,22 @@
 """Sequences in the rows of batches: each once, apart from its neighbours, and with hardly any padding."""
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 
-from gpt1_jax.data.packing import PADDING, Packed, pack
+from gpt1_jax.data import packing
+from gpt1_jax.data.packing import PADDING, Packed, shared_width
 from gpt1_jax.data.shapes import Bounds, in_few_shapes
 
 BOUNDS = Bounds(context=512)
+
+
+def pack(lengths: Any, bounds: Bounds, together: bool = True, least: int = 1) -> list[Packed]:
+    """In the shapes of use, several in a row or one."""
+    width = shared_width(lengths, bounds.context) if together else None
+    return packing.pack(lengths, partial(in_few_shapes, bounds=bounds), width, least)
 
 
 def lengths_of(count: int, longest: int, seed: int = 0) -> np.ndarray:
@@ -38,9 +48,21 @@ def test_each_sequence_has_a_space_of_its_own(count: int, multiple: int, least: 
         assert taken.max() == 1
 
 
-def test_all_batches_have_one_shape() -> None:
-    assert {packed.shape for packed in pack(lengths_of(3000, 300), BOUNDS)} == {(3, 320)}
+def test_few_shapes_are_compiled() -> None:
+    """Most rows are about full, so narrower ones hardly pay."""
+    for longest in (30, 60, 128, 300, 512):
+        together, alone = (pack(lengths_of(3000, longest), BOUNDS, both) for both in (True, False))
+        shapes, shapes_alone = ({packed.shape for packed in batches} for batches in (together, alone))
+        assert len(shapes) <= 4 and len(shapes) < len(shapes_alone)
     assert [packed.shape for packed in pack([20, 12, 10, 7], BOUNDS)] == [(1, 24)] * 3
+
+
+def test_rows_that_nothing_fills_are_as_narrow_as_sequences_alone() -> None:
+    lengths = [128] + [72] * 999
+    together, alone = (
+        {packed.shape for packed in pack(lengths, Bounds(128), both)} for both in (True, False)
+    )
+    assert together == alone == {(8, 128), (12, 80)}
 
 
 @pytest.mark.parametrize("longest", [30, 60, 128])
@@ -67,10 +89,10 @@ def test_a_lone_sequence_has_a_row_alone() -> None:
 def test_rows_tell_where_each_sequence_lies_and_from_where_its_positions_count() -> None:
     lengths = [9, 20, 12]
     (first, second) = pack(lengths, BOUNDS)
-    assert (first.numbers.tolist(), second.numbers.tolist()) == ([1], [2, 0])
-    np.testing.assert_array_equal(second.lay([[7] * 12, [8] * 9]), [[7] * 12 + [8] * 9 + [0] * 3])
-    np.testing.assert_array_equal(second.groups(), [[0] * 12 + [12] * 9 + [PADDING] * 3])
-    np.testing.assert_array_equal(second.places(), [[*range(12), *range(9), 0, 0, 0]])
+    assert (first.numbers.tolist(), second.numbers.tolist()) == ([2, 0], [1])
+    np.testing.assert_array_equal(first.lay([[7] * 12, [8] * 9]), [[7] * 12 + [8] * 9 + [0] * 3])
+    np.testing.assert_array_equal(first.groups(), [[0] * 12 + [12] * 9 + [PADDING] * 3])
+    np.testing.assert_array_equal(first.places(), [[*range(12), *range(9), 0, 0, 0]])
 
 
 def test_one_sequence_a_row_needs_groups_only_where_padding_would_be_seen() -> None:

@@ -322,7 +322,7 @@ def direct_logits(form: Form, count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("axes", [ONE_DEVICE, (8, 1, 1)])
 def test_every_examples_logits_are_predicted_once_and_in_order(axes: Axes) -> None:
-    """21 examples in batches of 6, or of the 8 that a mesh makes of it: sorted, in two widths, the last ragged."""
+    """21 examples in batches of 6, or of the 8 that a mesh makes of it."""
     examples = random_examples(FOUR_CHOICES, 21)
     with use_mesh(*axes) as mesh:
         params = placed_params(FOUR_CHOICES, mesh)
