@@ -1,7 +1,7 @@
 """Puts sequences into the rows of batches, several into a row where they fit, so that hardly anything is padding.
 
 The sequences of a row are groups that do not see each other, and each counts its positions from 0: a model finds in
-each what it finds in it alone. Most rows are full, so most batches have one shape, and so one program.
+each what it finds in it alone.
 
 Letters: N sequences, B rows, T positions.
 """
@@ -14,6 +14,10 @@ import numpy as np
 
 from gpt1_jax.data.shapes import Shared, fitting_width
 
+# Shared rows have so many positions at most. In wider ones, attention would cost more than padding does.
+_WIDEST = 128
+# In rows of so many positions, attention costs as much as all else (measured on CPUs, by tiny and by GPT-1).
+_DOUBLE = 900
 # The group of positions that are padding.
 PADDING = -1
 
@@ -26,7 +30,7 @@ class Packed(NamedTuple):
         lengths: int [N].
         rows, starts: int [N], the row of each, and its first position there.
         shape: B and T; the last rows may be empty.
-        several: whether a row may have several.
+        several: whether a row has several.
     """
 
     numbers: np.ndarray
@@ -61,7 +65,7 @@ class Packed(NamedTuple):
 def pack(
     lengths: Sequence[int] | np.ndarray,
     share: Callable[[np.ndarray], list[Shared]],
-    width: int | None,
+    widths: Sequence[int],
     least: int = 1,
 ) -> list[Packed]:
     """Returns batches that hold each of N sequences once.
@@ -69,9 +73,35 @@ def pack(
     Args:
         lengths: of the sequences.
         share: says which rows share a batch, by how many of their positions are taken, such as `in_few_shapes`.
-        width: the positions of a row that several sequences may share, at least the longest; None gives each its own.
+        widths: how many positions a row may have that several sequences share; longer ones have a row each. The best is
+            chosen. Without widths, each sequence has a row of its own.
         least: each takes so many positions of a shared row at least, or the whole row.
     """
+    return min((_packed(lengths, share, width, least) for width in widths or [None]), key=_cost)
+
+
+def shared_widths(lengths: Sequence[int] | np.ndarray, context: int) -> list[int]:
+    """Returns widths for rows that sequences of some lengths may share: for two of the usual length, or the longest.
+
+    A lone sequence has a row of its own.
+    """
+    if len(lengths) < 2:
+        return []
+    usual, longest = 2 * int(np.median(lengths)), int(max(lengths))
+    return sorted({fitting_width(length, min(context, _WIDEST)) for length in (usual, longest)})
+
+
+def _cost(batches: Sequence[Packed]) -> float:
+    """Returns about how long batches take, in positions of narrow rows."""
+    return sum(rows * width * (1 + width / _DOUBLE) for rows, width in (packed.shape for packed in batches))
+
+
+def _packed(
+    lengths: Sequence[int] | np.ndarray,
+    share: Callable[[np.ndarray], list[Shared]],
+    width: int | None,
+    least: int,
+) -> list[Packed]:
     lengths = np.asarray(lengths)
     order = np.argsort(-lengths, kind="stable")
     rows, starts = np.arange(len(order)), 0 * order
@@ -84,16 +114,10 @@ def pack(
         places = np.full(len(taken), -1)
         places[members] = np.arange(len(members))
         here = places[rows] >= 0
-        numbers, shape = order[here], (count, batch_width)
-        batches.append(
-            Packed(numbers, lengths[numbers], places[rows[here]], starts[here], shape, width is not None)
-        )
+        numbers, several = order[here], bool(starts[here].any())
+        shape = count, batch_width
+        batches.append(Packed(numbers, lengths[numbers], places[rows[here]], starts[here], shape, several))
     return batches
-
-
-def shared_width(lengths: Sequence[int] | np.ndarray, context: int) -> int | None:
-    """Returns the width of rows that sequences of some lengths may share; a lone sequence has its own row."""
-    return fitting_width(max(lengths), context) if len(lengths) > 1 else None
 
 
 def _best_fit(lengths: Sequence[int], width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,8 +127,8 @@ def _best_fit(lengths: Sequence[int], width: int) -> tuple[np.ndarray, np.ndarra
     found = []
     for length in lengths:
         at = bisect.bisect_left(free, (length, 0))
-        room, row = free.pop(at) if at < len(free) else (width, len(free))
-        found.append((row, width - room))
+        room, row = free.pop(at) if at < len(free) else (max(width, length), len(free))
+        found.append((row, max(width, length) - room))
         bisect.insort(free, (room - length, row))
     rows, starts = np.array(found).T
     return rows, starts

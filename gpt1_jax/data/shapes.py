@@ -54,7 +54,7 @@ def _on_cpus(mesh: "Mesh") -> bool:
 
 
 class Shared(NamedTuple):
-    """Sequences that share a batch.
+    """Rows that share a batch.
 
     Attributes:
         numbers: int [N], which they are.
@@ -79,11 +79,11 @@ def fitting_width(length: int, context: int) -> int:
 
 
 def windows_at_once(count: int, mesh: "Mesh", context: int) -> int:
-    """Returns how many of `count` windows of the whole context share a batch."""
+    """Returns how many of `count` windows of the whole context share a batch: a power of two, or the most."""
     bounds = bounds_on(mesh, context)
     # Accelerators have memory each; the devices of a CPU share its caches.
     tokens = bounds.tokens if _on_cpus(mesh) else bounds.tokens * bounds.multiple
-    return bounds.rounded(min(count, max(1, tokens // context)))
+    return bounds.rounded(min(1 << (count - 1).bit_length(), max(1, tokens // context)))
 
 
 def in_few_shapes(

@@ -32,7 +32,7 @@ Answer = Callable[[Any, str], Outcome]
 
 
 def make_answer(model: Classifier, mesh: Mesh, labeled: Labeled, rows: int) -> Answer:
-    """Returns the function that answers for a split, `rows` sequences at a time; call it under the mesh."""
+    """Returns the function that answers for a split, in batches of `rows` examples; call it under the mesh."""
     task, data = labeled.task, labeled.data
     outputs, generate = make_predict(model, mesh), make_generate(model, mesh)
 

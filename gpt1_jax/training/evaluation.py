@@ -1,4 +1,4 @@
-"""Exact measurements on held-out text and labeled examples: each counts once, on any mesh and for any batch size."""
+"""Exact measurements on held-out text: each token counts once, on any mesh and for any batch size."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from gpt1_jax.data.packing import Packed, pack, shared_width
+from gpt1_jax.data.packing import Packed, pack, shared_widths
 from gpt1_jax.data.shapes import Bounds, Shared, bounds_on, in_few_shapes
 from gpt1_jax.devices.mesh import place_rows, replicated
 from gpt1_jax.devices.overlap import overlapped
@@ -28,8 +28,8 @@ from gpt1_jax.tasks.encoded import EncodedExamples, LabelForm
 from gpt1_jax.training import stopping
 from gpt1_jax.training.evaluation import Watch, unwatched, watched
 
-# The states of so many examples are on the host at once.
-_EXAMPLES_AT_ONCE = 4096
+# The host holds the states of so many examples at once.
+_EXAMPLES_AT_ONCE = 2**16
 # A sequence takes so many positions of a row at least, so a row has few whose states are read.
 _LEAST = 16
 
@@ -40,7 +40,10 @@ class Predict(Protocol):
     def __call__(
         self, params: Any, examples: EncodedExamples, batch_size: int | None, watch: Watch = unwatched
     ) -> list[np.ndarray]:
-        """Returns what is found for each example, in order, `batch_size` at a time, or in few shapes if it is None."""
+        """Returns what is found for each example, in order; batches have `batch_size` examples, or few shapes.
+
+        Where sequences share rows, a batch has as many rows and more examples.
+        """
         ...
 
 
@@ -190,13 +193,15 @@ def _over_sequences(model: Classifier, mesh: Mesh) -> Predict:
             return []
         lengths, sequences = np.diff(examples.offsets), examples.sequences
         bounds, at_once = bounds_on(mesh, config.context_length), _EXAMPLES_AT_ONCE * sequences
-        width = shared_width(lengths, config.context_length) if together else None
-        most = None if batch_size is None else batch_size * sequences
-        share = partial(
-            _share, longest=int(lengths.max()), bounds=bounds, most=most, several=width is not None
-        )
+        widths = shared_widths(lengths, config.context_length) if together else []
+
+        def share(taken: np.ndarray) -> list[Shared]:
+            if batch_size is None:
+                return in_few_shapes(taken, bounds)
+            return in_two_widths(taken, bounds.rounded(batch_size * sequences))
+
         starts = range(0, len(lengths), at_once)
-        packs = [pack(lengths[start : start + at_once], share, width, _LEAST) for start in starts]
+        packs = [pack(lengths[start : start + at_once], share, widths, _LEAST) for start in starts]
         total, done, predicted = sum(map(len, packs)), 0, []
         for start, batches in zip(starts, packs, strict=True):
 
@@ -216,23 +221,6 @@ def _over_sequences(model: Classifier, mesh: Mesh) -> Predict:
         return predicted
 
     return predict
-
-
-def _share(taken: np.ndarray, longest: int, bounds: Bounds, most: int | None, several: bool) -> list[Shared]:
-    """Returns which rows share a batch, of which so many positions are taken.
-
-    Args:
-        taken: int [N].
-        longest: the length of the longest sequence.
-        bounds: of a batch.
-        most: a batch has no more tokens than so many of the longest sequences; None sets no further bound.
-        several: whether sequences share rows.
-    """
-    if most is None:
-        return in_few_shapes(taken, bounds)
-    if not several:
-        return in_two_widths(taken, bounds.rounded(most))
-    return in_few_shapes(taken, bounds._replace(tokens=min(bounds.tokens, most * longest)))
 
 
 def _rows(model: Classifier, examples: EncodedExamples, first: int, packed: Packed) -> _Rows:
@@ -257,7 +245,7 @@ def _rows(model: Classifier, examples: EncodedExamples, first: int, packed: Pack
 
 def _slots(packed: Packed) -> tuple[np.ndarray, int]:
     """Returns a number of each sequence in its row, int [N], and the number of numbers."""
-    return packed.starts // _LEAST, -(-packed.shape[1] // _LEAST)
+    return packed.starts // _LEAST, -(-packed.shape[1] // _LEAST) if packed.several else 1
 
 
 def _part(rows: _Rows, start: int, stop: int) -> _Rows:

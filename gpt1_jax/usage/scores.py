@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.arguments import check_integer, check_several, shown
-from gpt1_jax.data.packing import Packed, pack, shared_width
+from gpt1_jax.data.packing import Packed, pack, shared_widths
 from gpt1_jax.data.shapes import in_few_shapes
 from gpt1_jax.data.tokenizers.opening import Tokenizer
 from gpt1_jax.devices.mesh import replicated
@@ -198,8 +198,8 @@ class Scorer:
         ]
         lengths = [window.stop - window.start for window in windows]
         together = keeps_apart(trained.trunk.config, trained.mesh)
-        width = shared_width(lengths, self._context) if together else None
-        batches = pack(lengths, partial(in_few_shapes, bounds=trained.bounds, most=self._rows), width)
+        widths = shared_widths(lengths, self._context) if together else []
+        batches = pack(lengths, partial(in_few_shapes, bounds=trained.bounds, most=self._rows), widths)
         readings = trained.compiled(_make_readings, self._top)
 
         def compute(packed: Packed) -> tuple[jax.Array, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpt1_jax.data import packing
-from gpt1_jax.data.packing import PADDING, Packed, shared_width
+from gpt1_jax.data.packing import PADDING, Packed, shared_widths
 from gpt1_jax.data.shapes import Bounds, in_few_shapes
 
 BOUNDS = Bounds(context=512)
@@ -15,18 +15,18 @@ BOUNDS = Bounds(context=512)
 
 def pack(lengths: Any, bounds: Bounds, together: bool = True, least: int = 1) -> list[Packed]:
     """In the shapes of use, several in a row or one."""
-    width = shared_width(lengths, bounds.context) if together else None
-    return packing.pack(lengths, partial(in_few_shapes, bounds=bounds), width, least)
+    widths = shared_widths(lengths, bounds.context) if together else []
+    return packing.pack(lengths, partial(in_few_shapes, bounds=bounds), widths, least)
 
 
 def lengths_of(count: int, longest: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, longest + 1, count)
 
 
-def spaces(packed: Packed, least: int = 1) -> list[tuple[int, int, int]]:
+def spaces(packed: Packed) -> list[tuple[int, int, int]]:
     """(row, start, stop) of each sequence."""
-    stops = packed.starts + np.maximum(packed.lengths, min(least, packed.shape[1]))
-    return [*zip(packed.rows.tolist(), packed.starts.tolist(), stops.tolist(), strict=True)]
+    places = packed.rows, packed.starts, packed.starts + packed.lengths
+    return [*zip(*(x.tolist() for x in places), strict=True)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 33, 2000])
@@ -42,27 +42,34 @@ def test_each_sequence_has_a_space_of_its_own(count: int, multiple: int, least: 
         rows, width = packed.shape
         assert rows % multiple == 0
         taken = np.zeros((rows, width), int)
-        for row, start, stop in spaces(packed, least if packed.several else 1):
+        for row, start, stop in spaces(packed):
             assert stop <= width
             taken[row, start:stop] += 1
         assert taken.max() == 1
+        # Two that begin within as many positions as each takes at least would have one number.
+        assert len({*zip(packed.rows, packed.starts // least, strict=True)}) == len(packed.numbers)
 
 
-def test_few_shapes_are_compiled() -> None:
-    """Most rows are about full, so narrower ones hardly pay."""
-    for longest in (30, 60, 128, 300, 512):
-        together, alone = (pack(lengths_of(3000, longest), BOUNDS, both) for both in (True, False))
-        shapes, shapes_alone = ({packed.shape for packed in batches} for batches in (together, alone))
-        assert len(shapes) <= 4 and len(shapes) < len(shapes_alone)
-    assert [packed.shape for packed in pack([20, 12, 10, 7], BOUNDS)] == [(1, 24)] * 3
+@pytest.mark.parametrize("longest", [30, 60, 100, 300, 512])
+def test_no_more_programs_are_compiled_than_for_rows_of_one(longest: int) -> None:
+    together, alone = (pack(lengths_of(3000, longest), BOUNDS, both) for both in (True, False))
+    programs, programs_alone = ({(p.shape, p.several) for p in batches} for batches in (together, alone))
+    assert len(programs) <= len(programs_alone)
 
 
-def test_rows_that_nothing_fills_are_as_narrow_as_sequences_alone() -> None:
-    lengths = [128] + [72] * 999
-    together, alone = (
-        {packed.shape for packed in pack(lengths, Bounds(128), both)} for both in (True, False)
-    )
-    assert together == alone == {(8, 128), (12, 80)}
+def test_rows_are_shared_by_two_of_the_usual_length_and_never_wide() -> None:
+    assert shared_widths([20, 22, 24, 500], 512) == [48, 128]
+    assert shared_widths([20, 22, 24], 40) == [24, 40]
+    assert shared_widths([200] * 9, 512) == [128]
+    assert shared_widths([20], 512) == shared_widths([], 512) == []
+
+
+def test_a_sequence_that_is_longer_than_shared_rows_has_its_own() -> None:
+    """So one long text does not make the attention of a thousand short ones wide."""
+    batches = pack([250] + [20] * 800, BOUNDS)
+    assert [(packed.shape, packed.several) for packed in batches[:2]] == [((4, 256), True), ((25, 40), True)]
+    (long,) = [packed for packed in batches if 0 in packed.numbers]
+    assert (long.rows == long.rows[list(long.numbers).index(0)]).sum() == 1
 
 
 @pytest.mark.parametrize("longest", [30, 60, 128])
@@ -90,6 +97,7 @@ def test_rows_tell_where_each_sequence_lies_and_from_where_its_positions_count()
     lengths = [9, 20, 12]
     (first, second) = pack(lengths, BOUNDS)
     assert (first.numbers.tolist(), second.numbers.tolist()) == ([2, 0], [1])
+    assert first.several and not second.several
     np.testing.assert_array_equal(first.lay([[7] * 12, [8] * 9]), [[7] * 12 + [8] * 9 + [0] * 3])
     np.testing.assert_array_equal(first.groups(), [[0] * 12 + [12] * 9 + [PADDING] * 3])
     np.testing.assert_array_equal(first.places(), [[*range(12), *range(9), 0, 0, 0]])

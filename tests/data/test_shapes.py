@@ -77,6 +77,7 @@ def mesh_of(platform: str, data: int, fsdp: int) -> Any:
     [
         (1000, 512, mesh_of("cpu", 1, 1), 2),
         (4, 128, mesh_of("cpu", 1, 1), 4),
+        (3, 128, mesh_of("cpu", 1, 1), 4),
         (1, 2048, mesh_of("cpu", 1, 1), 1),
         (1000, 128, mesh_of("cpu", 3, 1), 9),
         (1, 128, mesh_of("cpu", 4, 2), 8),

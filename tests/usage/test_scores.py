@@ -136,19 +136,21 @@ def test_texts_of_all_lengths_are_scored_in_order_as_if_alone(run: TrainedRun) -
     assert run.score([]) == []
 
 
-def test_texts_share_rows_and_one_program(run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts, shapes, positions = [LONG[:length] for length in range(1, 40)], set(), 0
+def test_texts_share_rows(run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, positions = [LONG[: 1 + number % 20] for number in range(500)], []
 
-    def seen(*arguments: Any, **settings: Any) -> list[Packed]:
-        nonlocal positions
-        batches = pack(*arguments, **settings)
-        positions += sum(np.prod(packed.shape) for packed in batches)
-        shapes.update(packed.shape for packed in batches)
+    def seen(*arguments: Any) -> list[Packed]:
+        batches = pack(*arguments)
+        positions.append(sum(np.prod(packed.shape) for packed in batches))
         return batches
 
     monkeypatch.setattr(scores, "pack", seen)
-    tokens = sum(found["tokens"] for found in run.score(texts))
-    assert len(shapes) == 1 and positions < 1.1 * tokens + run.bounds.tokens
+    together = run.score(texts)
+    monkeypatch.setattr(scores, "keeps_apart", lambda config, mesh: False)
+    alone = run.score(texts)
+    assert positions[0] < 0.8 * positions[1]
+    totals = [[found["total"] for found in several] for several in (together, alone)]
+    np.testing.assert_allclose(*totals, rtol=1e-4, atol=1e-4)
 
 
 def test_what_decoding_does_not_give_back_has_no_bits_per_byte(

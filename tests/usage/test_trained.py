@@ -107,6 +107,7 @@ USES: dict[str, Callable[[TrainedRun, TrainedRun], Any]] = {
         [{"text": "the fox", "label": "bad"}]
     ),
     "evaluate on text": lambda run, classifier: run.evaluate("the quick brown fox"),
+    "evaluate on a longer text": lambda run, classifier: run.evaluate("the quick brown fox " * 40),
     "score": lambda run, classifier: run.score(["the fox", "a lazy dog", "the dog"]),
     "embed": lambda run, classifier: run.embed(["the fox", "a lazy dog"]),
     "generate": lambda run, classifier: run.generate(["the", "a"], max_new_tokens=3, temperature=0),
@@ -124,6 +125,8 @@ def traced() -> Iterator[list[str]]:
             names.append(facts.get("fun_name", "?"))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
+    jax.jit(lambda x: x + 1)(1)
+    assert names, "jax tells of a trace by another name"
     yield names
     jax.monitoring.unregister_event_duration_listener(listen)
 
