@@ -476,7 +476,7 @@ def test_auto_sees_no_more_and_no_less_than_it_may(
     [
         ("cpu", {}, True),
         ("cpu", BOTH_WAYS, True),
-        ("cpu", {"kind": "lstm"}, False),
+        ("cpu", {"kind": "lstm", "num_layers": 1}, False),
         ("tpu", {}, False),
         ("tpu", {"attention": "flash"}, False),
         ("tpu", {"attention": "splash"}, True),
