@@ -102,6 +102,7 @@ def _packed(
     width: int | None,
     least: int,
 ) -> list[Packed]:
+    """Returns batches whose shared rows have one width, see `pack`."""
     lengths = np.asarray(lengths)
     order = np.argsort(-lengths, kind="stable")
     rows, starts = np.arange(len(order)), 0 * order
